@@ -1,0 +1,34 @@
+"""The vocabulary: pydantic records for documents, dataclasses for what passes between plugins, and Protocols."""
+
+from kaito_core.api.adapter import AdapterRef, AdapterSource, FetchStep, parse_strength
+from kaito_core.api.cluster import NODES, Cluster, KubeObject, ResourceType
+from kaito_core.api.nodes import GpuSku, NodeProvider, NodeRequest, NodeState, RejectedNode
+from kaito_core.api.preset import ModelPreset, Weights
+from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
+from kaito_core.api.workload import Workload
+from kaito_core.api.workspace import Workspace, parse_workspace
+
+__all__ = [
+    "NODES",
+    "AdapterRef",
+    "AdapterSource",
+    "Cluster",
+    "FetchStep",
+    "GpuSku",
+    "KubeObject",
+    "ModelPreset",
+    "NodeProvider",
+    "NodeRequest",
+    "NodeState",
+    "RejectedNode",
+    "ResourceType",
+    "ServedAdapter",
+    "ServedBlend",
+    "ServedModel",
+    "ServingConfig",
+    "Weights",
+    "Workload",
+    "Workspace",
+    "parse_strength",
+    "parse_workspace",
+]

@@ -1,0 +1,137 @@
+"""Adapters as a Workspace names them: strength, reference, and the Protocol that turns a reference into a fetch step.
+
+What an adapter's files contain is the runtime's business.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from kaito_core.errors import FieldError
+
+__all__ = [
+    "ADAPTER_NAME",
+    "DEFAULT_STRENGTH",
+    "MAX_ADAPTERS",
+    "MAX_STRENGTH",
+    "STRENGTH_PATTERN",
+    "AdapterRef",
+    "AdapterSource",
+    "FetchStep",
+    "parse_strength",
+]
+
+DEFAULT_STRENGTH = 1.0
+MAX_STRENGTH = 10.0
+MAX_ADAPTERS = 10  # upstream's limit
+STRENGTH_PATTERN = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?$"
+#: An adapter's name becomes a container name, a folder and a model id: a DNS-1123 label. The container is called
+#: "adapter-NAME", which leaves 55 of the label's 63 characters.
+ADAPTER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,53}[a-z0-9])?")
+
+
+def parse_strength(value: object) -> float:
+    """Returns the finite multiplier that a strength in YAML or JSON stands for.
+
+    Args:
+        value: A number, or decimal notation in a string.
+
+    Raises:
+        ValueError: It is anything else, or its magnitude exceeds `MAX_STRENGTH`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"must be a number or a string with a number, got {value!r}")
+    if isinstance(value, str) and re.fullmatch(STRENGTH_PATTERN, value) is None:
+        raise ValueError(f"must be a finite number, got '{value}'")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"must be a finite number, got '{value}'")
+    if abs(number) > MAX_STRENGTH:
+        raise ValueError(f"must be between {-MAX_STRENGTH:g} and {MAX_STRENGTH:g}, got '{value}'")
+    return number + 0.0  # "-0" becomes 0: the sign of a zero would only show up as a difference in bits
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRef:
+    """Where one adapter comes from.
+
+    Attributes:
+        name: The adapter's name, unique in its Workspace.
+        scheme: Which source reads it: "image", "volume", or the scheme of the URI ("https", "hf", ...).
+        location: The image reference or URI; for a volume the path inside it.
+        field: Path of the reference inside the Workspace, for messages.
+        digest: "sha256:..." that the adapter's files must have, or None.
+        pull_secrets: Names of image pull secrets.
+        volume: The Kubernetes volume source, for the scheme "volume".
+    """
+
+    name: str
+    scheme: str
+    location: str
+    field: str
+    digest: str | None = None
+    pull_secrets: tuple[str, ...] = ()
+    volume: Mapping[str, Any] | None = None
+
+    @property
+    def revision(self) -> str:
+        """Short hash of the reference: another reference under the same name is another adapter."""
+        volume = json.dumps(self.volume, sort_keys=True)
+        text = "\n".join((self.scheme, self.location, self.digest or "", volume))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def folder(self) -> str:
+        """Folder of the files under the adapters folder."""
+        return f"{self.name}/{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStep:
+    """One container that puts one adapter's files into a folder and ends.
+
+    Attributes:
+        command: What it runs, the whole argv.
+        image: Image to run it in; None is the runtime's own image.
+        env: Environment, name to value.
+        secret_env: Environment from Secrets, name to (secret, key).
+        mounts: Volume mounts besides the adapter volume, as Kubernetes writes them.
+        volumes: Pod volumes that `mounts` name.
+        pull_secrets: Names of image pull secrets that the pod needs for `image`.
+        pull_policy: imagePullPolicy of the container.
+    """
+
+    command: tuple[str, ...]
+    image: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    mounts: tuple[Mapping[str, Any], ...] = ()
+    volumes: tuple[Mapping[str, Any], ...] = ()
+    pull_secrets: tuple[str, ...] = ()
+    pull_policy: str = "IfNotPresent"
+
+
+@runtime_checkable
+class AdapterSource(Protocol):
+    """Turns references of its schemes into fetch steps. Pure: what is fetched is fetched by the step, in the pod."""
+
+    @property
+    def name(self) -> str:
+        """Name of the source, unique across plugins."""
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The URI schemes that it reads, each unique across plugins."""
+
+    def check(self, ref: AdapterRef) -> Iterable[FieldError]:
+        """Returns the faults of a reference; fields are named with `ref.field`."""
+
+    def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
+        """Returns the step that leaves adapter_config.json and its tensors directly under the folder `target`."""

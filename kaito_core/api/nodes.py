@@ -1,0 +1,129 @@
+"""GPU nodes: the machines a Workspace asks for, what a provider says about them, and the provider's Protocol."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from kaito_core.api.cluster import Cluster, ResourceType
+
+__all__ = ["GpuSku", "NodeProvider", "NodeRequest", "NodeState", "RejectedNode"]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSku:
+    """A machine type.
+
+    Attributes:
+        name: The cloud's name for it; looked up without regard to case.
+        gpus: GPUs per machine.
+        gpu_memory_gib: GPU memory of the whole machine, in GiB.
+        gpu_model: GPU model, such as "NVIDIA A100".
+    """
+
+    name: str
+    gpus: int
+    gpu_memory_gib: float
+    gpu_model: str
+
+    @property
+    def memory_per_gpu_gib(self) -> float:
+        """Memory of one GPU, in GiB."""
+        return self.gpu_memory_gib / self.gpus if self.gpus else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRequest:
+    """The nodes that a Workspace needs.
+
+    Attributes:
+        workspace: Name of the Workspace.
+        namespace: Its namespace.
+        uid: Its uid, for owner labels.
+        count: How many nodes.
+        instance_type: Machine type, "" for any.
+        match_labels: Labels that every node must have.
+        match_expressions: Label selector requirements, as Kubernetes writes them.
+        preferred_nodes: Names of nodes to take first; where there are any and no labels, only these.
+        gpus: GPUs needed on each node; 0 asks for none.
+        gpu_memory_gib: GPU memory needed on each node, in GiB.
+        disk_gib: Disk needed on each node, in GiB.
+    """
+
+    workspace: str
+    namespace: str
+    uid: str
+    count: int
+    instance_type: str = ""
+    match_labels: Mapping[str, str] = field(default_factory=dict)
+    match_expressions: tuple[Mapping[str, Any], ...] = ()
+    preferred_nodes: tuple[str, ...] = ()
+    gpus: int = 0
+    gpu_memory_gib: float = 0.0
+    disk_gib: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedNode:
+    """A node that was looked at and not taken, with the reason in words."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What a provider knows about the nodes of one Workspace.
+
+    Attributes:
+        ready: Names of the nodes that can take a pod now, in the provider's order of preference.
+        reason: CamelCase category while fewer than asked are ready, "" otherwise.
+        message: The cause in the provider's own words and the next step.
+        failed: Whether waiting will not help (quota, no such machine type): False instead of Unknown.
+        rejected: Nodes that do not fit, each with the reason.
+        sku: The machine type of the nodes, where it is known.
+        created: Names of the objects that the provider made for the Workspace (NodeClaims).
+    """
+
+    ready: tuple[str, ...]
+    reason: str = ""
+    message: str = ""
+    failed: bool = False
+    rejected: tuple[RejectedNode, ...] = ()
+    sku: GpuSku | None = None
+    created: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class NodeProvider(Protocol):
+    """Makes or finds GPU nodes. Constructors are cheap and do no I/O.
+
+    `ensure` and `release` are called again and again and must be idempotent: they compare what is with what is asked
+    and do what is missing. They never wait; a state that is not ready yet is returned and asked for again.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the provider, unique across plugins."""
+
+    @property
+    def creates_nodes(self) -> bool:
+        """Whether it creates machines; a provider that does is never chosen unless a Workspace asks for it."""
+
+    @property
+    def watches(self) -> Sequence[ResourceType]:
+        """Resources whose changes must wake the Workspace that their labels name, such as NodeClaims."""
+
+    def skus(self) -> Sequence[GpuSku]:
+        """Returns the machine types it can make; none where it only finds nodes."""
+
+    async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
+        """Asks for missing nodes, releases those too many, and says how things stand.
+
+        Raises:
+            CapacityError: The cloud has no machine or no quota left.
+            ProviderError: Anything else went wrong at the provider.
+            WorkspaceError: The request can never be met as written.
+        """
+
+    async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
+        """Gives everything back that `ensure` made; True once nothing is left. Absent resource types count as gone."""

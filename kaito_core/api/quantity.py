@@ -1,0 +1,55 @@
+"""Kubernetes quantities ("50Gi", "500m") as numbers. Only parsing and printing; arithmetic is Python's.
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+"""
+
+import re
+from decimal import Decimal
+
+__all__ = ["format_gib", "parse_gib", "parse_quantity"]
+
+_FACTORS = {
+    "": Decimal(1),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "k": Decimal(1000),
+    "M": Decimal(1000) ** 2,
+    "G": Decimal(1000) ** 3,
+    "T": Decimal(1000) ** 4,
+    "P": Decimal(1000) ** 5,
+    "E": Decimal(1000) ** 6,
+    "Ki": Decimal(1024),
+    "Mi": Decimal(1024) ** 2,
+    "Gi": Decimal(1024) ** 3,
+    "Ti": Decimal(1024) ** 4,
+    "Pi": Decimal(1024) ** 5,
+    "Ei": Decimal(1024) ** 6,
+}
+_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3}(?!i))?)([numkMGTPE]|[KMGTPE]i)?")
+
+
+def parse_quantity(text: str | int | float) -> Decimal:
+    """Returns the number that a quantity stands for, in its base unit (bytes, cores, devices).
+
+    Raises:
+        ValueError: `text` is not a quantity.
+    """
+    match = _QUANTITY.fullmatch(str(text).strip())
+    if match is None:
+        raise ValueError(f"must be a Kubernetes quantity such as 1, 500m or 50Gi, got '{text}'")
+    return Decimal(match[1]) * _FACTORS[match[2] or ""]
+
+
+def parse_gib(text: str | int | float) -> float:
+    """Returns a quantity of bytes in GiB.
+
+    Raises:
+        ValueError: `text` is not a quantity.
+    """
+    return float(parse_quantity(text) / _FACTORS["Gi"])
+
+
+def format_gib(gib: float) -> str:
+    """Returns GiB as a quantity, in Mi where it is no whole number of Gi."""
+    return f"{int(gib)}Gi" if gib == int(gib) else f"{round(gib * 1024)}Mi"

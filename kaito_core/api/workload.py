@@ -1,0 +1,71 @@
+"""The workload: what the pods of a Workspace run, before it is written down as manifests. Names and labels too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from kaito_core.api.adapter import FetchStep
+
+__all__ = [
+    "MANAGED_BY_LABEL",
+    "MANAGER",
+    "SERVING_GENERATION_ANNOTATION",
+    "TORCHRUN_PORT",
+    "WORKSPACE_LABEL",
+    "WORKSPACE_NAMESPACE_LABEL",
+    "Workload",
+    "headless_name",
+    "serving_name",
+]
+
+MANAGER = "kaito"  #: field manager of every write
+WORKSPACE_LABEL = "kaito.sh/workspace"
+WORKSPACE_NAMESPACE_LABEL = "kaito.sh/workspacenamespace"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+#: Touched on pods when the ServingConfig changed: the kubelet then refreshes the mounted file at once instead of
+#: within 90 seconds.
+SERVING_GENERATION_ANNOTATION = "kaito.sh/serving-generation"
+TORCHRUN_PORT = 29500  # upstream's
+
+
+def serving_name(workspace: str) -> str:
+    """Returns the name of the ConfigMap that holds the ServingConfig."""
+    return f"{workspace}-serving"
+
+
+def headless_name(workspace: str) -> str:
+    """Returns the name of the headless Service of a distributed workload."""
+    return f"{workspace}-headless"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What runs.
+
+    Attributes:
+        kind: "StatefulSet" where one replica spans nodes, "Deployment" otherwise.
+        replicas: Pods.
+        image: Image of the runtime.
+        model: Model id under which the Workspace's own mix is served; also names the recipe's preset.
+        gpus: GPUs per pod, 0 for none.
+        memory_gib: Main memory per pod, in GiB.
+        disk_gib: Disk for the weights, in GiB.
+        weights: The step that puts the weights in place.
+        adapters: The steps that put adapters in place, by folder ("name/revision") in the Workspace's order.
+        startup_seconds: How long loading may take.
+        nodes: Names of the nodes that pods may run on, empty for any.
+        pull_secrets: Image pull secrets of the pod.
+    """
+
+    kind: Literal["Deployment", "StatefulSet"]
+    replicas: int
+    image: str
+    model: str
+    gpus: int
+    memory_gib: float
+    disk_gib: float
+    weights: FetchStep
+    adapters: Mapping[str, FetchStep]
+    startup_seconds: int
+    nodes: tuple[str, ...] = ()
+    pull_secrets: tuple[str, ...] = ()

@@ -1,0 +1,362 @@
+"""The Workspace: what a user writes. Parsing and the rules that need nothing but the document itself.
+
+Rules that need plugins (is the preset known?) live in `reconcile.validate`; the CRD is generated from here by
+`api.crd`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from kaito_core.api.adapter import ADAPTER_NAME, DEFAULT_STRENGTH, MAX_ADAPTERS, AdapterRef, parse_strength
+from kaito_core.api.cluster import ResourceType
+from kaito_core.errors import FieldError, InvalidWorkspaceError
+
+__all__ = [
+    "GROUP",
+    "MAX_NAME",
+    "NAME_PATTERN",
+    "PROVIDER_ANNOTATION",
+    "VERSIONS",
+    "WORKSPACES",
+    "Adapter",
+    "AdapterOrigin",
+    "Blend",
+    "Inference",
+    "LabelSelector",
+    "Preset",
+    "PresetOptions",
+    "Resource",
+    "Workspace",
+    "parse_workspace",
+]
+
+GROUP = "kaito.sh"
+VERSIONS = ("v1alpha1", "v1beta1")  # one schema; the last one is stored
+WORKSPACES = ResourceType(GROUP, VERSIONS[-1], "workspaces", "Workspace")
+PROVIDER_ANNOTATION = "kaito.sh/node-provider"
+
+#: The Service has the Workspace's name: an RFC 1035 label. Nine characters are left for "-headless".
+MAX_NAME = 54
+NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+
+#: Ids that the runtime serves besides adapters and blends.
+RESERVED_MODEL_IDS = ("base",)
+
+
+def _fault(message: str) -> PydanticCustomError:
+    # pydantic puts "Value error, " before a ValueError's text; messages here read on after the field's name.
+    return PydanticCustomError("kaito", "{message}", {"message": message})
+
+
+def _strength(value: object) -> float:
+    try:
+        return parse_strength(value)
+    except ValueError as error:
+        raise _fault(str(error)) from error
+
+
+def _model_id(name: str) -> str:
+    if ADAPTER_NAME.fullmatch(name) is None:
+        raise _fault(
+            "must be lower-case letters, digits and '-', begin and end with a letter or digit and have at most 55 "
+            f"characters, got '{name}'"
+        )
+    if name in RESERVED_MODEL_IDS:
+        raise _fault(f"must not be '{name}', which is the model id of the raw model")
+    return name
+
+
+Strength = Annotated[float, BeforeValidator(_strength)]
+ModelId = Annotated[str, AfterValidator(_model_id)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class Expression(_Spec):
+    """One requirement of a label selector."""
+
+    key: str = Field(min_length=1)
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> Self:
+        if self.operator in ("In", "NotIn") and not self.values:
+            raise _fault(f"must have values for the operator {self.operator}")
+        if self.operator in ("Exists", "DoesNotExist") and self.values:
+            raise _fault(f"must have no values for the operator {self.operator}")
+        return self
+
+
+class LabelSelector(_Spec):
+    """A Kubernetes label selector."""
+
+    match_labels: dict[str, str] = Field(default_factory=dict)
+    match_expressions: tuple[Expression, ...] = ()
+
+
+class Resource(_Spec):
+    """The nodes.
+
+    Attributes:
+        count: Replicas; for a distributed preset the nodes that share one model.
+        instance_type: Machine type of the cloud, or of prepared nodes.
+        label_selector: Labels that nodes must have.
+        preferred_nodes: Prepared nodes to use; without a label selector, only these.
+    """
+
+    count: int = Field(default=1, ge=1, le=1000)
+    instance_type: str = ""
+    label_selector: LabelSelector = LabelSelector()
+    preferred_nodes: tuple[str, ...] = ()
+
+
+class PresetOptions(_Spec):
+    """How a preset differs for this Workspace.
+
+    Attributes:
+        image: The user's own image with the weights in /workspace/tfs/weights.
+        image_pull_secrets: Secrets to pull it with.
+        model_access_secret: Secret whose key HF_TOKEN opens a gated model.
+    """
+
+    image: str = ""
+    image_pull_secrets: tuple[str, ...] = ()
+    model_access_secret: str = ""
+
+
+class Preset(_Spec):
+    """The model, by the name of an installed preset."""
+
+    name: str = Field(min_length=1)
+    access_mode: Literal["public", "private"] = "public"
+    preset_options: PresetOptions = PresetOptions()
+
+
+class AdapterOrigin(_Spec):
+    """Where an adapter comes from: exactly one of image, urls, uri and volumeSource."""
+
+    name: ModelId
+    image: str = ""
+    image_pull_secrets: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    uri: str = ""
+    volume_source: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [
+            name
+            for name, value in (
+                ("image", self.image),
+                ("urls", self.urls),
+                ("uri", self.uri),
+                ("volumeSource", self.volume_source),
+            )
+            if value
+        ]
+        if len(given) != 1:
+            raise _fault(
+                f"must have exactly one of image, urls, uri and volumeSource, got {' and '.join(given) or 'none'}"
+            )
+        if self.uri and "://" not in self.uri and not self.uri.startswith("file:"):
+            raise _fault(f"must have a uri of the form scheme://..., got '{self.uri}'")
+        return self
+
+
+class Adapter(_Spec):
+    """One LoRA adapter.
+
+    Attributes:
+        strength: Multiplier of alpha/rank * B A; any finite number up to 10 in magnitude.
+        digest: What the adapter's files must hash to; anything else is refused.
+    """
+
+    source: AdapterOrigin
+    strength: Strength = DEFAULT_STRENGTH
+    digest: Digest | None = None
+
+    @property
+    def name(self) -> str:
+        """The adapter's name, which is its model id too."""
+        return self.source.name
+
+    def ref(self, index: int) -> AdapterRef:
+        """Returns the reference of the adapter at `index` of the Workspace's list."""
+        origin, field = self.source, f"inference.adapters[{index}].source"
+        if origin.image:
+            scheme, location, field = "image", origin.image, f"{field}.image"
+        elif origin.volume_source:
+            scheme, location, field = "volume", "", f"{field}.volumeSource"
+        elif origin.uri:
+            scheme, location, field = origin.uri.partition(":")[0].lower(), origin.uri, f"{field}.uri"
+        else:
+            scheme, location, field = (
+                origin.urls[0].partition(":")[0].lower(),
+                " ".join(origin.urls),
+                f"{field}.urls[0]",
+            )
+        return AdapterRef(
+            name=self.name,
+            scheme=scheme,
+            location=location,
+            field=field,
+            digest=self.digest,
+            pull_secrets=origin.image_pull_secrets,
+            volume=origin.volume_source,
+        )
+
+
+class Blend(_Spec):
+    """A named set of adapter strengths, served as a model id of its own."""
+
+    name: ModelId
+    strengths: dict[str, Strength] = Field(min_length=1)
+
+
+class Inference(_Spec):
+    """What is served: a preset with adapters, or the user's own pod template."""
+
+    preset: Preset | None = None
+    template: dict[str, Any] | None = None
+    adapters: tuple[Adapter, ...] = ()
+    blends: tuple[Blend, ...] = ()
+    config: str = ""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.preset is None and self.template is None:
+            raise _fault("must have a preset or a template, got neither")
+        if self.preset is not None and self.template is not None:
+            raise _fault("must have a preset or a template, got both")
+        if self.template is not None and (self.adapters or self.blends):
+            raise _fault("must have no adapters and no blends beside a template: only presets apply adapters")
+        if len(self.adapters) > MAX_ADAPTERS:
+            raise _fault(f"must have at most {MAX_ADAPTERS} adapters, got {len(self.adapters)}")
+        return self
+
+
+class _Metadata(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+    name: str = Field(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN)
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    finalizers: tuple[str, ...] = ()
+
+
+class Workspace(_Spec):
+    """A served model on Kubernetes. There is no `spec`: the fields stand at the top, as upstream has them."""
+
+    api_version: str
+    kind: Literal["Workspace"]
+    metadata: _Metadata
+    resource: Resource = Resource()
+    inference: Inference
+    status: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """metadata.name."""
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """metadata.namespace."""
+        return self.metadata.namespace
+
+    @property
+    def generation(self) -> int:
+        """metadata.generation."""
+        return self.metadata.generation
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+_PHRASES = {
+    "missing": "is required",
+    "extra_forbidden": "is not a field of a Workspace; check the spelling or remove it",
+}
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] in _PHRASES:
+        return _PHRASES[error["type"]]
+    text = str(error["msg"])
+    if error["type"] == "kaito":
+        return text
+    value = error["input"]
+    shown = f", got {value!r}" if isinstance(value, str | int | float | bool | None) else ""
+    return f"{text[:1].lower()}{text[1:]}{shown}".replace("input should", "must").replace("valid tuple", "list")
+
+
+def _cross_checks(workspace: Workspace) -> list[FieldError]:
+    """Returns the faults that concern two entries of a list, each at the later one."""
+    errors: list[FieldError] = []
+    preset = workspace.inference.preset
+    taken = {preset.name: "inference.preset.name"} if preset is not None else {}
+    adapters = [
+        (f"inference.adapters[{i}].source.name", adapter.name) for i, adapter in enumerate(workspace.inference.adapters)
+    ]
+    blends = [(f"inference.blends[{i}].name", blend.name) for i, blend in enumerate(workspace.inference.blends)]
+    for field, name in [*adapters, *blends]:
+        if name in taken:
+            errors.append(FieldError(field, f"must be unique, '{name}' is also {taken[name]}"))
+        taken.setdefault(name, field)
+    known = [name for _, name in adapters]
+    for index, blend in enumerate(workspace.inference.blends):
+        for name in blend.strengths:
+            if name not in known:
+                have = ", ".join(known) or "none"
+                errors.append(
+                    FieldError(
+                        f"inference.blends[{index}].strengths.{name}",
+                        f"must name an adapter of this Workspace (they are: {have})",
+                    )
+                )
+    return errors
+
+
+def parse_workspace(document: object) -> Workspace:
+    """Returns the Workspace that a document stands for.
+
+    Args:
+        document: What a YAML or JSON parser returned.
+
+    Raises:
+        InvalidWorkspaceError: With one FieldError for each fault that can be told.
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidWorkspaceError([FieldError("", f"a Workspace must be a mapping, got {type(document).__name__}")])
+    known = {f"{GROUP}/{version}" for version in VERSIONS}
+    if document.get("apiVersion") not in known or document.get("kind") != "Workspace":
+        got = f"{document.get('apiVersion')} {document.get('kind')}"
+        raise InvalidWorkspaceError(
+            [FieldError("apiVersion", f"and kind must be {' or '.join(sorted(known))} and Workspace, got '{got}'")]
+        )
+    if "tuning" in document:
+        raise InvalidWorkspaceError([FieldError("tuning", "is not supported: this operator serves models")])
+    try:
+        workspace = Workspace.model_validate(dict(document))
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False)
+        raise InvalidWorkspaceError([FieldError(_path(fault["loc"]), _message(fault)) for fault in faults]) from error
+    if errors := _cross_checks(workspace):
+        raise InvalidWorkspaceError(errors)
+    return workspace

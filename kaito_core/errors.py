@@ -1,0 +1,199 @@
+"""The operator-side error tree: the class says what the catcher must do, the message what the reader must do.
+
+The runtime has a tree of its own (`kaito_runtime.errors`); nothing here knows about HTTP or the command line.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "AdapterSpecError",
+    "BackendError",
+    "CapacityError",
+    "ClusterError",
+    "ConfigError",
+    "DoesNotFitError",
+    "FieldError",
+    "InvalidWorkspaceError",
+    "KaitoError",
+    "NotReadyError",
+    "PluginConflictError",
+    "PluginError",
+    "PluginLoadError",
+    "ProviderError",
+    "UnknownHookError",
+    "UnknownPresetError",
+    "UnknownProviderError",
+    "UnknownSourceError",
+    "WorkspaceError",
+    "known_names",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One fault of one field of a document.
+
+    Attributes:
+        field: Path inside the document, such as "inference.adapters[1].strength".
+        message: What is wrong, with the value, and what would be right; reads on after the field's name.
+    """
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.message}" if self.field else self.message
+
+
+def known_names(names: Iterable[str]) -> str:
+    """Returns names as the tail of a message: "known: a, b" or "none is installed"."""
+    ordered = sorted(names)
+    return f"known: {', '.join(ordered)}" if ordered else "none is installed"
+
+
+class KaitoError(Exception):
+    """Root of everything that kaito raises on purpose."""
+
+
+class ConfigError(KaitoError):
+    """The process was started with settings or files that cannot be used: print the message and exit."""
+
+
+class WorkspaceError(KaitoError):
+    """The user must edit the Workspace. Condition False, one warning event, no retry until its generation changes.
+
+    Attributes:
+        errors: The faults, at least one.
+        reason: CamelCase category for the condition.
+    """
+
+    reason = "InvalidWorkspace"
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("; ".join(str(error) for error in errors))
+        self.errors = tuple(errors)
+
+
+class InvalidWorkspaceError(WorkspaceError):
+    """Fields are missing, malformed or contradict one another."""
+
+
+class UnknownPresetError(WorkspaceError):
+    """No installed plugin brings the preset."""
+
+    reason = "UnknownPreset"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        message = f"'{name}' is not an installed preset ({known_names(known)}); install the plugin that brings it"
+        super().__init__([FieldError("inference.preset.name", message)])
+
+
+class UnknownProviderError(WorkspaceError):
+    """No installed node provider has the name, or none answers for the Workspace."""
+
+    reason = "UnknownNodeProvider"
+
+    def __init__(
+        self, name: str, known: Iterable[str], field: str = "metadata.annotations[kaito.sh/node-provider]"
+    ) -> None:
+        super().__init__([FieldError(field, f"'{name}' is not an installed node provider ({known_names(known)})")])
+
+
+class AdapterSpecError(WorkspaceError):
+    """An adapter's source or digest cannot be used as written."""
+
+    reason = "InvalidAdapter"
+
+
+class UnknownSourceError(AdapterSpecError):
+    """No installed adapter source owns the scheme of a reference."""
+
+    reason = "UnknownAdapterSource"
+
+    def __init__(self, field: str, scheme: str, known: Iterable[str]) -> None:
+        message = f"has the scheme '{scheme}', which no installed adapter source reads ({known_names(known)})"
+        super().__init__([FieldError(field, message)])
+
+
+class DoesNotFitError(WorkspaceError):
+    """The preset needs more GPU memory than the machines have."""
+
+    reason = "DoesNotFit"
+
+    def __init__(self, field: str, needed: str, largest: str) -> None:
+        super().__init__([FieldError(field, f"does not fit: {needed} needed, {largest}")])
+
+
+class NotReadyError(KaitoError):
+    """A normal wait: nothing is wrong, something is under way.
+
+    Attributes:
+        reason: CamelCase category for the condition.
+        retry_after_seconds: When to look again if no event comes first.
+    """
+
+    def __init__(self, reason: str, message: str, retry_after_seconds: float = 30.0) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BackendError(KaitoError):
+    """The world misbehaves. Condition Unknown, retried with exponential backoff."""
+
+    reason = "BackendError"
+
+
+class CapacityError(BackendError):
+    """A cloud has no machine or no quota left; its own words are the message."""
+
+    reason = "InsufficientCapacity"
+
+
+class ProviderError(BackendError):
+    """A node provider failed otherwise."""
+
+    reason = "NodeProviderFailed"
+
+
+class ClusterError(BackendError):
+    """The Kubernetes API answered with an error.
+
+    Attributes:
+        status: HTTP status code, 0 where there was no answer.
+        api_reason: The API's own reason, such as "Conflict", "NotFound".
+    """
+
+    reason = "KubernetesApiFailed"
+
+    def __init__(self, message: str, *, status: int = 0, api_reason: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.api_reason = api_reason
+
+
+class PluginError(KaitoError):
+    """The installation is wrong.
+
+    Attributes:
+        plugin: Name of the entry point or file at fault.
+        distribution: "name version" of the distribution that brings it, "" where unknown.
+    """
+
+    def __init__(self, message: str, *, plugin: str = "", distribution: str = "") -> None:
+        super().__init__(message)
+        self.plugin = plugin
+        self.distribution = distribution
+
+
+class PluginLoadError(PluginError):
+    """A plugin could not be imported or registered, or one of its hooks failed or answered with the wrong type."""
+
+
+class PluginConflictError(PluginError):
+    """Two plugins bring records of the same name."""
+
+
+class UnknownHookError(PluginError):
+    """A plugin implements a hook that does not exist."""
