@@ -1,0 +1,77 @@
+"""The hooks: what a plugin may implement. Each says when it is called and what an error in it does.
+
+Hooks are synchronous and cheap and return typed records; behaviour with I/O lives on the Protocol objects that they
+return. An implementation is a function of the same name marked with `kaito_core.hookimpl`; it may leave out
+arguments that it does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from pluggy import HookspecMarker
+
+if TYPE_CHECKING:
+    from kaito_core.api import AdapterSource, ModelPreset, NodeProvider, Workspace
+    from kaito_core.errors import FieldError
+    from kaito_core.settings import Settings
+
+__all__ = ["API_VERSION", "PROJECT", "RUNTIME_GROUP"]
+
+PROJECT = "kaito"  #: pluggy project, and entry-point group of the operator half of plugins
+RUNTIME_GROUP = "kaito_runtime"  #: entry-point group of the runtime half
+#: Version of these hooks. A plugin may ask for one with an entry point of the same name in the group `kaito.api`
+#: whose value is "vN"; one that asks for another version is not imported.
+API_VERSION = 1
+
+hookspec = HookspecMarker(PROJECT)
+
+
+@hookspec
+def kaito_model_presets() -> Iterable[ModelPreset]:  # type: ignore[empty-body]
+    """Return the presets that this plugin brings. Called once, at start.
+
+    Names are unique across plugins: a plugin that repeats a name is disabled whole, as is one whose hook raises.
+
+    Example:
+        @hookimpl
+        def kaito_model_presets():
+            return [ModelPreset(name="falcon-7b", ...)]
+    """
+
+
+@hookspec
+def kaito_node_providers(settings: Settings) -> Iterable[NodeProvider]:  # type: ignore[empty-body]
+    """Return the node providers that this plugin brings. Called once, at start; constructors do no I/O.
+
+    `settings.plugins["<entry point>"]` holds the plugin's own options. Errors disable the plugin.
+    """
+
+
+@hookspec
+def kaito_adapter_sources(settings: Settings) -> Iterable[AdapterSource]:  # type: ignore[empty-body]
+    """Return the adapter sources that this plugin brings. Called once, at start. Errors disable the plugin."""
+
+
+@hookspec
+def kaito_validate_workspace(workspace: Workspace, preset: ModelPreset | None) -> Iterable[FieldError]:  # type: ignore[empty-body]
+    """Return what is wrong with a Workspace beyond the common rules. Pure; called before each plan.
+
+    `preset` is None where the Workspace brings its own template. An exception is logged with the plugin's name and
+    counts as no objection, so that a broken plugin locks nobody out.
+    """
+
+
+@hookspec(firstresult=True)
+def kaito_select_node_provider(workspace: Workspace, candidates: Sequence[NodeProvider]) -> NodeProvider | None:
+    """Return the provider that serves a Workspace, or None to leave the choice to others.
+
+    Called where neither the Workspace's annotation nor the settings name one. The built-in answer, tried last, is the
+    provider that knows the instance type, else the one that creates no nodes.
+    """
+
+
+@hookspec
+def kaito_reconciled(workspace: Workspace, outcome: str) -> None:
+    """Observe the end of a pass. `outcome` is the new state. Errors are logged and change nothing."""
