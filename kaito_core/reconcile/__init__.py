@@ -1,0 +1,1 @@
+"""Decides. Pure functions only: no I/O, no kopf, and no clock but an argument. `controller/` acts."""

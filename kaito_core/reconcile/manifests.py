@@ -1,0 +1,155 @@
+"""The objects of one Workspace, as manifests: workload, Services and the ConfigMap with the ServingConfig."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from kaito_core.api import KubeObject, ResourceType, ServingConfig, Workload, Workspace
+from kaito_core.api.serving import PORT, SERVING_KEY
+from kaito_core.api.workload import (
+    MANAGED_BY_LABEL,
+    MANAGER,
+    TORCHRUN_PORT,
+    WORKSPACE_LABEL,
+    headless_name,
+    serving_name,
+)
+from kaito_core.reconcile.podspec import node_affinity, pod_template, tolerations
+from kaito_core.settings import Settings
+
+__all__ = [
+    "CONFIG_MAPS",
+    "DEPLOYMENTS",
+    "LOAD_BALANCER_ANNOTATION",
+    "PODS",
+    "SERVICES",
+    "STATEFUL_SETS",
+    "preset_manifests",
+    "template_manifests",
+]
+
+DEPLOYMENTS = ResourceType("apps", "v1", "deployments", "Deployment")
+STATEFUL_SETS = ResourceType("apps", "v1", "statefulsets", "StatefulSet")
+SERVICES = ResourceType("", "v1", "services", "Service")
+CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap")
+PODS = ResourceType("", "v1", "pods", "Pod")
+
+LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"  # upstream's; exactly "True" turns it on
+_ROLLOUT_MARGIN_SECONDS = 600  # pulling the image comes before the start-up that a preset allows for
+
+
+def preset_manifests(
+    workspace: Workspace, workload: Workload, serving: ServingConfig, settings: Settings
+) -> list[KubeObject]:
+    """Returns every object of a Workspace with a preset, in the order of creation."""
+    template = pod_template(workspace, workload)
+    config_map = {
+        **_head(workspace, CONFIG_MAPS, serving_name(workspace.name)),
+        "data": {SERVING_KEY: serving.to_json()},
+    }
+    deadline = workload.startup_seconds + _ROLLOUT_MARGIN_SECONDS
+    if workload.kind == "Deployment":
+        return [
+            config_map,
+            _service(workspace, {WORKSPACE_LABEL: workspace.name}),
+            _deployment(workspace, workload.replicas, template, settings, deadline),
+        ]
+    # Rank 0 alone answers HTTP; the headless Service gives the ranks names before they are ready.
+    first = {WORKSPACE_LABEL: workspace.name, "statefulset.kubernetes.io/pod-name": f"{workspace.name}-0"}
+    return [
+        config_map,
+        _service(workspace, first),
+        _headless_service(workspace),
+        _stateful_set(workspace, workload.replicas, template),
+    ]
+
+
+def template_manifests(workspace: Workspace, nodes: Sequence[str], settings: Settings) -> list[KubeObject]:
+    """Returns every object of a Workspace with its own pod template."""
+    template = copy.deepcopy(workspace.inference.template)
+    assert template is not None
+    template.setdefault("metadata", {}).setdefault("labels", {})[WORKSPACE_LABEL] = workspace.name
+    spec = template.setdefault("spec", {})
+    spec["tolerations"] = [*spec.get("tolerations", []), *tolerations()]
+    if nodes:
+        spec.setdefault("affinity", {}).update(node_affinity(nodes))
+    return [
+        _service(workspace, {WORKSPACE_LABEL: workspace.name}),
+        _deployment(workspace, workspace.resource.count, template, settings, 1800 + _ROLLOUT_MARGIN_SECONDS),
+    ]
+
+
+def _head(workspace: Workspace, resource: ResourceType, name: str) -> KubeObject:
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": workspace.namespace,
+        "labels": {WORKSPACE_LABEL: workspace.name, MANAGED_BY_LABEL: MANAGER},
+    }
+    if workspace.metadata.uid:  # absent only where nothing is on a cluster yet, as in `kaito render`
+        metadata["ownerReferences"] = [
+            {
+                "apiVersion": workspace.api_version,
+                "kind": workspace.kind,
+                "name": workspace.name,
+                "uid": workspace.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ]
+    return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+
+
+def _service(workspace: Workspace, selector: dict[str, str]) -> KubeObject:
+    public = workspace.metadata.annotations.get(LOAD_BALANCER_ANNOTATION) == "True"
+    return {
+        **_head(workspace, SERVICES, workspace.name),
+        "spec": {
+            "type": "LoadBalancer" if public else "ClusterIP",
+            "selector": selector,
+            "ports": [{"name": "http", "port": 80, "targetPort": PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def _headless_service(workspace: Workspace) -> KubeObject:
+    return {
+        **_head(workspace, SERVICES, headless_name(workspace.name)),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {WORKSPACE_LABEL: workspace.name},
+            "ports": [{"name": "torch", "port": TORCHRUN_PORT, "targetPort": TORCHRUN_PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def _deployment(
+    workspace: Workspace, replicas: int, template: KubeObject, settings: Settings, deadline_seconds: int
+) -> KubeObject:
+    surge = settings.max_surge
+    return {
+        **_head(workspace, DEPLOYMENTS, workspace.name),
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {WORKSPACE_LABEL: workspace.name}},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 0 if surge else 1},
+            },
+            "progressDeadlineSeconds": deadline_seconds,
+            "template": template,
+        },
+    }
+
+
+def _stateful_set(workspace: Workspace, replicas: int, template: KubeObject) -> KubeObject:
+    return {
+        **_head(workspace, STATEFUL_SETS, workspace.name),
+        "spec": {
+            "replicas": replicas,
+            "serviceName": headless_name(workspace.name),
+            "podManagementPolicy": "Parallel",  # the ranks wait for one another
+            "selector": {"matchLabels": {WORKSPACE_LABEL: workspace.name}},
+            "template": template,
+        },
+    }

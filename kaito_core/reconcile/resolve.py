@@ -1,0 +1,113 @@
+"""From a parsed Workspace to what plugins know about it: its preset, and one fetch step for each adapter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kaito_core.api import FetchStep, ModelPreset, Workspace
+from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
+from kaito_core.errors import FieldError, InvalidWorkspaceError
+from kaito_core.plugins import PluginRegistry
+
+__all__ = ["Resolved", "adapter_steps", "resolve", "weights_step"]
+
+_OPTIONS = "inference.preset.presetOptions"
+#: Where upstream's images, and so the images of users who come from there, hold the weights.
+_IMAGE_WEIGHTS = "/workspace/tfs/weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A Workspace with what the plugins say about it.
+
+    Attributes:
+        preset: The preset, None where the Workspace brings its own pod template.
+        weights: The step that puts the weights in place, None without a preset.
+        adapters: The steps that put the adapters in place, by folder ("name/revision") in the Workspace's order.
+    """
+
+    workspace: Workspace
+    preset: ModelPreset | None
+    weights: FetchStep | None
+    adapters: Mapping[str, FetchStep]
+
+
+def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
+    """Returns the Workspace with its preset and steps, having checked everything that needs no cluster.
+
+    Raises:
+        WorkspaceError: The preset or an adapter source is not installed, or a plugin objects.
+    """
+    spec = workspace.inference.preset
+    if spec is None:
+        _refuse(registry.objections(workspace, None))
+        return Resolved(workspace, None, None, {})
+    preset = registry.preset(spec.name)
+    weights = weights_step(workspace, preset)
+    adapters = adapter_steps(workspace, registry)
+    _refuse(registry.objections(workspace, preset))
+    return Resolved(workspace, preset, weights, adapters)
+
+
+def adapter_steps(workspace: Workspace, registry: PluginRegistry) -> dict[str, FetchStep]:
+    """Returns the fetch step of each adapter, by its folder.
+
+    Raises:
+        WorkspaceError: A source is not installed or refuses its reference.
+    """
+    errors: list[FieldError] = []
+    steps: dict[str, FetchStep] = {}
+    for index, adapter in enumerate(workspace.inference.adapters):
+        ref = adapter.ref(index)
+        source = registry.source(ref.scheme, ref.field)
+        faults = list(source.check(ref))
+        errors.extend(faults)
+        if not faults:
+            steps[ref.folder] = source.fetch(ref, f"{ADAPTERS_PATH}/{ref.folder}")
+    _refuse(errors)
+    return steps
+
+
+def weights_step(workspace: Workspace, preset: ModelPreset) -> FetchStep:
+    """Returns the step that puts the model's weights in place: out of the user's image, or from the hub.
+
+    Raises:
+        InvalidWorkspaceError: The preset needs an image or a secret that the Workspace does not name.
+    """
+    spec = workspace.inference.preset
+    assert spec is not None
+    options = spec.preset_options
+    if options.image:
+        return FetchStep(
+            image=options.image,
+            command=("/bin/sh", "-c", f"mkdir -p {WEIGHTS_PATH} && cp -r {_IMAGE_WEIGHTS}/. {WEIGHTS_PATH}"),
+            pull_secrets=options.image_pull_secrets,
+        )
+    if spec.access_mode == "private":
+        raise InvalidWorkspaceError(
+            [FieldError(f"{_OPTIONS}.image", f"is required where accessMode is private: weights in {_IMAGE_WEIGHTS}")]
+        )
+    if preset.weights.gated and not options.model_access_secret:
+        raise InvalidWorkspaceError(
+            [
+                FieldError(
+                    f"{_OPTIONS}.modelAccessSecret",
+                    f"is required: '{preset.weights.repository}' is gated; name a Secret whose key HF_TOKEN holds a "
+                    f"token, or put the weights into an image and name it in {_OPTIONS}.image",
+                )
+            ]
+        )
+    return FetchStep(
+        command=(
+            "kaito-runtime",
+            "fetch-weights",
+            *("--repository", preset.weights.repository),
+            *("--revision", preset.weights.revision),
+            *("--to", WEIGHTS_PATH),
+        ),
+        secret_env={"HF_TOKEN": (options.model_access_secret, "HF_TOKEN")} if options.model_access_secret else {},
+    )
+
+
+def _refuse(errors: list[FieldError]) -> None:
+    if errors:
+        raise InvalidWorkspaceError(errors)
