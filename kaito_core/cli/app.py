@@ -1,0 +1,47 @@
+"""The commands, by name. Each command's module is small; what is slow to import is imported when it runs."""
+
+from typing import Annotated
+
+import typer
+
+from kaito_core.cli import commands, plugins, presets
+from kaito_core.cli.session import Session
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="kaito",
+    help="Serve language models with LoRA adapters at exact strengths: on Kubernetes, or on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from kaito_core import __version__
+
+        typer.echo(f"kaito {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    strict_plugins: Annotated[
+        bool, typer.Option("--strict-plugins", help="Exit with status 2 if a plugin is broken.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    context.obj = Session(strict_plugins=strict_plugins)
+
+
+app.add_typer(presets.app, name="presets")
+app.add_typer(plugins.app, name="plugins")
+for command in (commands.up, commands.chat, commands.operator, commands.validate, commands.render, commands.crd):
+    app.command()(command)

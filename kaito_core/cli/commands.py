@@ -1,0 +1,154 @@
+"""The commands that take Workspaces: up, validate, render; and operator, chat and crd."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kaito_core.api import NodeState, parse_workspace
+from kaito_core.cli.documents import read_workspaces
+from kaito_core.cli.output import Format, FormatOption, dump_yaml, print_records
+from kaito_core.cli.session import Session
+from kaito_core.errors import ConfigError, FieldError, WorkspaceError
+from kaito_core.reconcile.plan import desired_manifests
+from kaito_core.reconcile.resolve import resolve
+
+__all__ = ["chat", "crd", "operator", "render", "up", "validate"]
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with a Workspace.", show_default=False)]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="YAML files with Workspaces.", show_default=False)
+]
+
+
+def _pairs(option: str, values: list[str]) -> dict[str, Path]:
+    pairs = {}
+    for value in values:
+        name, separator, path = value.rpartition("=")
+        if not separator or not name or not path:
+            raise ConfigError(f"{option} must be REF=PATH, got '{value}'")
+        pairs[name] = Path(path)
+    return pairs
+
+
+def up(
+    context: typer.Context,
+    file: FileArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 picks a free one.")] = 5000,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights on this machine: a Hugging Face folder or a GGUF file.", show_default=False),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REF=PATH",
+            help="An image on this machine: an OCI layout or a `docker save` archive. Can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Serve a Workspace on this machine: no cluster and no GPU needed. Ctrl-C ends it."""
+    from kaito_core.local.up import serve_locally
+
+    session: Session = context.obj
+    documents = read_workspaces(file)
+    if len(documents) > 1:
+        raise ConfigError(f"{file}: holds {len(documents)} Workspaces; kaito up serves one, so give it a file with one")
+    resolved = resolve(parse_workspace(documents[0]), session.registry)
+    status = serve_locally(
+        resolved, session.settings, port=port, weights=weights, images=_pairs("--image", image or [])
+    )
+    raise typer.Exit(status)
+
+
+def validate(context: typer.Context, files: FilesArgument, output: FormatOption = Format.table) -> None:
+    """Check Workspaces as the operator would, plugins included; exit with status 1 if one is wrong."""
+    session: Session = context.obj
+    rows = []
+    for file in files:
+        try:
+            documents = read_workspaces(file)
+        except ConfigError as error:
+            rows.append({"file": str(file), "workspace": "", "field": "", "error": str(error)})
+            continue
+        for document in documents:
+            name, errors = _check(session, document)
+            rows += [
+                {"file": str(file), "workspace": name, "field": error.field, "error": error.message} for error in errors
+            ] or [{"file": str(file), "workspace": name, "field": "", "error": ""}]
+    if output is Format.table:
+        for row in rows:
+            where = " ".join(filter(None, (row["field"], row["error"])))
+            prefix = "" if row["error"].startswith(f"{row['file']}:") else f"{row['file']}: "
+            print(f"{prefix}{where}" if row["error"] else f"{prefix}Workspace '{row['workspace']}' is valid")
+    else:
+        print_records(rows, {}, output)
+    raise typer.Exit(1 if any(row["error"] for row in rows) else 0)
+
+
+def _check(session: Session, document: object) -> tuple[str, tuple[FieldError, ...]]:
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+    try:
+        resolved = resolve(parse_workspace(document), session.registry)
+        sku = session.registry.sku(resolved.workspace.resource.instance_type)
+        desired_manifests(resolved, NodeState((), sku=sku), session.settings)
+    except WorkspaceError as error:
+        return name, error.errors
+    return name, ()
+
+
+def render(context: typer.Context, files: FilesArgument) -> None:
+    """Print the objects that the operator creates for Workspaces, as YAML."""
+    session: Session = context.obj
+    objects = []
+    for file in files:
+        for document in read_workspaces(file):
+            resolved = resolve(parse_workspace(document), session.registry)
+            sku = session.registry.sku(resolved.workspace.resource.instance_type)
+            objects += desired_manifests(resolved, NodeState((), sku=sku), session.settings)
+    sys.stdout.write(dump_yaml(objects))
+
+
+def crd() -> None:
+    """Print the CustomResourceDefinition of the Workspace, for `kubectl apply -f -`."""
+    from kaito_core.api.crd import workspace_crd
+
+    sys.stdout.write(dump_yaml([workspace_crd()]))
+
+
+def operator(
+    context: typer.Context,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="Cluster to work on; default: as kubectl finds it.", show_default=False)
+    ] = None,
+) -> None:
+    """Run the operator: it watches Workspaces and makes the cluster serve them."""
+    from kaito_core.controller.app import run_operator
+
+    session: Session = context.obj
+    run_operator(session.settings, session.registry, kubeconfig=kubeconfig)
+
+
+def chat(
+    url: Annotated[str, typer.Option(help="Where the model is served.")] = "http://127.0.0.1:5000",
+    model: Annotated[str, typer.Option(help="Model id; default: the Workspace's own mix.", show_default=False)] = "",
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=STRENGTH",
+            help="Adapters for this talk instead of the model's. Can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", help="Ask this and exit instead of talking.", show_default=False)
+    ] = "",
+) -> None:
+    """Talk to a served model."""
+    from kaito_core.local.chat import talk
+
+    adapters = None if adapter is None else {name: str(value) for name, value in _pairs("--adapter", adapter).items()}
+    talk(url, model, adapters, prompt)
