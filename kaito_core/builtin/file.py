@@ -1,0 +1,58 @@
+"""Adapters in folders of prepared nodes: a hostPath volume, mounted read-only and copied.
+
+Whether pods may have hostPath volumes is the namespace's Pod Security level's decision, here as for a volumeSource.
+"""
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from kaito_core.api.adapter import AdapterRef, FetchStep
+from kaito_core.builtin.commands import copy_folder
+from kaito_core.builtin.volume import MOUNT_PATH, volume_name
+from kaito_core.errors import FieldError
+
+__all__ = ["FileSource"]
+
+
+class FileSource:
+    """Copies a folder of the node that the pod runs on.
+
+    `file:relative/path` is `kaito up`'s, which makes it absolute before it gets here.
+    """
+
+    name = "file"
+    schemes = ("file",)
+
+    def check(self, ref: AdapterRef) -> Iterable[FieldError]:
+        """Returns a fault where the path is not absolute, leaves its folder or is the whole disk."""
+        try:
+            parts = urlsplit(ref.location)
+        except ValueError:
+            return (FieldError(ref.field, f"must be file:///absolute/path, got '{ref.location}'"),)
+        path = PurePosixPath(unquote(parts.path))
+        if parts.netloc not in ("", "localhost"):
+            fault = (
+                f"must have three slashes (file:///absolute/path), got the host '{parts.netloc}' in '{ref.location}'"
+            )
+        elif not path.is_absolute():
+            fault = (
+                f"must be file:///absolute/path in a cluster, got '{ref.location}': a relative path is for `kaito up`, "
+                "which resolves it against the Workspace's file"
+            )
+        elif ".." in path.parts or len(path.parts) == 1 or parts.query or parts.fragment:
+            fault = f"must name a folder on the nodes, without '..', '?' and '#', got '{ref.location}'"
+        else:
+            return ()
+        return (FieldError(ref.field, fault),)
+
+    def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
+        """Returns the step that copies the folder, links followed, into `target`."""
+        name = volume_name(ref.name)
+        path = unquote(urlsplit(ref.location).path)
+        return FetchStep(
+            command=copy_folder(MOUNT_PATH, target, follow_links=True),
+            mounts=({"name": name, "mountPath": MOUNT_PATH, "readOnly": True},),
+            # "Directory" fails on a node without the folder, where "" would make it and serve nothing.
+            volumes=({"name": name, "hostPath": {"path": path, "type": "Directory"}},),
+        )

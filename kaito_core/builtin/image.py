@@ -1,0 +1,63 @@
+"""Adapters in container images: the files are in /data of an image that has a shell and cp, as KAITO has it."""
+
+import re
+from collections.abc import Iterable
+
+from kaito_core.api.adapter import AdapterRef, FetchStep
+from kaito_core.builtin.commands import copy_folder
+from kaito_core.errors import FieldError
+
+__all__ = ["DATA_FOLDER", "ImageSource"]
+
+DATA_FOLDER = "/data"
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})+(?::\d+)?|{_LABEL}:\d+|localhost)/"
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+#: Source: https://github.com/distribution/reference/blob/main/reference.go (grammar), digests restricted to SHA-256.
+_REFERENCE = re.compile(
+    rf"(?:{_HOST})?{_PART}(?:/{_PART})*(?P<tag>:\w[\w.-]{{0,127}})?(?P<digest>@sha256:[0-9a-f]{{64}})?", re.ASCII
+)
+_LONGEST = 512  # a repository name has at most 255 characters, a tag 128, a digest 72
+
+
+class ImageSource:
+    """Runs the adapter's own image, which copies its /data."""
+
+    name = "image"
+    schemes = ("image",)
+
+    def check(self, ref: AdapterRef) -> Iterable[FieldError]:
+        """Returns a fault where the location is no image reference."""
+        image = _image(ref)
+        if len(image) <= _LONGEST and _REFERENCE.fullmatch(image):
+            return ()
+        return (
+            FieldError(
+                ref.field,
+                "must be an image reference such as registry.example/adapters/style:1 or one with @sha256:..., its "
+                f"path in lower case, got '{image[:_LONGEST]}'",
+            ),
+        )
+
+    def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
+        """Returns the step that copies /data of the image into `target`."""
+        image = _image(ref)
+        return FetchStep(
+            command=copy_folder(DATA_FOLDER, target),
+            image=image,
+            pull_secrets=ref.pull_secrets,
+            pull_policy=_pull_policy(image),
+        )
+
+
+def _image(ref: AdapterRef) -> str:
+    return ref.location.removeprefix("image://")
+
+
+def _pull_policy(image: str) -> str:
+    """Returns Kubernetes' own default, so that pinned images on a node serve clusters without a registry."""
+    match = _REFERENCE.fullmatch(image)
+    if match is None or (match["digest"] is None and match["tag"] in (None, ":latest")):
+        return "Always"
+    return "IfNotPresent"

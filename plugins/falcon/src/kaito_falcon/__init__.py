@@ -1,0 +1,1 @@
+"""Falcon for kaito. The operator reads `plugin` and `presets`; the runtime reads `recipe`, which needs torch."""

@@ -1,0 +1,46 @@
+"""Builders of requests, claims and nodes, for tests of this provider and of others that use NodeClaims."""
+
+from typing import Any
+
+from kaito_core.api import KubeObject, NodeRequest
+
+__all__ = ["OWNER", "TYPE", "claim", "condition", "node", "request"]
+
+TYPE = "Standard_NC24ads_A100_v4"
+OWNER = {"kaito.sh/workspace": "falcon", "kaito.sh/workspacenamespace": "team"}
+
+
+def request(**changes: Any) -> NodeRequest:
+    """Returns a request for one A100 machine."""
+    given = {"workspace": "falcon", "namespace": "team", "uid": "u1", "count": 1, "instance_type": TYPE, "gpus": 1}
+    return NodeRequest(**{**given, "disk_gib": 50.0, **changes})
+
+
+def condition(kind: str, status: str, reason: str = "", message: str = "") -> KubeObject:
+    """Returns one condition."""
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+def claim(name: str, *conditions: KubeObject, node: str = "", instance_type: str = TYPE, **labels: str) -> KubeObject:
+    """Returns a claim as Karpenter would leave it, Ready if it has a node."""
+    found = [condition(kind, "True") for kind in ("Launched", "Registered", "Initialized", "Ready")]
+    status: KubeObject = {"nodeName": node, "conditions": found} if node else {"conditions": list(conditions)}
+    return {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodeClaim",
+        "metadata": {"name": name, "labels": {**OWNER, **labels}},
+        "spec": {
+            "requirements": [{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [instance_type]}]
+        },
+        "status": status,
+    }
+
+
+def node(name: str, gpus: str = "1") -> KubeObject:
+    """Returns the node that a claim became."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name},
+        "status": {"allocatable": {"nvidia.com/gpu": gpus}},
+    }

@@ -1,0 +1,105 @@
+"""What is said about claims on their way, in the provider's own words."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from kaito_core.api import KubeObject
+from kaito_gpu_azure.progress import RETRY_AFTER, capacity_words, claims_state, offers_gpus
+from kaito_gpu_azure.testing import claim, condition, node, request
+
+NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
+QUOTA = "Operation could not be completed as it results in exceeding approved Total Regional Cores quota"
+
+
+def test_ready() -> None:
+    state = claims_state(
+        request(count=2), [claim("a", node="n1"), claim("b", node="n2")], {"n1": node("n1"), "n2": node("n2")}
+    )
+    assert (state.ready, state.reason, state.created) == (("n1", "n2"), "", ("a", "b"))
+    assert state.sku is not None
+    assert state.sku.gpu_memory_gib == 80
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ((), "is Karpenter running?"),
+        ((condition("Launched", "Unknown", "AwaitingReconciliation", "object is awaiting"),), "is not Launched (Await"),
+        (
+            (condition("Launched", "True"), condition("Registered", "Unknown", "NodeNotFound")),
+            "not Registered (NodeNotFound)",
+        ),
+        ((condition("Launched", "True"), condition("Registered", "True")), "is not Initialized"),
+    ],
+)
+def test_the_first_stage_that_is_not_passed(conditions: tuple[KubeObject, ...], words: str) -> None:
+    state = claims_state(request(), [claim("a", *conditions)], {})
+    assert (state.ready, state.reason, state.failed) == ((), "NodeClaimNotReady", False)
+    assert words in state.message
+
+
+def test_a_node_without_gpus_is_waited_for() -> None:
+    state = claims_state(request(), [claim("a", node="n1")], {"n1": node("n1", gpus="0")})
+    assert (state.ready, state.reason) == ((), "NodeClaimNotReady")
+    assert "n1, whose device plugin has not registered" in state.message
+    assert claims_state(request(gpus=0), [claim("a", node="n1")], {}).ready == ("n1",)
+
+
+@pytest.mark.parametrize(
+    "message", [QUOTA, "all requested instance types were unavailable during launch", "SkuNotAvailable"]
+)
+def test_a_refusal_in_a_condition_fails_with_its_words(message: str) -> None:
+    state = claims_state(request(), [claim("a", condition("Launched", "False", "LaunchFailed", message))], {})
+    assert (state.reason, state.failed) == ("InsufficientCapacity", True)
+    assert message in state.message
+    assert "quota" in state.message
+
+
+def test_a_refusal_in_an_event_fails_with_its_words() -> None:
+    state = claims_state(request(), [], {}, refused=QUOTA)
+    assert (state.reason, state.failed, state.created) == ("InsufficientCapacity", True, ())
+    assert QUOTA in state.message
+
+
+def event(message: str = QUOTA, *, age: timedelta = timedelta(0), **about: str) -> KubeObject:
+    return {
+        "involvedObject": {"kind": "NodeClaim", "name": "a", **about},
+        "reason": "InsufficientCapacityError",
+        "message": message,
+        "lastTimestamp": (NOW - age).isoformat().replace("+00:00", "Z"),
+    }
+
+
+class TestEvents:
+    def test_the_newest_counts(self) -> None:
+        events = [
+            event("quota: old", age=timedelta(minutes=1)),
+            event("quota: new"),
+            event("quota: older", age=RETRY_AFTER / 2),
+        ]
+        assert capacity_words(events, ["a"], NOW) == "quota: new"
+
+    @pytest.mark.parametrize(
+        "unrelated",
+        [
+            event(age=RETRY_AFTER),
+            event(name="b"),
+            event(kind="Pod"),
+            {**event("fine"), "reason": "Launched"},
+            {**event(), "lastTimestamp": "soon"},
+            {"reason": "InsufficientCapacityError"},
+        ],
+    )
+    def test_what_does_not_count(self, unrelated: KubeObject) -> None:
+        assert capacity_words([unrelated], ["a"], NOW) == ""
+
+
+@pytest.mark.parametrize(
+    ("allocatable", "expected"),
+    [({"nvidia.com/gpu": "2"}, True), ({"amd.com/gpu": "1"}, True), ({"nvidia.com/gpu": "0"}, False), ({}, False)],
+)
+def test_offers_gpus(allocatable: dict[str, Any], expected: bool) -> None:
+    assert offers_gpus({"status": {"allocatable": allocatable}}) is expected
+    assert offers_gpus(None) is False

@@ -1,0 +1,1 @@
+"""Prepared GPU nodes for kaito: finds nodes, creates none. `fit` decides, `provider` reads the cluster."""

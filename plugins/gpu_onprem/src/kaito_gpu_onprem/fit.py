@@ -1,0 +1,197 @@
+"""Which prepared nodes fit a request, and why the others do not: pure functions over nodes as Kubernetes writes them.
+
+GPUs in use by other pods are not counted: that is the scheduler's work, and its verdict is in the pod's status.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kaito_core.api import GpuSku, KubeObject, NodeRequest, NodeState, RejectedNode
+from kaito_core.api.quantity import parse_quantity
+
+__all__ = ["gpu_count", "matches", "node_state", "rejection"]
+
+GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu")
+INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
+GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"  # MiB of one GPU, from GPU feature discovery
+GPU_MODEL_LABEL = "nvidia.com/gpu.product"
+MAX_NODES_IN_MESSAGE = 20
+#: More GPUs than this on one node is a reporting error, and would not survive arithmetic elsewhere.
+MAX_GPUS = 1024
+
+
+def node_state(nodes: Iterable[KubeObject], request: NodeRequest) -> NodeState:
+    """Returns which nodes fit, preferred ones first, then by name.
+
+    With labels every node must have them, also preferred ones. Without labels preferred nodes are the only ones.
+    Without either any node that fits will do, and a request for no GPU is then always met: its pods go wherever the
+    scheduler puts them.
+    """
+    by_name = {_name(node): node for node in nodes}
+    rank = {name: index for index, name in enumerate(dict.fromkeys(request.preferred_nodes))}
+    candidates = _candidates(by_name, request)
+    ready: list[str] = []
+    rejected: list[RejectedNode] = []
+    for name in sorted(candidates, key=lambda name: (rank.get(name, len(rank)), name)):
+        reason = rejection(by_name[name], request) if name in by_name else "does not exist in this cluster"
+        if reason:
+            rejected.append(RejectedNode(name, reason))
+        else:
+            ready.append(name)
+    restricted = bool(rank or request.match_labels or request.match_expressions)
+    enough = len(ready) >= request.count or (request.gpus == 0 and not restricted and not request.instance_type)
+    return NodeState(
+        ready=tuple(ready),
+        reason="" if enough else "NodesNotReady",
+        message="" if enough else _message(ready, rejected, request),
+        rejected=tuple(rejected),
+        sku=_smallest_sku(by_name[name] for name in ready[: request.count]),
+    )
+
+
+def rejection(node: KubeObject, request: NodeRequest) -> str:
+    """Returns why a node does not fit, "" if it does."""
+    metadata, spec = _mapping(node, "metadata"), _mapping(node, "spec")
+    labels = _mapping(metadata, "labels")
+    if metadata.get("deletionTimestamp"):
+        return "is being deleted"
+    if missing := _unmatched(labels, request):
+        return f"does not match the label selector: {missing}"
+    if not_ready := _not_ready(node):
+        return not_ready
+    if spec.get("unschedulable"):
+        return f"is cordoned; kubectl uncordon {_name(node)} lets pods on it again"
+    if foreign := [_taint(taint) for taint in spec.get("taints") or () if not _tolerated(taint, request)]:
+        return f"has taints that the pods do not tolerate: {', '.join(foreign)}"
+    machine = str(labels.get(INSTANCE_TYPE_LABEL, ""))
+    if request.instance_type and machine and machine.casefold() != request.instance_type.casefold():
+        return f"is a {machine}, resource.instanceType asks for {request.instance_type}"
+    return _gpu_rejection(node, request)
+
+
+def gpu_count(node: KubeObject) -> int:
+    """Returns the GPUs that a node offers to pods; what cannot be read as a number of devices counts as none."""
+    allocatable = _mapping(_mapping(node, "status"), "allocatable")
+    return max(_devices(allocatable.get(resource, 0)) for resource in GPU_RESOURCES)
+
+
+def matches(labels: Mapping[str, Any], expression: Mapping[str, Any]) -> bool:
+    """Returns whether labels satisfy a requirement as Kubernetes sees it: NotIn holds for a missing label."""
+    key, operator, values = expression["key"], expression["operator"], expression.get("values") or ()
+    if operator == "In":
+        return key in labels and labels[key] in values
+    if operator == "NotIn":
+        return key not in labels or labels[key] not in values
+    if operator == "Exists":
+        return key in labels
+    return operator == "DoesNotExist" and key not in labels
+
+
+def _candidates(by_name: Mapping[str, KubeObject], request: NodeRequest) -> set[str]:
+    preferred = set(request.preferred_nodes)
+    if request.match_labels or request.match_expressions:
+        # Nodes without the labels are nobody's concern, unless the user named them.
+        return preferred | {
+            name
+            for name, node in by_name.items()
+            if not _unmatched(_mapping(_mapping(node, "metadata"), "labels"), request)
+        }
+    return preferred or set(by_name)
+
+
+def _unmatched(labels: Mapping[str, Any], request: NodeRequest) -> str:
+    """Returns the requirements that labels do not satisfy, in words."""
+    missing = [f"{key}={value}" for key, value in request.match_labels.items() if labels.get(key) != value]
+    for expression in request.match_expressions:
+        if not matches(labels, expression):
+            values = ", ".join(expression.get("values") or ())
+            missing.append(f"{expression.get('key')} {expression.get('operator')}" + (f" ({values})" if values else ""))
+    return ", ".join(missing)
+
+
+def _not_ready(node: KubeObject) -> str:
+    conditions = _mapping(node, "status").get("conditions") or ()
+    ready: Mapping[str, Any] = next((found for found in conditions if found.get("type") == "Ready"), {})
+    if ready.get("status") == "True":
+        return ""
+    said = ready.get("message") or ready.get("reason") or "its kubelet has not reported"
+    return f"is not ready: {said}"
+
+
+def _tolerated(taint: Mapping[str, Any], request: NodeRequest) -> bool:
+    """Returns whether pods tolerate a taint; only pods that need GPUs tolerate those of GPU nodes."""
+    if taint.get("effect") == "PreferNoSchedule":
+        return True
+    if request.gpus == 0 or taint.get("effect") != "NoSchedule":
+        return False
+    return taint.get("key") == "nvidia.com/gpu" or (taint.get("key"), taint.get("value")) == ("sku", "gpu")
+
+
+def _taint(taint: Mapping[str, Any]) -> str:
+    value = f"={taint['value']}" if taint.get("value") else ""
+    return f"{taint.get('key')}{value}:{taint.get('effect')}"
+
+
+def _gpu_rejection(node: KubeObject, request: NodeRequest) -> str:
+    if request.gpus == 0:
+        return ""
+    gpus = gpu_count(node)
+    if gpus == 0:
+        return (
+            f"offers no GPU ({' or '.join(GPU_RESOURCES)} in status.allocatable); is the device plugin running on it?"
+        )
+    if gpus < request.gpus:
+        return f"offers {gpus} GPUs, {request.gpus} needed"
+    memory = gpus * _memory_per_gpu_gib(node)
+    if memory and memory < request.gpu_memory_gib:
+        return f"has {memory} GiB of GPU memory, {request.gpu_memory_gib:g} GiB needed"
+    return ""
+
+
+def _memory_per_gpu_gib(node: KubeObject) -> int:
+    """Returns the memory of one GPU in GiB, rounded since drivers report a little less than is sold; 0 if unknown."""
+    text = str(_mapping(_mapping(node, "metadata"), "labels").get(GPU_MEMORY_LABEL, ""))
+    return round(int(text) / 1024) if text.isascii() and text.isdigit() and len(text) < 12 else 0
+
+
+def _smallest_sku(nodes: Iterable[KubeObject]) -> GpuSku | None:
+    skus = []
+    for node in nodes:
+        labels = _mapping(_mapping(node, "metadata"), "labels")
+        gpus, each = gpu_count(node), _memory_per_gpu_gib(node)
+        if not gpus or not each:
+            return None  # one node of unknown size leaves the smallest unknown
+        name = str(labels.get(INSTANCE_TYPE_LABEL, ""))
+        skus.append(GpuSku(name, gpus, float(gpus * each), str(labels.get(GPU_MODEL_LABEL, ""))))
+    return min(skus, key=lambda sku: (sku.memory_per_gpu_gib, sku.gpus), default=None)
+
+
+def _devices(value: object) -> int:
+    try:
+        number = parse_quantity(str(value))
+    except (ValueError, ArithmeticError):
+        return 0
+    return int(number) if 0 < number <= MAX_GPUS else 0
+
+
+def _message(ready: Sequence[str], rejected: Sequence[RejectedNode], request: NodeRequest) -> str:
+    shown = [f"{node.name} {node.reason}" for node in rejected[:MAX_NODES_IN_MESSAGE]]
+    if len(rejected) > len(shown):
+        shown.append(f"and {len(rejected) - len(shown)} more nodes do not fit either")
+    if not ready and not rejected:
+        wanted = _unmatched({}, request)
+        shown.append(f"no node matches the label selector ({wanted})" if wanted else "the cluster has no nodes")
+    return (
+        f"{len(ready)} of {request.count} nodes fit: {'; '.join(shown) or 'there are no others'}. "
+        "Prepare more nodes, or change resource.count, resource.preferredNodes, resource.labelSelector or "
+        "resource.instanceType; this is looked at again whenever a node changes"
+    )
+
+
+def _name(node: KubeObject) -> str:
+    return str(_mapping(node, "metadata").get("name", ""))
+
+
+def _mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = parent.get(key)
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,15 @@
+"""Registers the provider of prepared nodes."""
+
+from collections.abc import Sequence
+
+from kaito_core import hookimpl
+from kaito_core.api import NodeProvider
+from kaito_gpu_onprem.provider import OnPremProvider
+
+__all__ = ["kaito_node_providers"]
+
+
+@hookimpl
+def kaito_node_providers() -> Sequence[NodeProvider]:
+    """Returns the one provider."""
+    return (OnPremProvider(),)

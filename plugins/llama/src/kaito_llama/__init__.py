@@ -1,0 +1,1 @@
+"""Llama for kaito. The operator reads `plugin` and `presets`; the runtime reads `recipe`."""
