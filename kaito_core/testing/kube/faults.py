@@ -1,0 +1,87 @@
+"""Made-up failures, and the log of requests in which tests count writes. No HTTP here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from kaito_core.testing.kube.errors import ApiError
+
+__all__ = ["Fault", "RequestRecord", "take"]
+
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    410: "Expired",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """A request that was answered.
+
+    Attributes:
+        manager: Field manager that it named, or the client's name.
+        status: HTTP status of the answer.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str]
+    manager: str
+    status: int
+    body: Any = None
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it meant to change something."""
+        return self.method in WRITES and self.query.get("dryRun") != "All"
+
+
+@dataclass(slots=True)
+class Fault:
+    """Answers the next matching requests in place of the API.
+
+    Attributes:
+        method: HTTP method, "" for any; "WATCH" for watches.
+        path: Regular expression that the path contains.
+        status: HTTP status to answer.
+        times: How many requests still to fail.
+        retry_after_seconds: Sent as Retry-After where above 0.
+    """
+
+    method: str
+    path: str
+    status: int
+    times: int = 1
+    message: str = "injected by the test"
+    retry_after_seconds: int = 0
+    pattern: re.Pattern[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pattern = re.compile(self.path)
+
+    def error(self) -> ApiError:
+        """The error to answer."""
+        details = {"retryAfterSeconds": self.retry_after_seconds} if self.retry_after_seconds else None
+        return ApiError(self.status, _REASONS.get(self.status, "Unknown"), self.message, details)
+
+
+def take(faults: list[Fault], method: str, path: str, *, watch: bool) -> Fault | None:
+    """The fault that this request meets, counted down; None where it is served."""
+    for fault in faults:
+        fits = fault.method in ("", method) or (watch and fault.method == "WATCH")
+        if fits and fault.times > 0 and fault.pattern.search(path):
+            fault.times -= 1
+            return fault
+    return None
