@@ -90,14 +90,15 @@ class UnknownPresetError(WorkspaceError):
 
 
 class UnknownProviderError(WorkspaceError):
-    """No installed node provider has the name, or none answers for the Workspace."""
+    """No installed node provider has the name, or, where no name is given, none answers for the Workspace."""
 
     reason = "UnknownNodeProvider"
 
     def __init__(
         self, name: str, known: Iterable[str], field: str = "metadata.annotations[kaito.sh/node-provider]"
     ) -> None:
-        super().__init__([FieldError(field, f"'{name}' is not an installed node provider ({known_names(known)})")])
+        what = f"'{name}' is not an installed node provider" if name else "is served by no installed node provider"
+        super().__init__([FieldError(field, f"{what} ({known_names(known)})")])
 
 
 class AdapterSpecError(WorkspaceError):
@@ -117,12 +118,12 @@ class UnknownSourceError(AdapterSpecError):
 
 
 class DoesNotFitError(WorkspaceError):
-    """The preset needs more GPU memory than the machines have."""
+    """The preset needs more GPUs or GPU memory than the machines have; both are whole clauses with a verb."""
 
     reason = "DoesNotFit"
 
     def __init__(self, field: str, needed: str, largest: str) -> None:
-        super().__init__([FieldError(field, f"does not fit: {needed} needed, {largest}")])
+        super().__init__([FieldError(field, f"does not fit: {needed}, {largest}")])
 
 
 class NotReadyError(KaitoError):

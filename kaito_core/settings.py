@@ -9,6 +9,7 @@ from kaito_core.errors import ConfigError
 
 __all__ = ["Settings"]
 
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
@@ -59,7 +60,19 @@ class Settings:
             if name != "plugins" and variable in env:
                 values[name] = _parse(variable, env[variable], default)
         values["plugins"] = _plugin_options(env)
-        return cls(**values)
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        for name, fits, allowed in (
+            ("max_surge", self.max_surge >= 0, "0 or more"),
+            ("health_port", 0 <= self.health_port <= 65535, "a port, or 0 for none"),
+            ("resync_seconds", 1 <= self.resync_seconds <= 86400, "between 1 and 86400"),
+            ("log_level", self.log_level.upper() in _LOG_LEVELS, f"one of {', '.join(_LOG_LEVELS)}"),
+        ):
+            if not fits:
+                raise ConfigError(f"KAITO_{name.upper()} must be {allowed}, got '{getattr(self, name)}'")
 
 
 _DEFAULTS: Mapping[str, object] = {name: getattr(Settings(), name) for name in Settings.__dataclass_fields__}
@@ -81,10 +94,13 @@ def _parse(variable: str, text: str, default: object) -> object:
 
 
 def _plugin_options(env: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    prefix, options = "KAITO_PLUGIN_", {}  # type: str, dict[str, dict[str, str]]
+    prefix = "KAITO_PLUGIN_"
+    options: dict[str, dict[str, str]] = {}
     for variable, value in env.items():
         if variable.startswith(prefix):
             # Names of plugins contain "_", so two of them separate the option.
             plugin, _, option = variable.removeprefix(prefix).lower().partition("__")
+            if not plugin or not option:
+                raise ConfigError(f"{variable} must be of the form {prefix}<PLUGIN>__<OPTION>: it names no option")
             options.setdefault(plugin, {})[option] = value
     return options

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from kaito_core.api.faults import shown
 from kaito_core.errors import FieldError
 
 __all__ = [
@@ -44,17 +45,17 @@ def parse_strength(value: object) -> float:
         ValueError: It is anything else, or its magnitude exceeds `MAX_STRENGTH`.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"must be a number or a string with a number, got {value!r}")
+        raise ValueError(f"must be a number or a string with a number, got {shown(value)}")
     if isinstance(value, str) and re.fullmatch(STRENGTH_PATTERN, value) is None:
-        raise ValueError(f"must be a finite number, got '{value}'")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+        raise ValueError(f"must be a finite number, got {shown(value)}")
+    # Comparing comes before converting: an int may be too large for a float.
+    if isinstance(value, int) and abs(value) > MAX_STRENGTH:
+        raise ValueError(f"must be between {-MAX_STRENGTH:g} and {MAX_STRENGTH:g}, got {shown(value)}")
+    number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"must be a finite number, got '{value}'")
+        raise ValueError(f"must be a finite number, got {shown(value)}")
     if abs(number) > MAX_STRENGTH:
-        raise ValueError(f"must be between {-MAX_STRENGTH:g} and {MAX_STRENGTH:g}, got '{value}'")
+        raise ValueError(f"must be between {-MAX_STRENGTH:g} and {MAX_STRENGTH:g}, got {shown(value)}")
     return number + 0.0  # "-0" becomes 0: the sign of a zero would only show up as a difference in bits
 
 
@@ -84,7 +85,7 @@ class AdapterRef:
     def revision(self) -> str:
         """Short hash of the reference: another reference under the same name is another adapter."""
         volume = json.dumps(self.volume, sort_keys=True)
-        text = "\n".join((self.scheme, self.location, self.digest or "", volume))
+        text = "\n".join((self.name, self.scheme, self.location, self.digest or "", volume))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property

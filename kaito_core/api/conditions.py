@@ -5,7 +5,7 @@ Source: https://github.com/kubernetes/community/blob/master/contributors/devel/s
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 __all__ = [
@@ -32,7 +32,7 @@ _MESSAGE_LIMIT = 1024  # characters; the API allows 32768, a terminal does not
 
 def timestamp(now: datetime) -> str:
     """Returns a time as the Kubernetes API writes it: UTC, whole seconds, "Z"."""
-    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 from collections.abc import Mapping
 from typing import Any
 
-from kaito_core.api.adapter import MAX_ADAPTERS, MAX_STRENGTH, STRENGTH_PATTERN
-from kaito_core.api.workspace import GROUP, MAX_NAME, NAME_PATTERN, VERSIONS, Inference, Resource
+import yaml
 
-__all__ = ["workspace_crd"]
+from kaito_core.api.adapter import MAX_ADAPTERS, MAX_STRENGTH, STRENGTH_PATTERN
+from kaito_core.api.workspace import GROUP, MAX_BLENDS, MAX_NAME, NAME_PATTERN, VERSIONS, Inference, Resource
+
+__all__ = ["crd_yaml", "workspace_crd"]
 
 #: What a JSON schema says and a structural schema must not, or need not.
 _DROPPED = ("$defs", "title", "additionalProperties", "default", "description", "const")
@@ -69,7 +71,7 @@ def _inference() -> dict[str, Any]:
         },
     ]
     schema["properties"]["adapters"]["maxItems"] = MAX_ADAPTERS
-    schema["properties"]["blends"]["maxItems"] = 100
+    schema["properties"]["blends"]["maxItems"] = MAX_BLENDS
     return schema
 
 
@@ -190,3 +192,20 @@ def workspace_crd() -> dict[str, Any]:
             ],
         },
     }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes every value out: the versions share one schema, and kubectl's readers are not all fond of anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def crd_yaml() -> str:
+    """Returns the CRD as the text of `crds/workspaces.yaml`."""
+    head = "# Generated from kaito_core/api by `python -m kaito_core.api.crd`; do not edit.\n"
+    return head + yaml.dump(workspace_crd(), Dumper=_Dumper, sort_keys=False, width=120)
+
+
+if __name__ == "__main__":
+    print(crd_yaml(), end="")

@@ -3,6 +3,7 @@
 Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
 
+import math
 import re
 from decimal import Decimal
 
@@ -26,7 +27,9 @@ _FACTORS = {
     "Pi": Decimal(1024) ** 5,
     "Ei": Decimal(1024) ** 6,
 }
-_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3}(?!i))?)([numkMGTPE]|[KMGTPE]i)?")
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+#: A quantity has an exponent or a suffix, not both. Two digits of exponent reach beyond every machine.
+_QUANTITY = re.compile(rf"({_NUMBER}(?:[eE][+-]?\d{{1,2}})?)|({_NUMBER})([numkMGTPE]|[KMGTPE]i)", re.ASCII)
 
 
 def parse_quantity(text: str | int | float) -> Decimal:
@@ -38,7 +41,7 @@ def parse_quantity(text: str | int | float) -> Decimal:
     match = _QUANTITY.fullmatch(str(text).strip())
     if match is None:
         raise ValueError(f"must be a Kubernetes quantity such as 1, 500m or 50Gi, got '{text}'")
-    return Decimal(match[1]) * _FACTORS[match[2] or ""]
+    return Decimal(match[1] or match[2]) * _FACTORS[match[3] or ""]
 
 
 def parse_gib(text: str | int | float) -> float:
@@ -51,5 +54,5 @@ def parse_gib(text: str | int | float) -> float:
 
 
 def format_gib(gib: float) -> str:
-    """Returns GiB as a quantity, in Mi where it is no whole number of Gi."""
-    return f"{int(gib)}Gi" if gib == int(gib) else f"{round(gib * 1024)}Mi"
+    """Returns GiB as a quantity, rounded up to whole Mi where it is no whole number of Gi."""
+    return f"{int(gib)}Gi" if gib == int(gib) else f"{math.ceil(gib * 1024)}Mi"

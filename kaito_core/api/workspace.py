@@ -5,18 +5,20 @@ Rules that need plugins (is the preset known?) live in `reconcile.validate`; the
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
 
 from kaito_core.api.adapter import ADAPTER_NAME, DEFAULT_STRENGTH, MAX_ADAPTERS, AdapterRef, parse_strength
 from kaito_core.api.cluster import ResourceType
+from kaito_core.api.faults import describe, fault, field_path, shown
+from kaito_core.api.freeform import FreeForm, PodTemplate
 from kaito_core.errors import FieldError, InvalidWorkspaceError
 
 __all__ = [
     "GROUP",
+    "MAX_BLENDS",
     "MAX_NAME",
     "NAME_PATTERN",
     "PROVIDER_ANNOTATION",
@@ -39,44 +41,62 @@ VERSIONS = ("v1alpha1", "v1beta1")  # one schema; the last one is stored
 WORKSPACES = ResourceType(GROUP, VERSIONS[-1], "workspaces", "Workspace")
 PROVIDER_ANNOTATION = "kaito.sh/node-provider"
 
-#: The Service has the Workspace's name: an RFC 1035 label. Nine characters are left for "-headless".
-MAX_NAME = 54
+#: The Service has the Workspace's name: an RFC 1035 label. Eleven of its 63 characters are left for what a StatefulSet
+#: adds in the label controller-revision-hash of its pods, which is longer than "-headless".
+MAX_NAME = 52
+MAX_BLENDS = 100
+MAX_COUNT = 1000
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 #: Ids that the runtime serves besides adapters and blends.
 RESERVED_MODEL_IDS = ("base",)
 
 
-def _fault(message: str) -> PydanticCustomError:
-    # pydantic puts "Value error, " before a ValueError's text; messages here read on after the field's name.
-    return PydanticCustomError("kaito", "{message}", {"message": message})
-
-
 def _strength(value: object) -> float:
     try:
         return parse_strength(value)
     except ValueError as error:
-        raise _fault(str(error)) from error
+        raise fault(str(error)) from error
 
 
 def _model_id(name: str) -> str:
     if ADAPTER_NAME.fullmatch(name) is None:
-        raise _fault(
+        raise fault(
             "must be lower-case letters, digits and '-', begin and end with a letter or digit and have at most 55 "
-            f"characters, got '{name}'"
+            f"characters, got {shown(name)}"
         )
     if name in RESERVED_MODEL_IDS:
-        raise _fault(f"must not be '{name}', which is the model id of the raw model")
+        raise fault(f"must not be '{name}', which is the model id of the raw model")
     return name
+
+
+def _url(url: str) -> str:
+    if not url or any(character.isspace() for character in url):
+        raise fault(f"must be a URL without blanks, got {shown(url)}")
+    return url
 
 
 Strength = Annotated[float, BeforeValidator(_strength)]
 ModelId = Annotated[str, AfterValidator(_model_id)]
+Url = Annotated[str, AfterValidator(_url)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
+def _without_blanks(document: object) -> object:
+    """Returns a mapping without its nulls: a field left blank in YAML is absent, as the Kubernetes API has it.
+
+    A blank strength stays, to be refused: nobody writes the word to ask for the default.
+    """
+    if not isinstance(document, Mapping):
+        return document
+    return {key: value for key, value in document.items() if value is not None or key == "strength"}
+
+
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    # by_name is off: "pull_secrets" for "pullSecrets" would work here and be refused by the cluster.
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+    _blanks = model_validator(mode="before")(_without_blanks)
 
 
 class Expression(_Spec):
@@ -89,9 +109,9 @@ class Expression(_Spec):
     @model_validator(mode="after")
     def _values_fit(self) -> Self:
         if self.operator in ("In", "NotIn") and not self.values:
-            raise _fault(f"must have values for the operator {self.operator}")
+            raise fault(f"must have values for the operator {self.operator}")
         if self.operator in ("Exists", "DoesNotExist") and self.values:
-            raise _fault(f"must have no values for the operator {self.operator}")
+            raise fault(f"must have no values for the operator {self.operator}")
         return self
 
 
@@ -112,7 +132,7 @@ class Resource(_Spec):
         preferred_nodes: Prepared nodes to use; without a label selector, only these.
     """
 
-    count: int = Field(default=1, ge=1, le=1000)
+    count: int = Field(default=1, ge=1, le=MAX_COUNT, strict=True)
     instance_type: str = ""
     label_selector: LabelSelector = LabelSelector()
     preferred_nodes: tuple[str, ...] = ()
@@ -146,9 +166,9 @@ class AdapterOrigin(_Spec):
     name: ModelId
     image: str = ""
     image_pull_secrets: tuple[str, ...] = ()
-    urls: tuple[str, ...] = ()
+    urls: tuple[Url, ...] = ()
     uri: str = ""
-    volume_source: dict[str, Any] | None = None
+    volume_source: FreeForm | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -163,11 +183,11 @@ class AdapterOrigin(_Spec):
             if value
         ]
         if len(given) != 1:
-            raise _fault(
+            raise fault(
                 f"must have exactly one of image, urls, uri and volumeSource, got {' and '.join(given) or 'none'}"
             )
         if self.uri and "://" not in self.uri and not self.uri.startswith("file:"):
-            raise _fault(f"must have a uri of the form scheme://..., got '{self.uri}'")
+            raise fault(f"must have a uri of the form scheme://..., got {shown(self.uri)}")
         return self
 
 
@@ -225,7 +245,7 @@ class Inference(_Spec):
     """What is served: a preset with adapters, or the user's own pod template."""
 
     preset: Preset | None = None
-    template: dict[str, Any] | None = None
+    template: PodTemplate | None = None
     adapters: tuple[Adapter, ...] = ()
     blends: tuple[Blend, ...] = ()
     config: str = ""
@@ -233,18 +253,20 @@ class Inference(_Spec):
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         if self.preset is None and self.template is None:
-            raise _fault("must have a preset or a template, got neither")
+            raise fault("must have a preset or a template, got neither")
         if self.preset is not None and self.template is not None:
-            raise _fault("must have a preset or a template, got both")
+            raise fault("must have a preset or a template, got both")
         if self.template is not None and (self.adapters or self.blends):
-            raise _fault("must have no adapters and no blends beside a template: only presets apply adapters")
+            raise fault("must have no adapters and no blends beside a template: only presets apply adapters")
         if len(self.adapters) > MAX_ADAPTERS:
-            raise _fault(f"must have at most {MAX_ADAPTERS} adapters, got {len(self.adapters)}")
+            raise fault(f"must have at most {MAX_ADAPTERS} adapters, got {len(self.adapters)}")
+        if len(self.blends) > MAX_BLENDS:
+            raise fault(f"must have at most {MAX_BLENDS} blends, got {len(self.blends)}")
         return self
 
 
-class _Metadata(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+class _Metadata(_Spec):
+    model_config = ConfigDict(extra="ignore")  # the API server adds fields of its own
 
     name: str = Field(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN)
     namespace: str = "default"
@@ -264,7 +286,7 @@ class Workspace(_Spec):
     metadata: _Metadata
     resource: Resource = Resource()
     inference: Inference
-    status: dict[str, Any] = Field(default_factory=dict)
+    status: FreeForm = Field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -280,30 +302,6 @@ class Workspace(_Spec):
     def generation(self) -> int:
         """metadata.generation."""
         return self.metadata.generation
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    return path
-
-
-_PHRASES = {
-    "missing": "is required",
-    "extra_forbidden": "is not a field of a Workspace; check the spelling or remove it",
-}
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    if error["type"] in _PHRASES:
-        return _PHRASES[error["type"]]
-    text = str(error["msg"])
-    if error["type"] == "kaito":
-        return text
-    value = error["input"]
-    shown = f", got {value!r}" if isinstance(value, str | int | float | bool | None) else ""
-    return f"{text[:1].lower()}{text[1:]}{shown}".replace("input should", "must").replace("valid tuple", "list")
 
 
 def _cross_checks(workspace: Workspace) -> list[FieldError]:
@@ -326,7 +324,7 @@ def _cross_checks(workspace: Workspace) -> list[FieldError]:
                 have = ", ".join(known) or "none"
                 errors.append(
                     FieldError(
-                        f"inference.blends[{index}].strengths.{name}",
+                        field_path(("inference", "blends", index, "strengths", name)),
                         f"must name an adapter of this Workspace (they are: {have})",
                     )
                 )
@@ -343,20 +341,23 @@ def parse_workspace(document: object) -> Workspace:
         InvalidWorkspaceError: With one FieldError for each fault that can be told.
     """
     if not isinstance(document, Mapping):
-        raise InvalidWorkspaceError([FieldError("", f"a Workspace must be a mapping, got {type(document).__name__}")])
-    known = {f"{GROUP}/{version}" for version in VERSIONS}
-    if document.get("apiVersion") not in known or document.get("kind") != "Workspace":
-        got = f"{document.get('apiVersion')} {document.get('kind')}"
+        raise InvalidWorkspaceError([FieldError("", f"a Workspace must be a mapping, got {shown(document)}")])
+    known = [f"{GROUP}/{version}" for version in VERSIONS]
+    api_version, kind = document.get("apiVersion"), document.get("kind")
+    if api_version not in known or kind != "Workspace":
+        got = f"{shown(api_version)} and {shown(kind)}"
         raise InvalidWorkspaceError(
-            [FieldError("apiVersion", f"and kind must be {' or '.join(sorted(known))} and Workspace, got '{got}'")]
+            [FieldError("apiVersion", f"and kind must be {' or '.join(known)} and Workspace, got {got}")]
         )
-    if "tuning" in document:
+    if document.get("tuning") is not None:
         raise InvalidWorkspaceError([FieldError("tuning", "is not supported: this operator serves models")])
     try:
         workspace = Workspace.model_validate(dict(document))
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False)
-        raise InvalidWorkspaceError([FieldError(_path(fault["loc"]), _message(fault)) for fault in faults]) from error
+        raise InvalidWorkspaceError(
+            [FieldError(field_path(found["loc"]), describe(found)) for found in faults]
+        ) from error
     if errors := _cross_checks(workspace):
         raise InvalidWorkspaceError(errors)
     return workspace

@@ -114,9 +114,9 @@ def render(context: typer.Context, files: FilesArgument) -> None:
 
 def crd() -> None:
     """Print the CustomResourceDefinition of the Workspace, for `kubectl apply -f -`."""
-    from kaito_core.api.crd import workspace_crd
+    from kaito_core.api.crd import crd_yaml
 
-    sys.stdout.write(dump_yaml([workspace_crd()]))
+    sys.stdout.write(crd_yaml())
 
 
 def operator(

@@ -3,10 +3,11 @@
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kaito_core.api import KubeObject
+from kaito_core.api.quantity import parse_quantity
 from kaito_core.reconcile.podspec import ADAPTER_VARIABLE
 
 __all__ = ["HASH_ANNOTATION", "differs", "stamped"]
@@ -16,29 +17,54 @@ __all__ = ["HASH_ANNOTATION", "differs", "stamped"]
 HASH_ANNOTATION = "kaito.sh/manifest-hash"
 
 
-def _late_adapter(container: Mapping[str, Any], volumes: set[str]) -> bool:
-    """Returns whether an init container fetches an adapter that can as well join a running pod.
-
-    One with a volume of its own cannot: volumes of a pod are fixed.
-    """
-    marked = any(variable.get("name") == ADAPTER_VARIABLE for variable in container.get("env", []))
-    return marked and all(mount["name"] in volumes for mount in container.get("volumeMounts", []))
+def _is_adapter(container: Mapping[str, Any]) -> bool:
+    return any(variable.get("name") == ADAPTER_VARIABLE for variable in container.get("env", []))
 
 
-def _lasting(manifest: KubeObject) -> KubeObject:
-    """Returns what of a manifest is worth a new pod: all but the adapters that can be loaded into a running one."""
-    spec = manifest.get("spec", {}).get("template", {}).get("spec", {})
-    if not spec.get("initContainers"):
+def _mounted(containers: Iterable[Mapping[str, Any]]) -> set[object]:
+    return {mount.get("name") for container in containers for mount in container.get("volumeMounts", [])}
+
+
+def _pod_spec(manifest: KubeObject) -> KubeObject:
+    """Returns the pod spec in a manifest, an empty one where it has no pods."""
+    spec: KubeObject = manifest.get("spec", {}).get("template", {}).get("spec", {})
+    return spec
+
+
+def _without_adapters(manifest: KubeObject) -> KubeObject:
+    """Returns a manifest without its adapters and their volumes: that one is gone is not worth a new pod."""
+    if not any(map(_is_adapter, _pod_spec(manifest).get("initContainers", []))):
         return manifest
     lasting = copy.deepcopy(manifest)
-    spec = lasting["spec"]["template"]["spec"]
-    volumes = {volume["name"] for volume in spec.get("volumes", []) if "emptyDir" in volume}
-    spec["initContainers"] = [c for c in spec["initContainers"] if not _late_adapter(c, volumes)]
+    spec = _pod_spec(lasting)
+    fetches = [container for container in spec["initContainers"] if _is_adapter(container)]
+    others = [container for container in spec["initContainers"] if not _is_adapter(container)]
+    spec["initContainers"] = others
+    private = _mounted(fetches) - _mounted([*others, *spec["containers"]])
+    spec["volumes"] = [v for v in spec.get("volumes", []) if v.get("name") not in private]
+    return lasting
+
+
+def _needed_at_start(manifest: KubeObject) -> KubeObject:
+    """Returns a manifest without the adapters that can as well join a running pod.
+
+    One with a volume of its own cannot, and volumes and pull secrets cannot be added: they are fixed with the pod.
+    """
+    if not any(map(_is_adapter, _pod_spec(manifest).get("initContainers", []))):
+        return manifest
+    lasting = copy.deepcopy(manifest)
+    spec = _pod_spec(lasting)
+    shared = {v.get("name") for v in spec.get("volumes", []) if "emptyDir" in v}
+    spec["initContainers"] = [c for c in spec["initContainers"] if not _is_adapter(c) or _mounted([c]) - shared]
     return lasting
 
 
 def _hash(manifest: KubeObject) -> str:
-    return hashlib.sha256(json.dumps(_lasting(manifest), sort_keys=True).encode()).hexdigest()[:16]
+    lasting = _without_adapters(manifest)
+    if "imagePullSecrets" in _pod_spec(lasting):
+        lasting = copy.deepcopy(lasting)
+        del _pod_spec(lasting)["imagePullSecrets"]
+    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def stamped(manifest: KubeObject) -> KubeObject:
@@ -47,26 +73,50 @@ def stamped(manifest: KubeObject) -> KubeObject:
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
-def _contains(actual: Any, wanted: Any) -> bool:
-    """Returns whether everything wanted is there; what the server or others added does not count."""
+def _same(actual: object, wanted: object) -> bool:
+    """Returns whether two values are equal, also as quantities: the API server writes 1024Mi as 1Gi."""
+    if actual == wanted:
+        return True
+    if not isinstance(actual, str | int | float) or not isinstance(wanted, str | int | float):
+        return False
+    try:
+        return parse_quantity(actual) == parse_quantity(wanted)
+    except ValueError:
+        return False
+
+
+def _contains(actual: Any, wanted: Any, *, pruned: bool) -> bool:
+    """Returns whether everything wanted is there; what the server or others added does not count.
+
+    `pruned` is for the user's own words: a field that is not there was none of Kubernetes', and will never be.
+    """
     if isinstance(wanted, Mapping):
         return isinstance(actual, Mapping) and all(
-            _contains(actual.get(key), value) or (actual.get(key) is None and value in ({}, [], None))
+            _contains(actual[key], value, pruned=pruned)
+            if actual.get(key) is not None
+            else pruned or value in ({}, [], None)
             for key, value in wanted.items()
         )
     if isinstance(wanted, list):
-        return isinstance(actual, list) and all(any(_contains(have, want) for have in actual) for want in wanted)
-    return bool(actual == wanted)
+        return isinstance(actual, list) and all(
+            any(_contains(have, want, pruned=pruned) for have in actual) for want in wanted
+        )
+    return _same(actual, wanted)
 
 
-def differs(manifest: KubeObject, live: KubeObject | None) -> bool:
+def differs(manifest: KubeObject, live: KubeObject | None, *, pruned: bool = False) -> bool:
     """Returns whether a manifest (not yet stamped) has to be applied.
 
-    Strengths never reach a pod template, and adapters that can be loaded into running pods do not count: the
-    template carries them from its next change on.
+    Strengths never reach a pod template. Adapters that can be loaded into running pods do not count, nor do adapters
+    that are no longer wanted: the template takes both up with its next change.
+
+    Args:
+        manifest: What should be.
+        live: What is, None for nothing.
+        pruned: Whether the manifest holds a template of the user's, which the API server may have taken fields from.
     """
     if live is None:
         return True
     if live["metadata"].get("annotations", {}).get(HASH_ANNOTATION) != _hash(manifest):
         return True
-    return not _contains(live, _lasting(manifest))
+    return not _contains(live, _needed_at_start(manifest), pruned=pruned)

@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 
-from kaito_core.api import ServedAdapter, ServedBlend, ServedModel, ServingConfig, Workload, Workspace
+from kaito_core.api import ModelPreset, ServedAdapter, ServedBlend, ServedModel, ServingConfig, Workload, Workspace
 from kaito_core.api.nodes import GpuSku
 from kaito_core.reconcile.resolve import Resolved
 from kaito_core.reconcile.sizing import size
 from kaito_core.settings import Settings
 
-__all__ = ["relocate_image", "serving_config", "workload"]
+__all__ = ["relocate_image", "runtime_image", "serving_config", "workload"]
 
 
 def relocate_image(image: str, registry: str) -> str:
     """Returns an image under another registry and path, for clusters that reach only their own registry."""
     return f"{registry.rstrip('/')}/{image.rpartition('/')[2]}" if registry else image
+
+
+def runtime_image(preset: ModelPreset, settings: Settings) -> str:
+    """Returns the image that serves a preset."""
+    return settings.runtime_image or relocate_image(preset.image, settings.image_registry)
 
 
 def workload(resolved: Resolved, settings: Settings, sku: GpuSku | None, nodes: Sequence[str]) -> Workload:
@@ -35,7 +40,7 @@ def workload(resolved: Resolved, settings: Settings, sku: GpuSku | None, nodes: 
     return Workload(
         kind="StatefulSet" if preset.distributed else "Deployment",
         replicas=sizing.replicas,
-        image=settings.runtime_image or relocate_image(preset.image, settings.image_registry),
+        image=runtime_image(preset, settings),
         model=preset.name,
         gpus=sizing.gpus,
         memory_gib=preset.memory_gib,

@@ -7,7 +7,16 @@ from typing import Any
 from kaito_core.api import KubeObject
 from kaito_core.reconcile.podspec import ADAPTER_VARIABLE
 
-__all__ = ["AdapterReport", "Observed", "PodProblem", "fetched_adapters", "is_ready", "is_running", "pod_problem"]
+__all__ = [
+    "AdapterReport",
+    "Observed",
+    "PodProblem",
+    "fetched_adapters",
+    "is_ready",
+    "is_running",
+    "pod_problem",
+    "pull_secrets",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,11 @@ def fetched_adapters(pod: KubeObject) -> set[str]:
         for variable in container.get("env", [])
         if variable.get("name") == ADAPTER_VARIABLE
     }
+
+
+def pull_secrets(pod: KubeObject) -> set[str]:
+    """Returns the names of a pod's image pull secrets."""
+    return {str(secret.get("name")) for secret in pod.get("spec", {}).get("imagePullSecrets") or ()}
 
 
 _PULL_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull")

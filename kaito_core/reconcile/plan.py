@@ -2,25 +2,25 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from kaito_core.api import KubeObject, NodeState, Workload, Workspace
+from kaito_core.api import KubeObject, NodeState, Workspace
 from kaito_core.api.serving import SERVING_KEY
 from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION
 from kaito_core.errors import BackendError, NotReadyError, WorkspaceError
 from kaito_core.reconcile import status as statuses
 from kaito_core.reconcile.compare import differs, stamped
-from kaito_core.reconcile.desired import serving_config, workload
+from kaito_core.reconcile.desired import runtime_image, serving_config, workload
 from kaito_core.reconcile.manifests import preset_manifests, template_manifests
-from kaito_core.reconcile.observed import Observed, fetched_adapters, is_running
+from kaito_core.reconcile.observed import Observed, fetched_adapters, is_running, pull_secrets
 from kaito_core.reconcile.podspec import adapter_container
 from kaito_core.reconcile.resolve import Resolved
 from kaito_core.reconcile.status import Event, Outlook
 from kaito_core.settings import Settings
 
-__all__ = ["Action", "AddContainer", "Annotate", "Apply", "Plan", "desired_manifests", "plan", "plan_failure"]
+__all__ = ["Action", "AddContainer", "Annotate", "Apply", "Delete", "Plan", "desired_manifests", "plan", "plan_failure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,17 @@ class AddContainer:
     container: KubeObject
 
 
-Action = Apply | Annotate | AddContainer
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete an object of the Workspace's own that it no longer needs; only the one with `uid`."""
+
+    kind: str
+    name: str
+    namespace: str
+    uid: str
+
+
+Action = Apply | Annotate | AddContainer | Delete
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +81,14 @@ class Plan:
     wake_after_seconds: float | None = None
 
 
-def chosen_nodes(nodes: NodeState, count: int) -> tuple[str, ...]:
-    """Returns the nodes that the pods run on: the provider's first choices."""
-    return nodes.ready[:count]
+def settled(nodes: NodeState, workspace: Workspace) -> NodeState:
+    """Returns the nodes in order of choice: those in use first, then in the provider's order.
+
+    Pods are pinned to the first ones, and a better node that appears is not worth a restart.
+    """
+    used = workspace.status.get("workerNodes")
+    kept = [name for name in used if name in nodes.ready] if isinstance(used, list) else []
+    return replace(nodes, ready=tuple(dict.fromkeys((*kept, *nodes.ready))))
 
 
 def desired_manifests(resolved: Resolved, nodes: NodeState, settings: Settings) -> list[KubeObject]:
@@ -83,7 +98,7 @@ def desired_manifests(resolved: Resolved, nodes: NodeState, settings: Settings) 
         DoesNotFitError: The machines are too small.
     """
     workspace = resolved.workspace
-    names = chosen_nodes(nodes, workspace.resource.count)
+    names = settled(nodes, workspace).ready[: workspace.resource.count]
     if resolved.preset is None:
         return template_manifests(workspace, names, settings)
     what = workload(resolved, settings, nodes.sku, names)
@@ -124,26 +139,44 @@ def plan(resolved: Resolved, nodes: NodeState, observed: Observed, settings: Set
         WorkspaceError: It cannot be served on these machines.
         NotReadyError: Something has to be cleared away first.
     """
-    workspace = resolved.workspace
+    workspace, from_user = resolved.workspace, resolved.preset is None
+    nodes = settled(nodes, workspace)
     manifests = desired_manifests(resolved, nodes, settings)
     _refuse_strangers(workspace, manifests, observed)
-    exists = observed.child(manifests[-1]["kind"], workspace.name) is not None
+    workload_kind = manifests[-1]["kind"]
+    exists = observed.child(workload_kind, workspace.name) is not None
     if nodes.reason:
         # Too few nodes: what runs keeps running as it is, and nothing is started that could not be finished.
         manifests = manifests[:-1]
     actions: list[Action] = [
         Apply(stamped(manifest))
         for manifest in manifests
-        if differs(manifest, observed.child(manifest["kind"], manifest["metadata"]["name"]))
+        if differs(manifest, observed.child(manifest["kind"], manifest["metadata"]["name"]), pruned=from_user)
     ]
+    if not nodes.reason:
+        actions[:0] = _leftovers(workspace, manifests, observed)
+    rolling = any(isinstance(a, Apply) and a.manifest["kind"] == workload_kind for a in actions)
     if resolved.preset is not None and exists:
-        what = workload(resolved, settings, nodes.sku, chosen_nodes(nodes, workspace.resource.count))
-        actions += _live_updates(resolved, what, manifests[0], observed)
-    outlook = statuses.outlook(resolved, nodes, observed, changing=any(isinstance(a, Apply) for a in actions))
-    return _finish(workspace.status, workspace.generation, actions, outlook, now)
+        image = runtime_image(resolved.preset, settings)
+        actions += _live_updates(resolved, image, manifests[0], observed)
+    outlook = statuses.outlook(resolved, nodes, observed, changing=rolling)
+    finished = _finish(workspace.status, workspace.generation, actions, outlook, now)
+    return replace(finished, events=(*statuses.strength_warnings(workspace), *finished.events))
 
 
-def _live_updates(resolved: Resolved, what: Workload, config_map: KubeObject, observed: Observed) -> list[Action]:
+def _leftovers(workspace: Workspace, manifests: Sequence[KubeObject], observed: Observed) -> list[Action]:
+    """Returns the deletions of what another preset or a template needed: its pods would hold GPUs for nothing."""
+    wanted = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+    return [
+        Delete(child["kind"], child["metadata"]["name"], workspace.namespace, child["metadata"].get("uid", ""))
+        for child in observed.children
+        if (child["kind"], child["metadata"]["name"]) not in wanted
+        and not _stranger(workspace, child)
+        and "deletionTimestamp" not in child["metadata"]
+    ]
+
+
+def _live_updates(resolved: Resolved, image: str, config_map: KubeObject, observed: Observed) -> list[Action]:
     """Returns what brings running pods up to date without restarting them."""
     workspace = resolved.workspace
     version = hashlib.sha256(config_map["data"][SERVING_KEY].encode()).hexdigest()[:16]
@@ -153,10 +186,11 @@ def _live_updates(resolved: Resolved, what: Workload, config_map: KubeObject, ob
     for pod in filter(is_running, observed.pods):
         metadata = pod["metadata"]
         target = (metadata["name"], workspace.namespace, metadata.get("uid", ""))
-        have = fetched_adapters(pod)
-        for folder, step in what.adapters.items():
-            if folder not in have and not step.volumes:
-                actions.append(AddContainer(*target, adapter_container(folder, step, what.image, late=True)))
+        have, secrets = fetched_adapters(pod), pull_secrets(pod)
+        for folder, step in resolved.adapters.items():
+            # What a running pod cannot be given comes with the new pod that the template then asks for.
+            if folder not in have and not step.volumes and secrets.issuperset(step.pull_secrets):
+                actions.append(AddContainer(*target, adapter_container(folder, step, image, late=True)))
         report = observed.reports.get(metadata["name"])
         stale = report.generation != workspace.generation if report is not None else had_config
         if stale and metadata.get("annotations", {}).get(SERVING_GENERATION_ANNOTATION) != version:

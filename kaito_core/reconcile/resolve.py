@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kaito_core.api import FetchStep, ModelPreset, Workspace
 from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
-from kaito_core.errors import FieldError, InvalidWorkspaceError
+from kaito_core.errors import AdapterSpecError, FieldError, InvalidWorkspaceError
 from kaito_core.plugins import PluginRegistry
 
 __all__ = ["Resolved", "adapter_steps", "resolve", "weights_step"]
@@ -59,11 +59,22 @@ def adapter_steps(workspace: Workspace, registry: PluginRegistry) -> dict[str, F
     for index, adapter in enumerate(workspace.inference.adapters):
         ref = adapter.ref(index)
         source = registry.source(ref.scheme, ref.field)
-        faults = list(source.check(ref))
+        try:
+            faults = list(source.check(ref))
+            if not faults:
+                steps[ref.folder] = source.fetch(ref, f"{ADAPTERS_PATH}/{ref.folder}")
+        except Exception as error:  # a plugin's mistake must not end the pass without a word to the user
+            plugin = registry.origin("adapter source", source.name)
+            faults = [
+                FieldError(
+                    ref.field,
+                    f"cannot be read: the adapter source '{source.name}' of plugin '{plugin}' failed with "
+                    f"{type(error).__name__}: {error}",
+                )
+            ]
         errors.extend(faults)
-        if not faults:
-            steps[ref.folder] = source.fetch(ref, f"{ADAPTERS_PATH}/{ref.folder}")
-    _refuse(errors)
+    if errors:
+        raise AdapterSpecError(errors)
     return steps
 
 

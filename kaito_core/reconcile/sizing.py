@@ -38,23 +38,24 @@ def size(preset: ModelPreset, count: int, sku: GpuSku | None) -> Sizing:
     gpus = math.ceil(preset.gpus / nodes)
     if preset.gpus == 0 or sku is None:
         return Sizing(count, gpus, memory)
-    if sku.gpu_memory_gib < memory:
-        scope = f"{nodes} of {sku.name}" if nodes > 1 else sku.name
+    machine = sku.name or "the smallest node"
+    if sku.gpus < 1 or sku.gpu_memory_gib < memory:
+        scope = f"{nodes} of {machine}" if nodes > 1 else machine
         raise DoesNotFitError(
             "resource.instanceType",
-            f"preset '{preset.name}' has {preset.gpu_memory_gib:g} GiB of GPU memory",
+            f"preset '{preset.name}' needs {preset.gpu_memory_gib:g} GiB of GPU memory",
             f"{scope} has {sku.gpu_memory_gib * nodes:g} GiB"
             + ("; raise resource.count or choose a larger machine" if preset.distributed else ""),
         )
     # More, smaller GPUs than the preset's authors had in mind: enough of them to hold the model. Under tensor
     # parallelism every GPU of a machine takes part, so the number is a power of two, as attention heads are.
     needed = max(gpus, math.ceil(memory / sku.memory_per_gpu_gib))
-    gpus = min(sku.gpus, 1 << (needed - 1).bit_length())
-    if gpus < needed:
+    gpus = 1 << (needed - 1).bit_length()
+    if gpus > sku.gpus:
         raise DoesNotFitError(
             "resource.instanceType",
-            f"preset '{preset.name}' needs {needed} GPUs on each node",
-            f"{sku.name} has {sku.gpus}",
+            f"preset '{preset.name}' needs {gpus} GPUs of {sku.memory_per_gpu_gib:g} GiB on each node",
+            f"{machine} has {sku.gpus}",
         )
     return Sizing(count, gpus, memory)
 

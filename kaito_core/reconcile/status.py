@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from kaito_core.api import KubeObject, NodeState
+from kaito_core.api import KubeObject, NodeState, Workspace
 from kaito_core.api.conditions import (
     INFERENCE_READY,
     NODE_CLAIM_READY,
@@ -18,7 +18,7 @@ from kaito_core.errors import BackendError, NotReadyError, WorkspaceError
 from kaito_core.reconcile.observed import Observed, is_ready, pod_problem
 from kaito_core.reconcile.resolve import Resolved
 
-__all__ = ["Event", "Outlook", "State", "failure", "outlook", "write"]
+__all__ = ["Event", "Outlook", "State", "failure", "is_news", "outlook", "strength_warnings", "write"]
 
 State = Literal["Pending", "Ready", "NotReady", "Failed"]
 
@@ -109,6 +109,8 @@ def _adapters(resolved: Resolved, observed: Observed) -> tuple[dict[str, Any], .
             row
             for pod in serving
             if (report := observed.reports.get(pod)) is not None
+            # The names may stand for other files in the configuration of before.
+            and report.generation == resolved.workspace.generation
             for row in report.adapters
             if row.get("name") == adapter.name
         ]
@@ -168,6 +170,17 @@ def outlook(resolved: Resolved, nodes: NodeState, observed: Observed, *, changin
     )
 
 
+def strength_warnings(workspace: Workspace) -> tuple[Event, ...]:
+    """Returns one event, once per generation, for strengths that KAITO would refuse."""
+    if workspace.status.get("observedGeneration") == workspace.generation:
+        return ()
+    unusual = [a for a in workspace.inference.adapters if not 0 <= a.strength <= 1]
+    if not unusual:
+        return ()
+    listed = ", ".join(f"'{adapter.name}' ({adapter.strength:g})" for adapter in unusual)
+    return (Event("Warning", "StrengthOutsideUnitRange", f"strengths outside 0 to 1 are applied as written: {listed}"),)
+
+
 def failure(error: WorkspaceError | NotReadyError | BackendError) -> Outlook:
     """Returns what to say about a pass that ended in an error."""
     if isinstance(error, WorkspaceError):
@@ -192,7 +205,7 @@ def write(
         outlook: What is to be said.
         now: For transition times.
     """
-    before = [condition for condition in previous.get("conditions", []) if isinstance(condition, Mapping)]
+    before = [condition for condition in previous.get("conditions") or [] if isinstance(condition, Mapping)]
     ours = {RESOURCE_READY, NODE_CLAIM_READY, INFERENCE_READY, WORKSPACE_SUCCEEDED}
     said = {condition.type for condition in outlook.conditions}
     conditions = merge_conditions([dict(c) for c in before], outlook.conditions, generation=generation, now=now)
@@ -212,6 +225,16 @@ def write(
         if kept is not None:
             status[key] = kept
     return status, _events(before, outlook.conditions)
+
+
+def is_news(previous: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Returns whether a status says anything that the previous one did not; foreign conditions do not count."""
+    ours = {RESOURCE_READY, NODE_CLAIM_READY, INFERENCE_READY, WORKSPACE_SUCCEEDED}
+    before = [condition for condition in previous.get("conditions") or [] if condition.get("type") in ours]
+    now = {condition["type"]: condition for condition in status["conditions"]}
+    if {condition["type"]: condition for condition in before} != now:
+        return True
+    return any(previous.get(key) != value for key, value in status.items() if key != "conditions")
 
 
 def _events(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -> tuple[Event, ...]:

@@ -1,0 +1,190 @@
+"""Scenarios of adapters and strengths: what changes in running pods, what needs new ones, and what is said of it."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kaito_core.reconcile.observed import AdapterReport
+from kaito_core.reconcile.plan import AddContainer, Annotate
+
+VOLUME = {"source": {"name": "disk", "volumeSource": {"persistentVolumeClaim": {"claimName": "c"}}}}
+PRIVATE = {"source": {"name": "secret", "image": "registry.example/secret:1", "imagePullSecrets": ["pull"]}}
+
+Make = Callable[..., Any]
+
+
+def test_a_change_of_strength_touches_the_configuration_alone(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5, tone=1))
+    w.settle()
+    template, pods = copy.deepcopy(w.child("Deployment")), set(w.pods)
+    w.edit(**adapters(style=-0.25, tone=1))
+    assert w.actions()[0] == "apply ConfigMap demo-serving"
+    assert not [action for action in w.actions() if "Deployment" in action]
+    w.settle()
+    assert (w.child("Deployment"), set(w.pods)) == (template, pods)
+    config = json.loads(w.child("ConfigMap", "demo-serving")["data"]["serving.json"])
+    assert [adapter["strength"] for adapter in config["adapters"]] == [-0.25, 1]
+    assert "-0.25" not in json.dumps(w.child("Deployment"))
+
+
+def test_the_model_stays_ready_while_a_strength_changes(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5))
+    w.settle()
+    w.answering = False
+    w.edit(**adapters(style=0.75))
+    planned = w.step()
+    assert w.condition("InferenceReady", planned)[0] == "True"
+    # Nothing is claimed before a replica has said it.
+    assert planned.status["adapters"][0]["state"] == "Loading"
+    assert planned.wake_after_seconds == 2.0
+
+
+def test_pods_are_told_of_a_new_configuration_once(world: Make, adapters: Make) -> None:
+    w = world(adapters("cpu", style=0.5), count=2)
+    w.settle()
+    w.edit(**adapters("cpu", style=0.75))
+    w.answering = False  # runtimes that are too busy to answer have to be told as well
+    first = [action for action in w.step().actions if isinstance(action, Annotate)]
+    assert {action.pod for action in first} == set(w.pods)
+    assert len({action.value for action in first}) == 1
+    assert w.actions() == []
+
+
+def test_a_pod_that_lags_behind_is_told_again_until_it_is_annotated(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5))
+    w.settle()
+    w.edit(**adapters(style=0.75))
+    w.step()
+    (pod,) = w.pods
+    del w.pods[pod]["metadata"]["annotations"]
+    stale = replace(w.observed(), reports={pod: AdapterReport(1, ())})
+    w.observed = lambda: stale
+    assert w.actions() == [f"annotate {pod}"]
+
+
+def test_a_new_image_adapter_joins_running_pods(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5))
+    w.settle()
+    before = copy.deepcopy(w.child("Deployment"))
+    w.edit(**adapters(style=0.5, tone=1))
+    (pod,) = w.pods
+    assert w.actions()[:2] == ["apply ConfigMap demo-serving", f"add adapter-tone to {pod}"]
+    (added,) = [action for action in w.plan().actions if isinstance(action, AddContainer)]
+    assert added.container["image"] == "registry.example/tone:1"
+    assert "cp -r /data/." in added.container["command"][-1]
+    w.settle()
+    assert w.child("Deployment") == before
+    assert set(w.pods) == {pod}
+    assert [row["state"] for row in w.document["status"]["adapters"]] == ["Ready", "Ready"]
+
+
+def test_pods_that_start_or_end_get_no_container(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5))
+    w.settle()
+    (pod,) = w.pods.values()
+    w.edit(**adapters(style=0.5, tone=1))
+    pod["status"]["phase"] = "Pending"
+    assert not [action for action in w.plan().actions if isinstance(action, AddContainer)]
+    pod["status"]["phase"] = "Running"
+    pod["metadata"]["deletionTimestamp"] = "2024-01-01T00:00:00Z"
+    assert not [action for action in w.plan().actions if isinstance(action, AddContainer)]
+
+
+@pytest.mark.parametrize("extra", [VOLUME, PRIVATE], ids=["volume", "pull secret"])
+def test_what_a_running_pod_cannot_be_given_needs_a_new_template(
+    world: Make, adapters: Make, extra: dict[str, Any]
+) -> None:
+    w = world(adapters(style=0.5))
+    w.settle()
+    w.edit(**adapters("one-gpu", extra, style=0.5))
+    actions = w.actions()
+    assert "apply Deployment demo" in actions
+    assert not [action for action in actions if action.startswith("add ")]
+    w.settle()
+    assert w.document["status"]["state"] == "Ready"
+
+
+@pytest.mark.parametrize("gone", [VOLUME, PRIVATE, None], ids=["volume", "pull secret", "image"])
+def test_a_removed_adapter_leaves_the_template_alone(world: Make, adapters: Make, gone: dict[str, Any] | None) -> None:
+    w = world(adapters("one-gpu", *([gone] if gone else []), style=0.5, tone=1))
+    w.settle()
+    before = copy.deepcopy(w.child("Deployment"))
+    w.edit(**adapters(style=0.5))
+    assert "apply Deployment demo" not in w.actions()
+    w.settle()
+    assert w.child("Deployment") == before
+    assert [row["name"] for row in w.document["status"]["adapters"]] == ["style"]
+
+
+def test_the_template_takes_up_adapters_with_its_next_change(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5, old=1))
+    w.settle()
+    w.edit(**adapters(style=0.5, tone=1))
+    w.settle()
+    w.settings = replace(w.settings, runtime_image="registry.example/runtime:2")
+    assert w.actions()[0] == "apply Deployment demo"
+    w.settle()
+    names = [c["name"] for c in w.child("Deployment")["spec"]["template"]["spec"]["initContainers"]]
+    assert names == ["weights", "adapter-style", "adapter-tone"]
+
+
+def test_a_replaced_adapter_is_fetched_beside_the_old_one(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5))
+    w.settle()
+    replaced = {"source": {"name": "style", "image": "registry.example/style:2"}, "strength": 0.5}
+    w.edit(**adapters("one-gpu", replaced))
+    (added,) = [action for action in w.plan().actions if isinstance(action, AddContainer)]
+    (init,) = [
+        c
+        for c in w.child("Deployment")["spec"]["template"]["spec"]["initContainers"]
+        if c["name"].startswith("adapter-")
+    ]
+    assert added.container["name"] != init["name"]
+    assert added.container["env"] != init["env"]
+    # The report of the configuration before says "style is applied", of the other files.
+    (pod,) = w.pods
+    said = AdapterReport(1, ({"name": "style", "strength": 0.5, "state": "Ready"},))
+    stale = replace(w.observed(), reports={pod: said})
+    w.observed = lambda: stale
+    assert w.plan().status["adapters"][0]["state"] == "Loading"
+
+
+def test_strengths_that_upstream_refuses_get_one_warning(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=-1, tone=1, loud=2.5))
+    (warning, *_) = w.step().events
+    assert (warning.type, warning.reason) == ("Warning", "StrengthOutsideUnitRange")
+    assert warning.message == "strengths outside 0 to 1 are applied as written: 'style' (-1), 'loud' (2.5)"
+    w.settle()
+    assert w.step().events == ()
+
+
+def test_a_broken_adapter_is_told_and_the_rest_served(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5, bad=1))
+    w.settle()
+    (pod,) = w.pods
+    rows = ({"name": "style", "strength": 0.5, "state": "Ready", "digest": "sha256:1"},)
+    failed = {"name": "bad", "strength": 1.0, "state": "Failed", "message": "rank 7 is not supported"}
+    seen = replace(w.observed(), reports={pod: AdapterReport(1, (*rows, failed))})
+    w.observed = lambda: seen
+    planned = w.plan()
+    assert w.condition("WorkspaceSucceeded", planned) == (
+        "False",
+        "AdapterFailed",
+        "adapter 'bad' is not served: rank 7 is not supported",
+    )
+    assert w.condition("InferenceReady", planned)[0] == "True"
+    assert planned.status["adapters"] == [
+        {"name": "style", "strength": "0.5", "digest": "sha256:1", "state": "Ready", "message": "", "replicas": 1},
+        {
+            "name": "bad",
+            "strength": "1",
+            "digest": "",
+            "state": "Failed",
+            "message": "rank 7 is not supported",
+            "replicas": 0,
+        },
+    ]
