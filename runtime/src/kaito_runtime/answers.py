@@ -1,0 +1,216 @@
+"""Answers: from a checked request to jobs for the engine, and from their tokens to pieces of text. No HTTP."""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from kaito_runtime.engine import Engine, Job, TextCodec, TokenStream
+from kaito_runtime.errors import RequestError
+from kaito_runtime.merge import merge
+from kaito_runtime.metrics import Metrics
+from kaito_runtime.openai import ChatRequest, CompletionRequest, Piece, Usage
+from kaito_runtime.residents import Residents
+from kaito_runtime.text import INCOMPLETE, StopStrings, TextStream
+
+__all__ = ["Answer", "Answers"]
+
+_COMPLETION_TOKENS = 16  # OpenAI's default
+
+
+class Answer:
+    """One request in progress: its choices, each a stream of tokens."""
+
+    def __init__(
+        self,
+        streams: Sequence[TokenStream],
+        *,
+        codec: TextCodec,
+        stops: Sequence[str],
+        prompt_tokens: int,
+        metrics: Metrics,
+        leads: Sequence[str] = (),
+    ) -> None:
+        self._streams = streams
+        self._codec = codec
+        self._stops = stops
+        self._metrics = metrics
+        self._leads = leads
+        self._started = time.monotonic()
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = 0
+        self.choices = len(streams)
+
+    @property
+    def usage(self) -> Usage:
+        """Token counts so far."""
+        return Usage(self.prompt_tokens, self.completion_tokens)
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """Yields what the choices gain, as it comes. Whoever stops reading must `cancel`."""
+        async with aclosing(merge([self._choice(i, s) for i, s in enumerate(self._streams)])) as merged:
+            async for piece in merged:
+                yield piece
+
+    async def whole(self) -> list[Piece]:
+        """Returns each choice as one piece."""
+        gathered: list[list[Piece]] = [[] for _ in self._streams]
+        async with aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                gathered[piece.index].append(piece)
+        return [
+            Piece(
+                index,
+                "".join(part.text for part in parts),
+                [token for part in parts for token in part.tokens],
+                parts[-1].finish,
+            )
+            for index, parts in enumerate(gathered)
+        ]
+
+    def cancel(self) -> None:
+        """Ends every choice that still runs."""
+        for stream in self._streams:
+            stream.cancel()
+
+    async def _choice(self, index: int, stream: TokenStream) -> AsyncGenerator[Piece, None]:
+        text, stops = TextStream(self._codec.decode), StopStrings(self._stops)
+        lead = self._leads[index] if self._leads else ""
+        last = self._started
+        async for token in stream:
+            now = time.monotonic()
+            self._metrics.token(now - last, first=last == self._started)
+            last = now
+            self.completion_tokens += 1
+            ended = token.finish == "stop"
+            gained = "" if ended else text.push(token.id)
+            if token.finish is not None:
+                gained += text.flush()
+            shown = stops.push(gained)
+            if stops.found:
+                stream.cancel()
+            elif token.finish is not None:
+                shown += stops.flush()
+            finish = "stop" if stops.found else token.finish
+            yield Piece(index, lead + shown, () if ended else ((token, gained),), finish)
+            lead = ""
+            if finish is not None:
+                return
+
+
+class Answers:
+    """Turns requests into answers.
+
+    Args:
+        residents: Knows which adapters a model id stands for.
+    """
+
+    def __init__(self, engine: Engine, codec: TextCodec, residents: Residents, metrics: Metrics) -> None:
+        self._engine = engine
+        self._codec = codec
+        self._residents = residents
+        self._metrics = metrics
+
+    def text_of(self, token: int) -> str:
+        """Returns the text of a single token, or "token_id:N" for one that is a part of a character."""
+        text = self._codec.decode([token])
+        return f"token_id:{token}" if INCOMPLETE in text else text
+
+    def length_of(self, prompt: str) -> int:
+        """Returns how many tokens a plain prompt has."""
+        return len(self._codec.encode(prompt))
+
+    def chat(self, request: ChatRequest) -> Answer:
+        """Starts to answer a conversation.
+
+        Raises:
+            RequestError: The request cannot be served; its status says why.
+        """
+        self._residents.catalog.strengths(request.model, request.adapters)  # an unknown model before a bad message
+        prompt = self._codec.encode_chat([message.plain() for message in request.messages])
+        logprobs = (request.top_logprobs or 0) if request.logprobs else None
+        if request.top_logprobs and not request.logprobs:
+            raise RequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
+        limit = request.max_completion_tokens or request.max_tokens
+        return self._answer(request, [prompt], limit=limit, logprobs=logprobs, where="messages")
+
+    def completion(self, request: CompletionRequest) -> Answer:
+        """Starts to continue prompts.
+
+        Raises:
+            RequestError: The request cannot be served; its status says why.
+        """
+        if request.echo and request.logprobs is not None:
+            raise RequestError("echo cannot be combined with logprobs", param="echo")
+        prompts = self._prompts(request.prompt)
+        limit = request.max_tokens or _COMPLETION_TOKENS
+        return self._answer(
+            request, prompts, limit=limit, logprobs=request.logprobs, where="prompt", echo=bool(request.echo)
+        )
+
+    def _answer(
+        self,
+        request: ChatRequest | CompletionRequest,
+        prompts: Sequence[list[int]],
+        *,
+        limit: int | None,
+        logprobs: int | None,
+        where: str,
+        echo: bool = False,
+    ) -> Answer:
+        strengths = self._residents.catalog.strengths(request.model, request.adapters)
+        rooms = [self._room(prompt, where) for prompt in prompts]
+        self._check_bias(request)
+        jobs = [
+            Job(prompt, min(limit or room, room), strengths, request.sampling(index, logprobs))
+            for prompt, room in zip(prompts, rooms, strict=True)
+            for index in range(request.n or 1)
+        ]
+        streams: list[TokenStream] = []
+        try:
+            for job in jobs:
+                streams.append(self._engine.submit(job))
+        except RequestError:
+            for stream in streams:
+                stream.cancel()
+            raise
+        prompt_tokens = sum(len(prompt) for prompt in prompts)
+        self._metrics.request(request.model, [version.name for version in strengths], prompt_tokens)
+        return Answer(
+            streams,
+            codec=self._codec,
+            stops=request.stops,
+            prompt_tokens=prompt_tokens,
+            metrics=self._metrics,
+            leads=[self._codec.decode(job.prompt) for job in jobs] if echo else (),
+        )
+
+    def _room(self, prompt: Sequence[int], where: str) -> int:
+        context = self._engine.context_length
+        if not prompt:
+            raise RequestError(f"{where} must not be empty", param=where)
+        if len(prompt) >= context:
+            raise RequestError(
+                f"{where} has {len(prompt)} tokens, the context has room for {context} with the answer",
+                code="context_length_exceeded",
+                param=where,
+            )
+        return context - len(prompt)
+
+    def _prompts(self, prompt: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
+        if isinstance(prompt, str):
+            return [self._codec.encode(prompt)]
+        if not prompt:
+            raise RequestError("prompt must not be empty", param="prompt")
+        if isinstance(prompt[0], int):
+            prompt = [[token for token in prompt if isinstance(token, int)]]
+        prompts = [self._codec.encode(entry) if isinstance(entry, str) else list(entry) for entry in prompt]
+        size = self._engine.vocabulary_size
+        if wrong := [token for tokens in prompts for token in tokens if not 0 <= token < size]:
+            raise RequestError(f"prompt has the token {wrong[0]}, the model has 0 to {size - 1}", param="prompt")
+        return prompts
+
+    def _check_bias(self, request: ChatRequest | CompletionRequest) -> None:
+        size = self._engine.vocabulary_size
+        if wrong := [token for token in request.logit_bias or () if int(token) >= size]:
+            message = f"logit_bias has the token {wrong[0]}, the model has 0 to {size - 1}"
+            raise RequestError(message, param="logit_bias")

@@ -1,0 +1,185 @@
+"""Everything that the runtime relies on inside transformers' continuous batching, and nothing else.
+
+transformers schedules requests, owns the paged key-value cache and runs the forward pass. Its own loop thread is not
+used: one that we step ourselves can choose tokens per request, tell each token's request before the pass, and outlive a
+pass that raises. `tests/test_batching.py` fails by name where a new version of transformers moves what is used here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers.generation.continuous_batching.requests import RequestState, RequestStatus
+from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
+
+from kaito_runtime.errors import ModelLoadError
+
+__all__ = ["BatchLimits", "Batcher", "Row", "cache_bytes_per_token"]
+
+logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Sizes that are fixed when the server starts.
+
+    Attributes:
+        cache_tokens: Tokens that the key-value cache holds, all requests together.
+        page_tokens: Tokens of one page of it.
+        step_tokens: Most tokens of one forward pass; longer prompts are cut into several.
+        requests: Most requests of one forward pass.
+    """
+
+    cache_tokens: int
+    page_tokens: int = 32
+    step_tokens: int = 512
+    requests: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request's part of a forward pass, in packed order.
+
+    Attributes:
+        tokens: How many tokens of the pass are its own.
+        samples: Whether its next token is chosen after the pass (a prompt that goes on is not done yet).
+    """
+
+    request_id: str
+    tokens: int
+    samples: bool
+
+
+class Batcher:
+    """Steps one model over many requests.
+
+    Args:
+        model: A transformers model, in evaluation mode; its attention is switched to a paged one.
+        limits: Sizes.
+        choose: Called in each pass with the ids of the requests that get a token and their logits ([n, V], float32);
+            returns the tokens.
+
+    Raises:
+        ModelLoadError: transformers cannot run this model in continuous batches.
+    """
+
+    def __init__(
+        self, model: nn.Module, limits: BatchLimits, choose: Callable[[Sequence[str], Tensor], Sequence[int]]
+    ) -> None:
+        wrapped: Any = model
+        self._model = wrapped
+        self._choose = choose
+        self._rows: tuple[Row, ...] = ()
+        try:
+            manager = wrapped.init_continuous_batching(
+                GenerationConfig(do_sample=False, eos_token_id=-1), _config(limits)
+            )
+            self._processor = manager._create_batch_processor()
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {error}") from error
+        self._processor.output_router = _Nowhere()
+        self._processor.model_runner._sample = self._sample
+        self.longest = self._processor.cache.max_tokens_read
+
+    def add(self, request_id: str, prompt: Sequence[int], max_tokens: int, end_tokens: Collection[int]) -> None:
+        """Queues a request; `max_tokens` must be positive and fit the cache together with the prompt."""
+        self._processor.scheduler.add_waiting_request(
+            RequestState(
+                request_id=request_id,
+                initial_tokens=list(prompt),
+                max_new_tokens=max_tokens,
+                eos_token_id=list(end_tokens),
+            )
+        )
+
+    def drop(self, request_ids: Collection[str]) -> None:
+        """Forgets requests at once and frees their cache; unknown ids are ignored. Not between `prepare` and `step`."""
+        for request_id in request_ids:
+            self._processor.scheduler.set_request_cancellation(request_id)
+        self._processor.scheduler.clear_cancelled_requests()
+        self._processor.scheduler.block_new_requests = False
+
+    def prepare(self) -> tuple[Row, ...]:
+        """Chooses who is in the next pass; empty if there is nothing to do."""
+        self._rows = ()
+        if self._processor.prepare_next_batch():
+            self._rows = tuple(
+                Row(future.state.request_id, future.query_length, future.has_new_token) for future in self._in_batch()
+            )
+        return self._rows
+
+    def step(self) -> set[str]:
+        """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it."""
+        states = [future.state for future in self._in_batch()]
+        self._processor._generation_step(self._model)
+        self._processor.update_batch()
+        return {state.request_id for state in states if state.status == RequestStatus.FINISHED}
+
+    @property
+    def running(self) -> int:
+        """Number of requests that hold cache pages."""
+        return len(self._processor.scheduler.active_requests)
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait for a place."""
+        return len(self._processor.scheduler.waiting_requests)
+
+    @property
+    def cache_use(self) -> float:
+        """Share of the cache that is taken, in [0, 1]."""
+        return float(1.0 - self._processor.cache.compute_free_capacity())
+
+    def _in_batch(self) -> list[Any]:
+        return list(self._processor.inputs_and_outputs.requests_in_batch)
+
+    def _sample(self, scores: Tensor, output_ids: Tensor) -> None:
+        asking = [row.request_id for row in self._rows if row.samples]
+        tokens = self._choose(asking, scores[0, : len(asking)])
+        output_ids[0, : len(asking)] = torch.tensor(tokens, dtype=output_ids.dtype, device=output_ids.device)
+
+
+def _config(limits: BatchLimits) -> ContinuousBatchingConfig:
+    """Every size is given: left to infer them, transformers takes seconds and most of the memory."""
+    return ContinuousBatchingConfig(
+        page_size=limits.page_tokens,
+        num_blocks=-(-limits.cache_tokens // limits.page_tokens),
+        max_batch_tokens=limits.step_tokens,
+        max_requests_per_batch=min(limits.requests, limits.step_tokens),
+        max_blocks_per_request=0,
+        # Shared prefixes are found by tokens alone: another request's adapters made those keys and values.
+        allow_block_sharing=False,
+        # Tokens are chosen in Python between two passes, so neither may run ahead of the other.
+        use_async_batching=False,
+        use_cuda_graph=False,
+        seed=0,  # unused: each request has a generator of its own
+        auto_switch_to_flash=False,  # would look for kernels on the network
+    )
+
+
+def cache_bytes_per_token(model: nn.Module) -> int:
+    """Returns how much key-value cache one token takes, all layers together."""
+    wrapped: Any = model
+    config = wrapped.config.get_text_config()
+    heads, width = find_num_key_value_heads(config), find_head_dim(config)
+    return int(2 * config.num_hidden_layers * heads * width * wrapped.dtype.itemsize)
+
+
+class _Nowhere:
+    """Stands in for transformers' output router: results are read from the requests themselves."""
+
+    def deliver(self, output: object) -> None:
+        """Drops a result."""
+
+    def deliver_batch(self, outputs: object) -> None:
+        """Drops results."""
+
+    def fail_and_deliver(self, state: RequestState, error: Exception) -> None:
+        """Is called for requests that come through transformers' own queue, of which there are none."""
+        raise RuntimeError(f"transformers refused request {state.request_id}: {error}") from error

@@ -1,0 +1,220 @@
+"""Fetching adapters and weights into folders: the init steps of a pod. What the files mean is `adapters`' business.
+
+Only the two files of an adapter are ever written, under their own names: nothing in an archive can choose a path.
+A folder appears as a whole or not at all.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+from urllib.parse import urlsplit
+
+import httpx
+
+from kaito_runtime.errors import ServeError
+
+__all__ = ["ADAPTER_FILES", "FetchError", "digest_of", "fetch_adapter", "fetch_model"]
+
+#: In the order in which an adapter's digest covers them.
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+_TIMEOUT_SECONDS = 60.0
+_RETRIES = 3  # of connecting
+_MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+_OTHER_FORMATS = ("original/*", "consolidated*", "onnx/*", "*.bin", "*.pt", "*.pth")
+
+
+class FetchError(ServeError):
+    """A source cannot be fetched; names it and the cause."""
+
+
+def fetch_adapter(sources: Sequence[str], to: Path, digest: str | None = None) -> None:
+    """Puts an adapter's files into the folder `to`, replacing it as a whole.
+
+    Args:
+        sources: One source: https://... (an archive, or a folder's URL), hf://org/name[@revision][/folder], or a local
+            folder. Or several https URLs, one per file.
+        digest: "sha256:..." that the files must have.
+
+    Raises:
+        FetchError: Nothing was changed.
+    """
+    for source in sources:
+        _check_url(source)
+    with _new_folder(to) as folder:
+        if len(sources) > 1:
+            _from_urls(sources, folder)
+        else:
+            _from_one(sources[0], folder)
+        if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
+            raise FetchError(f"{_shown(sources[0])} has no {' and no '.join(missing)}")
+        if digest is not None and (found := digest_of(folder)) != digest:
+            raise FetchError(f"{_shown(sources[0])} has the digest {found}, expected {digest}")
+
+
+def fetch_model(repository: str, revision: str, to: Path) -> None:
+    """Downloads a model's safetensors, configuration and tokenizer; what is there already is kept.
+
+    Raises:
+        FetchError: The hub refuses, or the repository has no safetensors.
+    """
+    _snapshot(repository, revision, to, _MODEL_FILES, _OTHER_FORMATS)
+    if not (to / "config.json").is_file() or not any(to.glob("*.safetensors")):
+        raise FetchError(f"{repository}@{revision} has no config.json or no *.safetensors")
+
+
+def digest_of(folder: Path) -> str:
+    """Returns "sha256:..." over an adapter's files."""
+    digest = hashlib.sha256()
+    for name in ADAPTER_FILES:
+        with (folder / name).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+@contextmanager
+def _new_folder(to: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which becomes `to` if nothing raises."""
+    to = to.absolute()
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as scratch:
+            folder, old = Path(scratch) / "new", Path(scratch) / "old"
+            folder.mkdir(mode=0o755)  # the server may be another user
+            yield folder
+            if to.exists():
+                to.rename(old)
+            folder.rename(to)
+    except OSError as error:
+        raise FetchError(f"{to}: {error.strerror or error}") from error
+
+
+def _from_one(source: str, folder: Path) -> None:
+    scheme, _, rest = source.partition("://")
+    if not rest:
+        _from_folder(Path(source), folder)
+    elif scheme == "hf":
+        _from_hub(rest, folder)
+    elif scheme not in ("http", "https"):
+        raise FetchError(f"{source}: unknown scheme '{scheme}', known: https, http, hf, or a local folder")
+    elif urlsplit(source).path.endswith(_ARCHIVES):
+        with tempfile.NamedTemporaryFile(dir=folder.parent) as archive:
+            _download(source, archive)
+            archive.flush()
+            _from_archive(Path(archive.name), _shown(source), folder)
+    else:
+        parts = urlsplit(source)
+        path = parts.path.rstrip("/")
+        _from_urls([parts._replace(path=f"{path}/{name}").geturl() for name in ADAPTER_FILES], folder)
+
+
+def _from_folder(source: Path, folder: Path) -> None:
+    if not source.is_dir():
+        raise FetchError(f"{source} is no folder")
+    for name in ADAPTER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _from_urls(urls: Iterable[str], folder: Path) -> None:
+    for url in urls:
+        name = PurePosixPath(urlsplit(url).path).name
+        if name not in ADAPTER_FILES:
+            raise FetchError(f"{_shown(url)}: '{name}' is no adapter file, known: {', '.join(ADAPTER_FILES)}")
+        with (folder / name).open("wb") as file:
+            _download(url, file)
+
+
+def _download(url: str, file: IO[bytes]) -> None:
+    transport = httpx.HTTPTransport(retries=_RETRIES)
+    try:
+        with (
+            httpx.Client(transport=transport, timeout=_TIMEOUT_SECONDS, follow_redirects=True) as client,
+            client.stream("GET", url) as response,
+        ):
+            if response.is_error:
+                raise FetchError(f"{_shown(url)} answered {response.status_code} {response.reason_phrase}")
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise FetchError(f"{_shown(url)}: {error or type(error).__name__}") from error
+
+
+def _from_archive(archive: Path, shown: str, folder: Path) -> None:
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened:
+                _pick(opened.namelist(), opened.open, shown, folder)
+        else:
+            with tarfile.open(archive) as tape:
+                names = [member.name for member in tape.getmembers() if member.isfile()]
+                _pick(names, lambda name: tape.extractfile(name) or io.BytesIO(), shown, folder)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise FetchError(f"{shown} is no readable archive: {error}") from error
+
+
+def _pick(names: Iterable[str], read: Callable[[str], IO[bytes]], shown: str, folder: Path) -> None:
+    """Copies the adapter's files out of the one folder of an archive that has them."""
+    members = {PurePosixPath(name): name for name in names}
+    parents = sorted({path.parent for path in members if path.name == ADAPTER_FILES[0]})
+    if len(parents) > 1:
+        raise FetchError(f"{shown} has several adapters: {', '.join(map(str, parents))}")
+    for path in [parent / name for parent in parents for name in ADAPTER_FILES]:
+        if path in members:
+            with read(members[path]) as source, (folder / path.name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+def _from_hub(location: str, folder: Path) -> None:
+    parts = location.split("/", 2)
+    if len(parts) < 2 or not all(parts[:2]):
+        raise FetchError(f"hf://{location}: must be hf://org/name[@revision][/folder]")
+    name, _, revision = parts[1].partition("@")
+    inside = PurePosixPath(parts[2]) if len(parts) > 2 and parts[2] else PurePosixPath()
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        wanted = [str(inside / file) for file in ADAPTER_FILES]
+        _snapshot(f"{parts[0]}/{name}", revision or "main", Path(scratch), wanted, ())
+        _from_folder(Path(scratch) / inside if (Path(scratch) / inside).is_dir() else Path(scratch), folder)
+
+
+def _snapshot(repository: str, revision: str, to: Path, wanted: Sequence[str], ignored: Sequence[str]) -> None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(
+            repository,
+            revision=revision,
+            local_dir=to,
+            allow_patterns=list(wanted),
+            ignore_patterns=list(ignored),
+            token=os.environ.get("HF_TOKEN") or None,
+        )
+    except Exception as error:  # the hub client raises its own, httpx's, OSError and ValueError
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise FetchError(f"{repository}@{revision} cannot be fetched: {lines[0]}") from error
+
+
+def _check_url(source: str) -> None:
+    try:
+        urlsplit(source).port  # noqa: B018 - parsed on access
+    except ValueError as error:
+        raise FetchError(f"a source is no URL: {error}") from error
+
+
+def _shown(source: str) -> str:
+    """Returns a source without what may be secret in it: user, password, query."""
+    parts = urlsplit(source)
+    if parts.scheme not in ("http", "https"):
+        return source
+    host = parts.hostname or ""
+    return parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host, query="", fragment="").geturl()

@@ -1,0 +1,7 @@
+"""LoRA adapters of one model: the layers that apply them, the bank that holds them, the routing between both."""
+
+from kaito_runtime.lora.bank import AdapterVersion, Bank, ResidentAdapter
+from kaito_runtime.lora.inject import LoraModel, inject_lora
+from kaito_runtime.lora.routing import Routing, Span
+
+__all__ = ["AdapterVersion", "Bank", "LoraModel", "ResidentAdapter", "Routing", "Span", "inject_lora"]

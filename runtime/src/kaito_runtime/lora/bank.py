@@ -1,0 +1,198 @@
+"""All resident adapters of one model: who holds which rank pages, and for how long.
+
+A version is immutable. It is loaded into free pages, acquired by every request that uses it, and its pages are free
+again once it is retired and the last of those requests has ended. What a step reads from it is `routing`'s business.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kaito_runtime.errors import AdapterLoadError
+from kaito_runtime.lora.pages import PAGE, PageAllocator, pages_for
+
+if TYPE_CHECKING:
+    from kaito_runtime.adapters import AdapterWeights
+    from kaito_runtime.lora.layers import LoraLinear
+
+__all__ = ["AdapterVersion", "Bank", "Profile", "ResidentAdapter"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class AdapterVersion:
+    """The identity of one loaded adapter: two loads of the same folder are two versions."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentAdapter:
+    """What `Bank.resident` tells about one version.
+
+    Attributes:
+        references: Requests that hold it.
+        nbytes: Memory of its pages, in bytes.
+        retired: It is going as soon as `references` is 0.
+    """
+
+    version: AdapterVersion
+    references: int
+    nbytes: int
+    retired: bool
+
+    @property
+    def name(self) -> str:
+        """The adapter's name."""
+        return self.version.name
+
+    @property
+    def digest(self) -> str:
+        """The adapter's content digest."""
+        return self.version.digest
+
+
+class Profile:
+    """The scaling of each resident version in a layer, shared by all layers where it is the same.
+
+    Most models have one profile: every adapter targets every layer with one alpha and one rank. Patterns and partial
+    targets make more. A step's table is computed once per profile.
+    """
+
+    __slots__ = ("scaling",)
+
+    def __init__(self, scaling: Mapping[AdapterVersion, float]) -> None:
+        self.scaling = scaling
+
+
+@dataclass(slots=True)
+class _Residency:
+    pages: tuple[int, ...]
+    scaling: Mapping[str, float]  # by layer
+    nbytes: int
+    references: int = 0
+    retired: bool = False
+
+
+class Bank:
+    """The resident adapters of one model. Methods may be called from any thread."""
+
+    def __init__(self, layers: Mapping[str, "LoraLinear"], *, max_pages: int) -> None:
+        self._layers = layers
+        self._allocator = PageAllocator(max_pages)
+        self._resident: dict[AdapterVersion, _Residency] = {}
+        self._lock = threading.RLock()
+
+    def load(self, weights: "AdapterWeights") -> AdapterVersion:
+        """Copies an adapter into free pages; no resident adapter is touched.
+
+        Raises:
+            AdapterLoadError: It targets a layer that is not adapted here, or there are not enough free pages.
+        """
+        for path, matrix in weights.matrices.items():
+            layer = self._layers.get(path)
+            if layer is None:
+                raise AdapterLoadError(weights.name, f"'{path}' is not among the {len(self._layers)} adapted layers")
+            if (matrix.a.shape[1], matrix.b.shape[0]) != layer.lora_shape:
+                raise AdapterLoadError(
+                    weights.name,
+                    f"'{path}' is a [{layer.lora_shape[1]}, {layer.lora_shape[0]}] layer, "
+                    f"the adapter is for [{matrix.b.shape[0]}, {matrix.a.shape[1]}]",
+                )
+        rank = max((matrix.a.shape[0] for matrix in weights.matrices.values()), default=1)
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            pages = self._allocator.take(pages_for(rank))
+            if pages is None:
+                raise AdapterLoadError(
+                    weights.name,
+                    f"rank {rank} needs {pages_for(rank)} pages of {PAGE} ranks, {self._allocator.free} of "
+                    f"{self._allocator.limit} are free; unload an adapter or raise the budget",
+                )
+            try:
+                for path, matrix in weights.matrices.items():
+                    self._layers[path].pool.write(pages, matrix.a, matrix.b)
+            except Exception:
+                self._allocator.give_back(pages)
+                raise
+            version = AdapterVersion(weights.name, weights.digest)
+            scaling = {path: matrix.scaling for path, matrix in weights.matrices.items()}
+            per_page = sum(
+                sum(self._layers[path].lora_shape) * PAGE * self._layers[path].pool.itemsize for path in scaling
+            )
+            self._resident[version] = _Residency(pages, scaling, per_page * len(pages))
+            self._refresh_profiles()
+        return version
+
+    def acquire(self, version: AdapterVersion) -> None:
+        """Holds `version` for one request. A retired version can still be acquired while another request holds it.
+
+        Raises:
+            KeyError: It is not resident (any more).
+        """
+        with self._lock:
+            self._residency(version).references += 1
+
+    def release(self, version: AdapterVersion) -> None:
+        """Ends one `acquire`.
+
+        Raises:
+            ValueError: It was released more often than acquired.
+        """
+        with self._lock:
+            residency = self._residency(version)
+            if residency.references == 0:
+                raise ValueError(f"adapter '{version.name}' was released more often than acquired")
+            residency.references -= 1
+            self._free_if_unused(version)
+
+    def retire(self, version: AdapterVersion) -> None:
+        """Unloads `version` as soon as no request holds it, which may be at once."""
+        with self._lock:
+            self._residency(version).retired = True
+            self._free_if_unused(version)
+
+    def resident(self) -> list[ResidentAdapter]:
+        """Lists the resident versions, oldest first."""
+        with self._lock:
+            return [
+                ResidentAdapter(version, r.references, r.nbytes, r.retired) for version, r in self._resident.items()
+            ]
+
+    def pages(self, version: AdapterVersion) -> tuple[int, ...]:
+        """Returns the pages of `version`, in ascending order.
+
+        Raises:
+            KeyError: It is not resident (any more).
+        """
+        return self._residency(version).pages
+
+    @property
+    def free_pages(self) -> int:
+        """Pages that no adapter holds."""
+        return self._allocator.free
+
+    def _residency(self, version: AdapterVersion) -> _Residency:
+        try:
+            return self._resident[version]
+        except KeyError:
+            known = ", ".join(sorted(v.name for v in self._resident)) or "none"
+            raise KeyError(f"adapter '{version.name}' ({version.digest}) is not resident; resident: {known}") from None
+
+    def _free_if_unused(self, version: AdapterVersion) -> None:
+        residency = self._resident[version]
+        if residency.retired and residency.references == 0:
+            del self._resident[version]
+            self._allocator.give_back(residency.pages)
+            self._refresh_profiles()
+
+    def _refresh_profiles(self) -> None:
+        """Gives layers with the same scalings the same profile object."""
+        profiles: dict[tuple[tuple[AdapterVersion, float], ...], Profile] = {}
+        for path, layer in self._layers.items():
+            key = tuple((v, r.scaling[path]) for v, r in self._resident.items() if path in r.scaling)
+            if key not in profiles:
+                profiles[key] = Profile(dict(key))
+            layer.profile = profiles[key]

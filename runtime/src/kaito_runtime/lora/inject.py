@@ -1,0 +1,135 @@
+"""Puts LoRA layers in the places of a model's linear layers, in place, sharing the weights."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from kaito_runtime.kernels.packed import can_pack
+from kaito_runtime.lora.bank import AdapterVersion, Bank
+from kaito_runtime.lora.layers import LoraLinear, PackedLinear
+from kaito_runtime.lora.pages import CatPool, PagedPool
+from kaito_runtime.lora.routing import Routing
+from kaito_runtime.lora.steps import CatStep, PagedStep, Span, TableMemory
+from kaito_runtime.lora.targets import FLOATING, linear_shape
+
+__all__ = ["LoraModel", "inject_lora"]
+
+CPU_PAGES, GPU_PAGES = 256, 32
+
+
+@dataclass(frozen=True, slots=True)
+class LoraModel:
+    """The LoRA half of a model.
+
+    Attributes:
+        bank: Loads and unloads adapters.
+        routing: Strengths of the next forward pass.
+        layers: The replaced layers, by their path in the model.
+    """
+
+    bank: Bank
+    routing: Routing
+    layers: Mapping[str, LoraLinear]
+
+    def merge(self, strengths: Mapping[AdapterVersion, float]) -> None:
+        """Keeps W + sum s * scaling * B A beside W, for steps in which these strengths hold for every token.
+
+        Opt-in: no work per step is left for the adapters, for one more copy of the adapted weights, and at the price of
+        rounding to the weight's dtype (exact enough in fp32; see docs/explanation/lora-kernels.md for bf16). The
+        versions are held until `unmerge`.
+
+        Raises:
+            KeyError: A version is not resident.
+        """
+        self.unmerge()
+        live = {version: strength for version, strength in strengths.items() if strength != 0}
+        for version in live:
+            self.bank.acquire(version)
+        self.routing.merged = live
+        with torch.no_grad():
+            for layer in self.layers.values():
+                scaling = layer.profile.scaling
+                factors = [
+                    (page, s * scaling[v]) for v, s in live.items() if v in scaling for page in self.bank.pages(v)
+                ]
+                layer.merge([page for page, _ in factors], [factor for _, factor in factors])
+
+    def unmerge(self) -> None:
+        """Drops what `merge` made."""
+        for version in self.routing.merged or ():
+            self.bank.release(version)
+        self.routing.merged = None
+        self.routing.clear()
+        for layer in self.layers.values():
+            layer.unmerge()
+
+
+def inject_lora(
+    model: nn.Module,
+    *,
+    exclude: Collection[str] = ("lm_head",),
+    max_pages: int | None = None,
+    pack: bool = False,
+    tail_pages: int = 0,
+    paged: bool | None = None,
+) -> LoraModel:
+    """Replaces every linear layer of `model` by a `LoraLinear`.
+
+    Args:
+        model: Changed in place; with no adapter live it computes what it computed before, bit for bit (with `pack`, up
+            to rounding).
+        exclude: Layers to leave alone, by path or by the end of their path.
+        max_pages: Budget for all resident adapters together, in pages of 16 ranks; by default 256 on CPUs and 32 on
+            GPUs, where a layer allocates all of them when the first adapter targets it (32 * (K + N) bytes per page in
+            bf16; 84 MB per page for a whole Llama of 8B).
+        pack: On CPUs, keep a packed fp32 copy of each large weight, the excluded ones too: steps of 4 tokens and more
+            take up to a third less time, for twice the memory.
+        tail_pages: On GPUs, room for that many pages beside each weight, for large steps of one adapter mix.
+        paged: Use the kernels' page layout; by default where the weights are on a GPU.
+
+    Raises:
+        ValueError: The model has no linear layer, already has LoRA layers, or is spread over devices by hooks.
+    """
+    device = next(model.parameters()).device
+    dtype = next((p.dtype for p in model.parameters() if p.dtype in FLOATING), torch.float32)
+    use_pages = device.type == "cuda" if paged is None else paged
+    memory = TableMemory(device)
+    budget = max_pages or (GPU_PAGES if use_pages else CPU_PAGES)
+
+    def step(spans: Sequence[Span], bank: Bank) -> CatStep | PagedStep:
+        return PagedStep(spans, bank, memory, dtype.itemsize) if use_pages else CatStep(spans, bank)
+
+    layers: dict[str, LoraLinear] = {}
+    bank = Bank(layers, max_pages=budget)
+    routing = Routing(bank, step)
+    replaced: dict[int, nn.Module] = {}  # a layer that is reachable by two paths stays one layer
+    for path, module in list(model.named_modules()):
+        if isinstance(module, LoraLinear):
+            raise ValueError(f"'{path}' is a LoraLinear already; inject once per model")
+        shape = linear_shape(module)
+        if not path or shape is None:
+            continue
+        if any(path == name or path.endswith(f".{name}") for name in exclude):
+            if pack and type(module) is nn.Linear and can_pack(module.weight):
+                replaced[id(module)] = PackedLinear(module)
+            continue
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(
+                f"'{path}' has forward hooks, as tensor parallelism and offloading install them; its weight may be a "
+                "part of the whole, for which adapters cannot be cut yet"
+            )
+        pool = PagedPool(*shape, budget, device, dtype) if use_pages else CatPool(*shape, device)
+        layers[path] = replaced[id(module)] = layer = LoraLinear(module, routing, pool)
+        if pack:
+            layer.pack()
+        if tail_pages:
+            layer.reserve_tail(tail_pages)
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no linear layer to adapt")
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is not None and id(child) in replaced:
+                parent._modules[name] = replaced[id(child)]
+    return LoraModel(bank, routing, layers)

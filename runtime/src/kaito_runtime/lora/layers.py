@@ -1,0 +1,206 @@
+"""The layer that stands where a linear layer stood. How it multiplies is `kernels`' business, who puts it there
+`inject`'s."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kaito_runtime.kernels.cat_expand import cat_expand_
+from kaito_runtime.kernels.dispatch import Base, Path, choose
+from kaito_runtime.kernels.packed import MIN_TOKENS, can_pack, pack, packed_linear
+from kaito_runtime.lora.bank import Profile
+from kaito_runtime.lora.pages import PAGE, CatPool, PagedPool
+from kaito_runtime.lora.routing import Routing
+from kaito_runtime.lora.steps import CatStep, PagedStep, PagedWork
+from kaito_runtime.lora.targets import base_of, linear_shape
+
+__all__ = ["LoraLinear", "PackedLinear"]
+
+
+class LoraLinear(nn.Module):
+    """y = W x + sum_i s_i * scaling_i * B_i (A_i x) with the strengths that `routing` holds for each token.
+
+    Weight and bias are those of the layer it replaces, under the same names. Tokens without a live adapter get, bit for
+    bit, what this layer gives for the same batch with no adapter at all.
+
+    Shapes:
+        `[..., K]` to `[..., N]`; the leading dimensions are flattened to tokens in order.
+
+    Attributes:
+        pool: The layer's rank pages.
+        profile: Which resident adapters weigh how much in this layer; the bank sets it.
+    """
+
+    def __init__(self, base: nn.Module, routing: Routing, pool: CatPool | PagedPool) -> None:
+        super().__init__()
+        shape = linear_shape(base)
+        if shape is None:
+            raise TypeError(f"{type(base).__name__} is not a linear layer")
+        self.lora_shape = shape
+        self.weight: Tensor = cast(Tensor, base.weight)
+        self.bias: Tensor | None = cast(Tensor | None, base.bias)
+        self.pool = pool
+        self.profile = Profile({})
+        self._routing = routing
+        # A subclass, or a forward set on the instance, may compute the product in its own way, and its bits are the
+        # truth: FalconLinear adds the bias apart, Conv1D has W transposed, quantised layers unpack theirs.
+        plain = type(base) is nn.Linear and "forward" not in vars(base)
+        self._base_forward: Callable[[Tensor], Tensor] | None = None if plain else base.forward
+        self._base = base_of(base)
+        self._w_scale = cast(Tensor | None, getattr(base, "weight_scale", None))
+        self._pdl = not self.weight.is_cuda or torch.cuda.get_device_capability(self.weight.device) >= (9, 0)
+        self._packed: Tensor | None = None
+        self._merged: Tensor | None = None
+        self._tail: Tensor | None = None  # [N, K + R]: W is a view of its first columns
+        self._tail_holds: tuple[int, tuple[int, ...]] | None = None
+
+    @property
+    def in_features(self) -> int:
+        """K."""
+        return self.lora_shape[0]
+
+    @property
+    def out_features(self) -> int:
+        """N."""
+        return self.lora_shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiplies every token by the base weight and by the adapters that are live on it.
+
+        Raises:
+            ValueError: The step was set for another number of tokens.
+        """
+        step = self._routing.step
+        if step is None:
+            return self._product(x)
+        k, n = self.lora_shape
+        if x.numel() != step.tokens * k:
+            raise ValueError(
+                f"the strengths are set for {step.tokens} tokens, the layer got {x.numel() // k} ({list(x.shape)})"
+            )
+        if isinstance(step, PagedStep):
+            return self._forward_paged(x, step)
+        assert isinstance(step, CatStep) and isinstance(self.pool, CatPool)
+        if step.merged and self._merged is not None:
+            return F.linear(x, self._merged, self.bias)
+        y = self._product(x)
+        for work in step.work(self.profile):
+            a_t, b_t = self.pool.live(work.pages)
+            flat_x, flat_y, rows = x.reshape(-1, k), y.view(-1, n), work.rows
+            if rows is None:
+                cat_expand_(flat_y, flat_x, a_t, b_t, work.s)
+            elif isinstance(rows, slice):
+                cat_expand_(flat_y[rows], flat_x[rows], a_t, b_t, work.s)
+            else:  # only these rows: adding a zero to the others could turn -0.0 into 0.0
+                flat_y[rows] = cat_expand_(flat_y[rows], flat_x[rows], a_t, b_t, work.s)
+        return y
+
+    def _product(self, x: Tensor) -> Tensor:
+        if self._base_forward is not None:
+            return self._base_forward(x)
+        if self._packed is not None and x.numel() >= MIN_TOKENS * self.lora_shape[0]:
+            return packed_linear(x, self._packed, self.bias)
+        return F.linear(x, self.weight, self.bias)
+
+    def _forward_paged(self, x: Tensor, step: PagedStep) -> Tensor:
+        work = step.work(self.profile)
+        path = choose(
+            tokens=step.tokens,
+            pages=0 if work is None else len(work.pages),
+            mixes=0 if work is None else work.mixes,
+            gpu=True,
+            pdl=self._pdl,
+            base=self._base,
+            merged=step.merged and self._merged is not None,
+            tail=0 if self._tail is None else (self._tail.shape[1] - self.in_features) // PAGE,
+        )
+        if work is None or path is Path.BASE:
+            return self._product(x)
+        if path is Path.MERGED and self._merged is not None:
+            return F.linear(x, self._merged, self.bias)
+        from kaito_runtime.kernels.paged_linear import lora_add_, lora_linear, lora_tail_linear
+
+        assert isinstance(self.pool, PagedPool)
+        a_pool, b_pool = self.pool.pools
+        flat = x.reshape(-1, self.in_features).contiguous()
+        if path is Path.PAIR:
+            y = lora_linear(
+                flat, self.weight, a_pool, b_pool, work.s, work.tiles, bias=self.bias, w_scale=self._w_scale
+            )
+        elif path is Path.TAIL:
+            y = lora_tail_linear(flat, self._filled_tail(work), a_pool, work.s, work.tiles, bias=self.bias)
+        else:
+            y = self._product(x).view(-1, self.out_features)
+            lora_add_(y, flat, a_pool, b_pool, work.s, work.tiles)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _filled_tail(self, work: PagedWork) -> Tensor:
+        """[W|B] with the pages of `work`, copied there if others were the last."""
+        assert self._tail is not None and isinstance(self.pool, PagedPool)
+        holds, ranks = (self.pool.generation, work.pages), len(work.pages) * PAGE
+        k = self.in_features
+        if self._tail_holds != holds:
+            self._tail[:, k : k + ranks] = self.pool.columns(work.pages)
+            self._tail_holds = holds
+        return self._tail[:, : k + ranks]
+
+    def pack(self) -> None:
+        """Keeps a packed copy of the weight for CPU products, where that is faster; else does nothing."""
+        if self._base_forward is None and can_pack(self.weight):
+            self._packed = pack(self.weight)
+
+    def reserve_tail(self, pages: int) -> None:
+        """Moves the weight into a buffer with room for `pages` B pages beside it, for large steps of one mix."""
+        if self._base is not Base.DENSE or not isinstance(self.pool, PagedPool):
+            return
+        k, n = self.lora_shape
+        tail = self.weight.new_zeros(n, k + pages * PAGE)
+        tail[:, :k] = self.weight.detach()
+        cast(nn.Parameter, self.weight).data = tail[:, :k]
+        self._tail, self._tail_holds = tail, None
+
+    def merge(self, pages: Sequence[int], factors: Sequence[float]) -> None:
+        """Computes W + sum_j factors_j B_j A_j into a second buffer; the weight itself stays as it is.
+
+        Args:
+            pages: Rank pages; none merges nothing.
+            factors: strength * scaling of each page.
+        """
+        if self._base is not Base.DENSE or not pages:
+            return
+        weight = self.weight.detach()
+        if isinstance(self.pool, CatPool):
+            a_t, b_t = self.pool.live(tuple(pages))
+            s = torch.tensor(factors).repeat_interleave(PAGE)
+            self._merged = torch.addmm(weight.float(), b_t.t() * s, a_t.t()).to(weight.dtype)
+            return
+        import kaito_runtime.kernels.ops  # noqa: F401  (registers)
+
+        index = torch.tensor(pages, dtype=torch.int32, device=weight.device)
+        table = torch.tensor(factors, device=weight.device)
+        self._merged = torch.ops.kaito.merge(weight.contiguous(), *self.pool.pools, index, table)
+
+    def unmerge(self) -> None:
+        """Drops the merged buffer."""
+        self._merged = None
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class PackedLinear(nn.Module):
+    """A linear layer that no adapter targets, with a packed copy of its weight for a few tokens and more."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = base.weight, base.bias
+        self._packed = pack(base.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., K]` to `[..., N]`."""
+        if x.numel() >= MIN_TOKENS * self.weight.shape[1]:
+            return packed_linear(x, self._packed, self.bias)
+        return F.linear(x, self.weight, self.bias)

@@ -1,0 +1,159 @@
+"""Rank pages: how adapters of any rank share memory, and how one layer stores them. Which adapter owns which page is
+`bank`'s business.
+
+A page holds 16 ranks of every adapted layer. An adapter of rank r takes ceil(r / 16) pages, by the same numbers in
+every layer, so that one short list describes a whole step.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kaito_runtime.kernels.launch import PAGE
+
+__all__ = ["PAGE", "CatPool", "PageAllocator", "PagedPool", "pages_for"]
+
+
+def pages_for(rank: int) -> int:
+    """Pages that `rank` takes."""
+    return -(-rank // PAGE)
+
+
+class PageAllocator:
+    """Hands out page numbers below `limit`, lowest first and side by side where possible."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._free = list(range(limit))
+
+    @property
+    def free(self) -> int:
+        """Pages that nobody holds."""
+        return len(self._free)
+
+    def take(self, count: int) -> tuple[int, ...] | None:
+        """Returns `count` pages in ascending order, or None if there are not enough."""
+        if count > len(self._free):
+            return None
+        runs = (i for i in range(len(self._free) - count + 1) if self._free[i + count - 1] - self._free[i] == count - 1)
+        start = next(runs, 0)  # side by side costs no gather on the CPU path; scattered is as right
+        taken = self._free[start : start + count]
+        del self._free[start : start + count]
+        return tuple(taken)
+
+    def give_back(self, pages: Sequence[int]) -> None:
+        """Frees pages that `take` returned."""
+        self._free = sorted([*self._free, *pages])
+
+
+class CatPool:
+    """One layer's pages for the CPU path: A `[P*16, K]` and B transposed `[P*16, N]`, fp32, growing with use.
+
+    In this layout any pages that lie side by side are two views, ready for a product; with B as `[N, P*16]` the product
+    of one token took up to three times as long.
+    """
+
+    CACHED = 8  # gathered copies of scattered pages, per layer
+    itemsize = 4
+
+    def __init__(self, k: int, n: int, device: torch.device) -> None:
+        self.k, self.n = k, n
+        self._a = torch.zeros(0, k, device=device)
+        self._b_t = torch.zeros(0, n, device=device)
+        self._live: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for pages, free or not."""
+        return self._a.nbytes + self._b_t.nbytes
+
+    def write(self, pages: Sequence[int], a: Tensor, b: Tensor) -> None:
+        """Copies `a` `[r, K]` and `b` `[N, r]` into `pages`, padded with zeros. No other page changes."""
+        self._grow(max(pages) + 1)
+        for pool, matrix in ((self._a, a), (self._b_t, b.t())):
+            for j, page in enumerate(pages):
+                part = matrix[j * PAGE : (j + 1) * PAGE]
+                rows = pool[page * PAGE : (page + 1) * PAGE]
+                rows[: len(part)] = part
+                rows[len(part) :] = 0
+        self._live.clear()  # a gathered copy may name a page that had another owner
+
+    def live(self, pages: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Returns (`[K, R]`, `[R, N]`) of `pages`, R = 16 * len(pages), for `cat_expand_`."""
+        found = self._live.get(pages)
+        if found is None:
+            found = self._gather(pages)
+            if len(self._live) >= self.CACHED:
+                self._live.pop(next(iter(self._live)), None)
+            self._live[pages] = found
+        return found
+
+    def _gather(self, pages: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        first, count = pages[0], len(pages)
+        if pages == tuple(range(first, first + count)):
+            ranks = slice(first * PAGE, (first + count) * PAGE)
+            return self._a[ranks].t(), self._b_t[ranks]
+        ranks_of = (torch.tensor(pages)[:, None] * PAGE + torch.arange(PAGE)).flatten().to(self._a.device)
+        return self._a[ranks_of].t(), self._b_t[ranks_of]
+
+    def _grow(self, pages: int) -> None:
+        held = self._a.shape[0] // PAGE
+        if pages <= held:
+            return
+        # New tensors, then two swaps: a forward pass on another thread sees old or new, and both hold its pages.
+        ranks = max(pages, 2 * held) * PAGE
+        a, b_t = self._a.new_zeros(ranks, self.k), self._b_t.new_zeros(ranks, self.n)
+        a[: len(self._a)] = self._a
+        b_t[: len(self._b_t)] = self._b_t
+        self._a, self._b_t = a, b_t
+
+
+class PagedPool:
+    """One layer's pages where the kernels read them: A `[P*16, K]` and B `[P, N, 16]`, in the dtype of the activations.
+
+    Allocated once, when the first adapter targets the layer: addresses never change, as CUDA graphs need.
+
+    Attributes:
+        generation: Changes whenever a page does.
+    """
+
+    def __init__(self, k: int, n: int, pages: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.k, self.n = k, n
+        self.generation = 0
+        self.itemsize = dtype.itemsize
+        self._pages, self._device, self._dtype = pages, device, dtype
+        self._pools: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for pages, free or not."""
+        return sum(pool.nbytes for pool in self._pools or ())
+
+    @property
+    def pools(self) -> tuple[Tensor, Tensor]:
+        """(A pool, B pool)."""
+        if self._pools is None:
+            self._pools = (
+                torch.zeros(self._pages * PAGE, self.k, device=self._device, dtype=self._dtype),
+                torch.zeros(self._pages, self.n, PAGE, device=self._device, dtype=self._dtype),
+            )
+        return self._pools
+
+    def write(self, pages: Sequence[int], a: Tensor, b: Tensor) -> None:
+        """Copies `a` `[r, K]` and `b` `[N, r]` into `pages`, padded with zeros. No other page changes."""
+        a_pool, b_pool = self.pools
+        for j, page in enumerate(pages):
+            ranks = slice(j * PAGE, (j + 1) * PAGE)
+            part_a, part_b = a[ranks], b[:, ranks]
+            rows = a_pool[page * PAGE : (page + 1) * PAGE]
+            rows[: len(part_a)] = part_a
+            rows[len(part_a) :] = 0
+            b_pool[page, :, : part_b.shape[1]] = part_b
+            b_pool[page, :, part_b.shape[1] :] = 0
+        self.generation += 1
+
+    def columns(self, pages: Sequence[int]) -> Tensor:
+        """B of `pages` side by side, `[N, 16 * len(pages)]`."""
+        index = torch.tensor(pages, device=self._device)
+        return self.pools[1][index].permute(1, 0, 2).reshape(self.n, len(pages) * PAGE)

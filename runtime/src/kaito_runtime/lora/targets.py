@@ -1,0 +1,44 @@
+"""Which modules LoRA can adapt, their sizes, and what their weights are. What replaces them is `layers`."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from kaito_runtime.kernels.dispatch import Base
+
+__all__ = ["FLOATING", "base_of", "linear_shape"]
+
+FLOATING = (torch.float32, torch.float16, torch.bfloat16)
+NARROW = (torch.int8, torch.float8_e4m3fn)
+# Subclasses whose product is x W^T + bias and nothing else, so that a kernel may compute it in their place.
+PLAIN = ("Linear", "FalconLinear")
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int] | None:
+    """Returns (K, N), in-features and out-features, of a linear layer, or None for any other module.
+
+    Linear layers are `nn.Linear` with its subclasses, transformers' `Conv1D` (its weight is transposed), and what
+    `inject_lora` put in their places.
+    """
+    shape = getattr(module, "lora_shape", None)  # a LoraLinear
+    if isinstance(shape, tuple):
+        return shape
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    # By name: importing transformers for one isinstance would cost a second.
+    if type(module).__name__ == "Conv1D" and hasattr(module, "nf") and cast(Tensor, module.weight).ndim == 2:
+        k, n = cast(Tensor, module.weight).shape
+        return k, n
+    return None
+
+
+def base_of(module: nn.Module) -> Base:
+    """Which kinds of product may be used with the weight of a linear layer."""
+    weight = cast(Tensor, module.weight)
+    if not isinstance(module, nn.Linear) or weight.shape != (module.out_features, module.in_features):
+        return Base.OPAQUE
+    scale = getattr(module, "weight_scale", None)
+    if weight.dtype in NARROW and isinstance(scale, Tensor) and scale.shape == weight.shape[:1]:
+        return Base.ROW_SCALED
+    return Base.DENSE if type(module).__name__ in PLAIN and weight.dtype in FLOATING else Base.OPAQUE

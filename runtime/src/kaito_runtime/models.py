@@ -1,0 +1,170 @@
+"""Loading a base model and its tokenizer from a folder or a GGUF file. Adapters are `adapters`' business."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging as transformers_logging
+
+from kaito_runtime.errors import ModelLoadError, RequestError
+from kaito_runtime.recipe import Recipe
+from kaito_runtime.recipes import Recipes, find_recipes
+
+__all__ = ["HuggingFaceCodec", "LoadedModel", "choose_device", "choose_dtype", "load_model"]
+
+log = logging.getLogger(__name__)
+
+_GGUF_MAGIC = b"GGUF"
+_FALLBACK_CONTEXT = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A base model, ready for LoRA layers.
+
+    Attributes:
+        model: In evaluation mode, on its device, prepared by its recipe.
+        end_tokens: Tokens that end a sequence.
+        context_length: What the weights say, in tokens.
+    """
+
+    model: nn.Module
+    codec: HuggingFaceCodec
+    recipe: Recipe
+    end_tokens: frozenset[int]
+    context_length: int
+
+
+class HuggingFaceCodec:
+    """Text to tokens and back with a transformers tokenizer and its chat template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """See `TextCodec.encode`."""
+        return list(self._tokenizer(text)["input_ids"])
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """See `TextCodec.encode_chat`."""
+        if not self._tokenizer.chat_template:
+            raise RequestError(
+                "this model has no chat template: use /v1/completions", code="no_chat_template", param="messages"
+            )
+        try:
+            text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # a template is a program: it may raise anything at messages that it does not take
+            raise RequestError(
+                f"messages: the model's chat template refuses them: {error}", param="messages"
+            ) from error
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `TextCodec.decode`."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+def choose_device() -> torch.device:
+    """Returns the first GPU, or the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def choose_dtype(
+    wanted: str, stored: torch.dtype | None, device: torch.device, *, cpu_has_bfloat16: bool
+) -> torch.dtype:
+    """Returns the type to compute in.
+
+    Args:
+        wanted: "auto" (what the weights are stored in) or a torch dtype's name.
+        stored: Type of the weights, where it is known.
+        cpu_has_bfloat16: Whether the CPU has instructions for bfloat16; without them it takes several times as long.
+    """
+    dtype = (stored or torch.float32) if wanted == "auto" else getattr(torch, wanted)
+    if device.type == "cpu" and dtype != torch.float32 and not (dtype == torch.bfloat16 and cpu_has_bfloat16):
+        return torch.float32
+    return dtype
+
+
+def load_model(
+    path: Path, *, recipe: str = "default", dtype: str = "auto", recipes: Recipes | None = None
+) -> LoadedModel:
+    """Returns the model in a Hugging Face folder (safetensors) or a GGUF file, which is dequantised.
+
+    Args:
+        path: The folder or file.
+        recipe: Recipe's name; "default" takes the one for the architecture, if any.
+        dtype: "auto" or a torch dtype's name.
+        recipes: Where recipes are looked up instead of the installed packages.
+
+    Raises:
+        ModelLoadError: Names the path and what is wrong with it.
+    """
+    source = _source(path)
+    transformers_logging.disable_progress_bar()
+    device = choose_device()
+    safe = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(**source, **safe)
+        tokenizer = AutoTokenizer.from_pretrained(**source, **safe, config=config)
+        chosen = choose_dtype(
+            dtype, getattr(config, "dtype", None), device, cpu_has_bfloat16=torch.cpu._is_avx512_bf16_supported()
+        )
+        gguf = {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in source else {}
+        log.info("loading %s (%s) in %s on %s", path, config.model_type, str(chosen).removeprefix("torch."), device)
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, **safe, **gguf, config=config, dtype=chosen, use_safetensors=True
+        )
+    except Exception as error:  # what transformers raises depends on file and version; each is the end of the start
+        raise ModelLoadError(f"model '{path}' cannot be loaded: {_first_line(error)}") from error
+    chosen_recipe = (recipes or find_recipes()).choose(recipe, [type(model).__name__])
+    model = model.to(device).eval()
+    model.requires_grad_(False)
+    try:
+        chosen_recipe.prepare(model)
+    except Exception as error:
+        raise ModelLoadError(f"recipe '{chosen_recipe.name}' cannot prepare '{path}': {_first_line(error)}") from error
+    return LoadedModel(
+        model=model,
+        codec=HuggingFaceCodec(tokenizer),
+        recipe=chosen_recipe,
+        end_tokens=_end_tokens(model, tokenizer),
+        context_length=int(getattr(config.get_text_config(), "max_position_embeddings", None) or _FALLBACK_CONTEXT),
+    )
+
+
+def _source(path: Path) -> dict[str, str]:
+    """Returns the arguments that name the weights to transformers, after the checks that it would word badly."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(_GGUF_MAGIC)) != _GGUF_MAGIC:
+                raise ModelLoadError(f"model '{path}' is a file but no GGUF: give a GGUF file or a model's folder")
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    if not path.is_dir():
+        raise ModelLoadError(f"model '{path}' does not exist")
+    if not (path / "config.json").is_file():
+        raise ModelLoadError(f"model '{path}' has no config.json")
+    if not any(path.glob("*.safetensors")):
+        raise ModelLoadError(f"model '{path}' has no *.safetensors: no other format is loaded, since they run code")
+    return {"pretrained_model_name_or_path": str(path)}
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    declared = [
+        model.generation_config.eos_token_id,
+        model.config.get_text_config().eos_token_id,
+        tokenizer.eos_token_id,
+    ]
+    flat = [token for entry in declared for token in (entry if isinstance(entry, list) else [entry])]
+    return frozenset(token for token in flat if token is not None and token >= 0)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

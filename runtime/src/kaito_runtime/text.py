@@ -1,0 +1,78 @@
+"""Text of a growing sequence: tokens to text piece by piece, and stop strings. Pure."""
+
+from collections.abc import Callable, Sequence
+
+__all__ = ["INCOMPLETE", "StopStrings", "TextStream"]
+
+INCOMPLETE = "\ufffd"  # what a decoder writes for the first bytes of a character whose last are not there yet
+_WINDOW = 8  # tokens decoded again to see the spaces that a decoder writes between words
+
+
+class TextStream:
+    """Turns tokens into text as they come; the pieces together are the text of all tokens.
+
+    Args:
+        decode: Returns the text of tokens.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._tokens: list[int] = []
+        self._start = 0  # of the window that is decoded again
+        self._done = 0  # tokens whose text was returned
+
+    def push(self, token: int) -> str:
+        """Returns the text that one more token makes certain."""
+        self._tokens.append(token)
+        before = self._decode(self._tokens[self._start : self._done])
+        after = self._decode(self._tokens[self._start :])
+        if after.endswith(INCOMPLETE):
+            return ""
+        if len(self._tokens) - self._start > _WINDOW:
+            self._start = self._done
+        self._done = len(self._tokens)
+        return after[len(before) :]
+
+    def flush(self) -> str:
+        """Returns what was held back, incomplete characters included."""
+        before = self._decode(self._tokens[self._start : self._done])
+        rest = self._decode(self._tokens[self._start :])[len(before) :]
+        self._done = len(self._tokens)
+        return rest
+
+
+class StopStrings:
+    """Cuts text at the first of several strings, holding back what may become one.
+
+    Args:
+        stops: The strings; empty ones are ignored.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+        self.found = False
+
+    def push(self, text: str) -> str:
+        """Returns the text that may be shown; nothing once a stop string was found."""
+        if self.found:
+            return ""
+        text = self._held + text
+        cuts = [cut for stop in self._stops if (cut := text.find(stop)) >= 0]
+        if cuts:
+            self.found, self._held = True, ""
+            return text[: min(cuts)]
+        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        shown, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        return shown
+
+    def flush(self) -> str:
+        """Returns what was held back, when no more text comes."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Returns the length of the longest end of `text` that `stop` starts with."""
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if stop.startswith(text[-size:])), 0)

@@ -1,0 +1,257 @@
+"""TorchEngine: the engine over transformers. One thread owns model, bank and batch; all else sends it work."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from kaito_runtime.adapters import read_adapter
+from kaito_runtime.batching import Batcher, BatchLimits
+from kaito_runtime.engine import EngineStats, Job, Token, TokenStream
+from kaito_runtime.errors import RequestError
+from kaito_runtime.lora.bank import AdapterVersion
+from kaito_runtime.lora.inject import LoraModel
+from kaito_runtime.sampling import Choice, Sampler, choose, sound_rows
+from kaito_runtime.worker import Worker
+
+__all__ = ["TorchEngine"]
+
+log = logging.getLogger(__name__)
+
+_RETRY_AFTER_SECONDS = 1
+_UNSCHEDULABLE_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    job: Job
+    stream: TokenStream
+    sampler: Sampler
+
+
+class TorchEngine:
+    """Serves one model. `start` and everything after it happens in one event loop.
+
+    Args:
+        model: In evaluation mode, its linear layers replaced by `lora`'s.
+        lora: The bank and the routing that those layers read.
+        end_tokens: Tokens that end a sequence.
+        context_length: Longest sequence that the model can do, in tokens.
+        limits: Sizes of batch and cache; the cache may shorten the context.
+        max_waiting: Most jobs that wait for a place in the batch; more are refused.
+        watch_logits: Called in each pass with the prompts of the rows that get a token and their logits
+            ([n, V], float32), for tests.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lora: LoraModel,
+        *,
+        end_tokens: Collection[int],
+        context_length: int,
+        limits: BatchLimits,
+        max_waiting: int = 256,
+        watch_logits: Callable[[list[Sequence[int]], Tensor], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._lora = lora
+        self._end_tokens = frozenset(end_tokens)
+        self._max_open = limits.requests + max_waiting
+        self._watch_logits = watch_logits
+        self._batcher = Batcher(model, limits, self._choose)
+        self.context_length = min(context_length, self._batcher.longest)
+        self.vocabulary_size = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+        self._device = next(model.parameters()).device
+        self._ids = itertools.count()
+        # Owned by the event loop's thread.
+        self._open = 0
+        self._accepts = False
+        # Owned by the worker's thread; of the statistics, an immutable record, everybody may read the latest.
+        self._live: dict[str, _Live] = {}
+        self._chosen: dict[str, Choice] = {}
+        self._unsound: list[str] = []
+        self._stats = EngineStats()
+        self._worker = Worker("engine", busy=lambda: bool(self._live), turn=self._pass)
+
+    # ------------------------------------------------------------------------------------- the event loop's thread
+
+    def start(self) -> None:
+        """Starts to work. Needs a running event loop, which is where tokens are delivered."""
+        self._accepts = True
+        self._worker.start()
+
+    async def stop(self) -> None:
+        """Fails what is left and ends the thread."""
+        self._accepts = False
+        error = RequestError("the server is stopping", status=503, code="engine_stopped")
+        await self._worker.stop(lambda: self._fail(list(self._live), error))
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take jobs."""
+        return self._accepts and self._worker.alive
+
+    def submit(self, job: Job) -> TokenStream:
+        """See `Engine.submit`."""
+        if not self.alive:
+            raise RequestError("the engine has stopped", status=503, code="engine_stopped")
+        if self._open >= self._max_open:
+            raise RequestError(
+                f"the server is full: {self._open} requests are running or waiting",
+                status=429,
+                code="queue_full",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+        self._open += 1
+        request_id = f"{next(self._ids)}"
+        stream = TokenStream(cancel=partial(self._cancel, request_id))
+        self._worker.ask(partial(self._admit, request_id, job, stream))
+        return stream
+
+    async def load_adapter(self, name: str, path: Path, digest: str | None) -> AdapterVersion:
+        """See `Engine.load_adapter`."""
+        weights = await asyncio.to_thread(partial(read_adapter, path, self._model, name=name, digest=digest))
+        return await self._worker.call(lambda: self._load(weights))
+
+    def retire_adapter(self, version: AdapterVersion) -> None:
+        """See `Engine.retire_adapter`."""
+        self._worker.ask(partial(self._retire, version))
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`."""
+        return replace(self._stats, waiting=max(0, self._open - self._stats.running))
+
+    def _cancel(self, request_id: str) -> None:
+        self._worker.ask(partial(self._forget, request_id))
+
+    def _hand_over(self, events: list[tuple[TokenStream, Token | Exception]]) -> None:
+        for stream, event in events:
+            if isinstance(event, Exception) or event.finish is not None:
+                self._open -= 1
+            stream.put(event)
+
+    def _closed(self) -> None:
+        self._open -= 1
+
+    # ------------------------------------------------------------------------------------------ the worker's thread
+
+    def _admit(self, request_id: str, job: Job, stream: TokenStream) -> None:
+        held: list[AdapterVersion] = []
+        try:
+            sampler = Sampler(job.sampling, self._device)
+            for version in job.strengths:
+                self._lora.bank.acquire(version)
+                held.append(version)
+            self._batcher.add(request_id, job.prompt, job.max_tokens, self._end_tokens)
+        except Exception as error:
+            for version in held:
+                self._lora.bank.release(version)
+            refusal = RequestError(f"the request cannot start: {error}", status=500, code="engine_error")
+            self._worker.tell(partial(self._hand_over, [(stream, refusal)]))
+            raise
+        self._live[request_id] = _Live(job, stream, sampler)
+
+    def _release(self, request_id: str) -> _Live | None:
+        live = self._live.pop(request_id, None)
+        if live is not None:
+            for version in live.job.strengths:
+                self._worker.guard(partial(self._lora.bank.release, version))
+        return live
+
+    def _forget(self, request_id: str) -> None:
+        if self._release(request_id) is not None:
+            self._batcher.drop([request_id])
+            self._publish_batch(())
+            self._worker.tell(self._closed)
+
+    def _load(self, weights: object) -> AdapterVersion:
+        version = self._lora.bank.load(weights)  # type: ignore[arg-type]
+        self._publish_residents()
+        return version
+
+    def _retire(self, version: AdapterVersion) -> None:
+        self._lora.bank.retire(version)
+        self._publish_residents()
+
+    def _pass(self) -> None:
+        rows: Collection[str] = tuple(self._live)
+        try:
+            batch = self._batcher.prepare()
+            if not batch:
+                time.sleep(_UNSCHEDULABLE_SECONDS)
+                return
+            rows = [row.request_id for row in batch]
+            self._lora.routing.set([(row.tokens, self._live[row.request_id].job.strengths) for row in batch])
+            self._chosen, self._unsound = {}, []
+            complete = self._batcher.step()
+        except Exception as error:  # whatever the model raises, its requests end and the others go on
+            log.exception("a forward pass failed, with it %d requests", len(rows))
+            self._stats = replace(
+                self._stats, failures=self._stats.failures + 1, failures_in_a_row=self._stats.failures_in_a_row + 1
+            )
+            message = f"the model failed: {type(error).__name__}: {error}"
+            self._fail(rows, RequestError(message, status=500, code="engine_error"))
+            return
+        self._stats = replace(self._stats, passes=self._stats.passes + 1, failures_in_a_row=0)
+        if self._unsound:
+            message = "the logits are not finite: the strengths may be too large for these adapters"
+            self._fail(self._unsound, RequestError(message, status=500, code="not_finite"))
+        events = self._collect(complete)
+        self._publish_batch(rows)  # first, so that who sees the last token sees no trace of the request
+        self._worker.tell(partial(self._hand_over, events))
+
+    def _choose(self, request_ids: Sequence[str], logits: Tensor) -> list[int]:
+        if self._watch_logits is not None:
+            self._watch_logits([self._live[request_id].job.prompt for request_id in request_ids], logits)
+        choices = choose([self._live[request_id].sampler for request_id in request_ids], logits)
+        self._chosen = dict(zip(request_ids, choices, strict=True))
+        sound = sound_rows(logits)
+        self._unsound = [request_id for request_id, good in zip(request_ids, sound, strict=True) if not good]
+        return [token for token, _, _ in choices]
+
+    def _collect(self, complete: set[str]) -> list[tuple[TokenStream, Token | Exception]]:
+        events: list[tuple[TokenStream, Token | Exception]] = []
+        for request_id, (token, logprob, top) in self._chosen.items():
+            if request_id not in self._live:
+                continue
+            finish = None
+            if request_id in complete:
+                finish = "stop" if token in self._end_tokens else "length"
+            stream = self._live[request_id].stream
+            events.append((stream, Token(token, finish, logprob, top)))  # type: ignore[arg-type]
+            if finish is not None:
+                self._release(request_id)
+        return events
+
+    def _fail(self, request_ids: Collection[str], error: RequestError) -> None:
+        self._batcher.drop(request_ids)
+        lives = [self._release(request_id) for request_id in request_ids]
+        events: list[tuple[TokenStream, Token | Exception]] = [(live.stream, error) for live in lives if live]
+        self._publish_batch(())
+        self._worker.tell(partial(self._hand_over, events))
+
+    def _publish_batch(self, running: Collection[str]) -> None:
+        in_batch: set[str] = set()
+        others: set[str] = set()
+        for request_id, live in self._live.items():
+            (in_batch if request_id in running else others).update(version.name for version in live.job.strengths)
+        self._stats = replace(
+            self._stats,
+            running=min(len(self._live), self._batcher.running),
+            cache_use=self._batcher.cache_use,
+            running_adapters=tuple(sorted(in_batch)),
+            waiting_adapters=tuple(sorted(others)),
+        )
+
+    def _publish_residents(self) -> None:
+        sizes: Mapping[str, int] = {resident.name: resident.nbytes for resident in self._lora.bank.resident()}
+        self._stats = replace(self._stats, resident_bytes=sizes)

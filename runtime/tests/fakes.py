@@ -1,0 +1,92 @@
+"""An engine and a codec in memory, for tests of what is around them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kaito_runtime.engine import EngineStats, Job, Token, TokenStream
+from kaito_runtime.errors import AdapterLoadError, RequestError
+
+
+@dataclass(frozen=True)
+class FakeVersion:
+    """Stands in for an adapter version."""
+
+    name: str
+    digest: str
+    number: int
+
+
+@dataclass
+class FakeEngine:
+    """Says `text`, one byte per token, unless told to wait or to fail.
+
+    Attributes:
+        broken: Adapter names to reasons why they cannot be loaded.
+        error: Raised by `submit`.
+        fails_after: The stream fails after so many tokens.
+        holds: Streams stay open after their first token.
+    """
+
+    text: str = "hello"
+    context_length: int = 64
+    vocabulary_size: int = 256
+    alive: bool = True
+    broken: dict[str, str] = field(default_factory=dict)
+    error: RequestError | None = None
+    fails_after: int | None = None
+    holds: bool = False
+    failures_in_a_row: int = 0
+    jobs: list[Job] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
+    loaded: list[FakeVersion] = field(default_factory=list)
+    retired: list[FakeVersion] = field(default_factory=list)
+
+    def submit(self, job: Job) -> TokenStream:
+        if self.error is not None:
+            raise self.error
+        number = len(self.jobs)
+        self.jobs.append(job)
+        stream = TokenStream(lambda: self.cancelled.append(number))
+        for index, byte in enumerate(self.text.encode()[: job.max_tokens]):
+            if index == self.fails_after:
+                stream.put(RequestError("the model failed", status=500, code="engine_error"))
+                break
+            last = index + 1 == min(job.max_tokens, len(self.text.encode()))
+            stream.put(Token(byte, "length" if last and not self.holds else None))
+            if self.holds:
+                break
+        return stream
+
+    async def load_adapter(self, name: str, path: Path, digest: str | None) -> FakeVersion:
+        if name in self.broken:
+            raise AdapterLoadError(name, self.broken[name])
+        self.loaded.append(FakeVersion(name, digest or "sha256:found", len(self.loaded)))
+        return self.loaded[-1]
+
+    def retire_adapter(self, version: FakeVersion) -> None:
+        self.retired.append(version)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(failures=self.failures_in_a_row, failures_in_a_row=self.failures_in_a_row)
+
+
+class ByteCodec:
+    """One token per byte."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        return self.encode("".join(f"{message['role']}:{message['content']}\n" for message in messages))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode(errors="replace")
+
+
+def write_adapter(folder: Path, content: str = "") -> Path:
+    """Writes files that `FakeEngine` takes for an adapter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_text(content)
+    return folder

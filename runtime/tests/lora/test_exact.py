@@ -1,0 +1,265 @@
+"""Injected models against merged weights in fp64, and the base model bit for bit."""
+
+import copy
+
+import pytest
+import torch
+from lora_models import TARGETS, falcon, gpt2, llama, logits, merged, target_paths, weights
+
+from kaito_runtime.lora import inject_lora
+
+MODELS = [llama, falcon, gpt2]
+
+
+LAYOUTS = [False, True]  # the CPU path, and the kernels' page layout with their references
+
+
+def injected(make, *adapters, **options):
+    model = make()
+    ours = copy.deepcopy(model)
+    lora = inject_lora(ours, **options)
+    return model, ours, lora, [lora.bank.load(a) for a in adapters]
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("strengths", [(0.8, 0.5), (1, -1), (2, 0), (-10, 0.25)])
+@pytest.mark.parametrize("ranks", [(8, 8), (1, 40), (16, 33)])
+@pytest.mark.parametrize("paged", LAYOUTS)
+def test_sum_of_two_adapters_equals_merged_weights(make, strengths, ranks, paged, ids):
+    base = make()
+    paths = target_paths(base, TARGETS[make])
+    parts = [weights(base, paths, rank=r, seed=i + 1, scaling=(0.5, 1.7)[i]) for i, r in enumerate(ranks)]
+    base, ours, lora, versions = injected(make, *parts, paged=paged)
+    lora.routing.set([(ids.numel(), dict(zip(versions, strengths, strict=True)))])
+    truth = logits(merged(base, list(zip(parts, strengths, strict=True))), ids)
+    assert (logits(ours, ids) - truth).abs().max() < 1e-4 * truth.abs().max().clamp(min=1)
+    assert (logits(base, ids) - truth).abs().max() > 1e-2, "the adapters must matter"
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("spans", ["cleared", "empty", "zero"])
+@pytest.mark.parametrize("paged", LAYOUTS)
+def test_no_live_adapter_is_bitwise_the_base_model(make, spans, paged, ids):
+    base = make()
+    base, ours, lora, (version,) = injected(make, weights(base, target_paths(base, TARGETS[make])), paged=paged)
+    lora.routing.set([(ids.numel(), {version: 1.0})])
+    assert not torch.equal(logits(ours, ids), logits(base, ids))
+    if spans == "cleared":
+        lora.routing.clear()
+    else:
+        lora.routing.set([(ids.numel(), {} if spans == "empty" else {version: 0.0})])
+    assert torch.equal(logits(ours, ids), logits(base, ids))
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_base_tokens_in_a_mixed_batch_are_bitwise_base(make, dtype):
+    """Layer by layer: with attention in between, a token of the base model sees only its own request's keys."""
+    base = make().to(dtype)
+    paths = target_paths(base, TARGETS[make])
+    ours = copy.deepcopy(base)
+    lora = inject_lora(ours)
+    one, two = (lora.bank.load(weights(base, paths, rank=r, seed=r)) for r in (8, 20))
+    spans = [(3, {one: 1.0}), (2, {}), (1, {two: -0.5}), (4, {two: 0.0}), (2, {one: 0.3, two: 1.0}), (1, {})]
+    lora.routing.set(spans)
+    untouched = torch.tensor([i for i in range(13) if i in {3, 4, 6, 7, 8, 9, 12}])
+    touched = torch.tensor([i for i in range(13) if i not in untouched])
+    for path in paths:
+        x = torch.randn(1, 13, lora.layers[path].in_features).to(dtype)
+        x[0, 4] = 0.0
+        with torch.no_grad():
+            got, want = ours.get_submodule(path)(x)[0], base.get_submodule(path)(x)[0]
+        assert torch.equal(got[untouched].view(torch.uint8), want[untouched].view(torch.uint8))
+        assert (got[touched] != want[touched]).any(dim=1).all()
+
+
+def test_negative_zero_of_the_base_survives_in_a_mixed_batch():
+    linear = torch.nn.Linear(4, 4, bias=False)
+    model = torch.nn.Sequential(linear)
+    torch.nn.init.constant_(linear.weight, -1.0)
+    lora = inject_lora(model)
+    version = lora.bank.load(weights(model, ["0"]))
+    lora.routing.set([(1, {}), (1, {version: 1.0}), (1, {})])
+    x = torch.full((3, 4), 1e-44)
+    x[0] = x[2] = torch.tensor([0.0, 0.0, 0.0, 0.0])
+    with torch.no_grad():
+        want = torch.nn.functional.linear(x, linear.weight)
+        assert torch.equal(model(x)[::2].view(torch.int32), want[::2].view(torch.int32))
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("paged", LAYOUTS)
+@pytest.mark.parametrize("length", [5, 60])
+def test_mixed_batch_gives_each_token_its_own_sum(make, paged, length):
+    base = make()
+    paths = target_paths(base, TARGETS[make])
+    parts = [weights(base, paths, rank=r, seed=r) for r in (4, 16, 24)]
+    base, ours, lora, versions = injected(make, *parts, paged=paged)
+    mixes = [{}, {0: 1.0}, {1: -0.5, 2: 0.8}, {2: 10.0}, {0: 0.1, 1: 0.2, 2: 0.3}, {0: 0.0}]
+    ids = torch.randint(0, 97, (len(mixes), length), generator=torch.Generator().manual_seed(4))
+    lora.routing.set([(length, {versions[i]: s for i, s in mix.items()}) for mix in mixes])
+    got = logits(ours, ids)
+    for row, mix in enumerate(mixes):
+        truth = logits(merged(base, [(parts[i], s) for i, s in mix.items()]), ids[row : row + 1])[0]
+        assert (got[row] - truth).abs().max() < 1e-4 * truth.abs().max().clamp(min=1), mix
+
+
+@pytest.mark.parametrize("paged", LAYOUTS)
+def test_adapters_with_different_targets_and_scalings_share_a_step(paged, ids):
+    base = llama()
+    first = weights(base, target_paths(base, ("q_proj", "v_proj")), rank=4, seed=1, scaling=0.3)
+    second = weights(base, target_paths(base, ("v_proj", "down_proj")), rank=32, seed=2, scaling=1.1)
+    second.matrices["model.layers.1.mlp.down_proj"] = weights(  # as a rank and an alpha pattern would
+        base, ["model.layers.1.mlp.down_proj"], rank=3, seed=5, scaling=7.0
+    ).matrices["model.layers.1.mlp.down_proj"]
+    base, ours, lora, (one, two) = injected(llama, first, second, paged=paged)
+    lora.routing.set([(ids.numel(), {one: 0.8, two: -1.5})])
+    truth = logits(merged(base, [(first, 0.8), (second, -1.5)]), ids)
+    assert (logits(ours, ids) - truth).abs().max() < 1e-4
+
+
+def test_packed_sequence_equals_batch(ids):
+    """One row [1, T, K], as continuous batching packs it, through every layer."""
+    base = llama()
+    paths = target_paths(base, TARGETS[llama])
+    base, ours, lora, (one, two) = injected(llama, weights(base, paths, seed=1), weights(base, paths, seed=2))
+    lora.routing.set([(7, {one: 1.0}), (7, {two: 0.5})])
+    for path in paths:
+        layer = ours.get_submodule(path)
+        x = torch.randn(2, 7, layer.in_features)
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x).view(1, 14, -1), layer(x.view(1, 14, -1)))
+
+
+def test_narrow_base_weights_keep_adapters_in_fp32():
+    base = llama().bfloat16()
+    path = "model.layers.0.mlp.up_proj"
+    part = weights(base, [path], rank=8, scaling=1 / 3)
+    lora = inject_lora(base)
+    version = lora.bank.load(part)
+    layer = lora.layers[path]
+    x = torch.randn(5, layer.in_features, dtype=torch.bfloat16)
+    with torch.no_grad():
+        y = layer(x)
+        lora.routing.set([(5, {version: 1.0})])
+        matrix = part.matrices[path]
+        delta = (x.double() @ matrix.a.double().t()) @ matrix.b.double().t() / 3
+        torch.testing.assert_close(layer(x), (y.double() + delta).bfloat16(), rtol=0, atol=0)
+
+
+def test_wrong_number_of_tokens_is_refused(ids):
+    base = llama()
+    _, ours, lora, (version,) = injected(llama, weights(base, target_paths(base, TARGETS[llama])))
+    lora.routing.set([(3, {version: 1.0})])
+    with pytest.raises(ValueError, match="set for 3 tokens, the layer got 14"):
+        logits(ours, ids)
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), float("-inf")])
+def test_non_finite_strength_is_refused_at_the_boundary(strength):
+    base = llama()
+    _, _, lora, (version,) = injected(llama, weights(base, target_paths(base, TARGETS[llama])))
+    with pytest.raises(ValueError, match=r"adapter-1.*finite"):
+        lora.routing.set([(1, {version: strength})])
+    with pytest.raises(ValueError, match="-1"):
+        lora.routing.set([(-1, {})])
+
+
+def test_empty_spans_and_empty_batches():
+    base = llama()
+    _, _, lora, (version,) = injected(llama, weights(base, target_paths(base, TARGETS[llama])))
+    lora.routing.set([])
+    assert lora.routing.step is None
+    lora.routing.set([(0, {version: 1.0})])
+    layer = next(iter(lora.layers.values()))
+    assert layer(torch.zeros(1, 0, layer.in_features)).shape == (1, 0, layer.out_features)
+
+
+def test_injection_shares_weights_and_leaves_the_head(ids):
+    model = llama(tie_word_embeddings=True)
+    pointers = {name: p.data_ptr() for name, p in model.named_parameters()}
+    lora = inject_lora(model)
+    assert {name: p.data_ptr() for name, p in model.named_parameters()} == pointers
+    assert "lm_head" not in lora.layers and type(model.lm_head) is torch.nn.Linear
+    assert len(lora.layers) == 14
+    with pytest.raises(ValueError, match="inject once"):
+        inject_lora(model)
+
+
+def test_a_layer_reachable_by_two_paths_stays_one():
+    shared = torch.nn.Linear(4, 4)
+    model = torch.nn.ModuleDict({"a": shared, "b": torch.nn.Sequential(shared)})
+    inject_lora(model)
+    assert model["a"] is model["b"][0]
+
+
+def test_a_model_spread_by_hooks_is_refused():
+    model = llama()
+    model.model.layers[1].mlp.up_proj.register_forward_pre_hook(lambda module, args: args)
+    with pytest.raises(ValueError, match=r"model.layers.1.mlp.up_proj' has forward hooks"):
+        inject_lora(model)
+
+
+def test_a_model_without_linear_layers_is_refused():
+    with pytest.raises(ValueError, match="no linear layer"):
+        inject_lora(torch.nn.Sequential(torch.nn.Embedding(2, 2)))
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("paged", LAYOUTS)
+def test_merged_buffers_serve_the_steps_that_they_fit_and_no_others(make, paged, ids):
+    base = make()
+    paths = target_paths(base, TARGETS[make])
+    parts = [weights(base, paths, rank=r, seed=r) for r in (8, 20)]
+    base, ours, lora, (one, two) = injected(make, *parts, paged=paged)
+    before = {name: p.clone() for name, p in ours.named_parameters()}
+    lora.merge({one: 0.5, two: -1.0})
+    held = {layer._merged is not None for layer in lora.layers.values()}
+    assert held == {make is not gpt2}, "Conv1D has no product of ours"
+    for strengths in ((0.5, -1.0), (0.5, -1.1), (0.5, 0.0)):
+        lora.routing.set([(ids.numel(), {one: strengths[0], two: strengths[1]})])
+        assert lora.routing.step.merged == (strengths == (0.5, -1.0))
+        truth = logits(merged(base, list(zip(parts, strengths, strict=True))), ids)
+        assert (logits(ours, ids) - truth).abs().max() < 1e-4 * truth.abs().max().clamp(min=1)
+    lora.routing.set([(ids.numel() - 1, {one: 0.5, two: -1.0}), (1, {})])
+    assert not lora.routing.step.merged
+    assert all(torch.equal(p, before[name]) for name, p in ours.named_parameters())
+    lora.unmerge()
+    assert [r.references for r in lora.bank.resident()] == [0, 0]
+    assert torch.equal(logits(ours, ids), logits(base, ids))
+
+
+def test_large_steps_of_one_mix_ride_in_the_tail():
+    base = llama()
+    paths = target_paths(base, TARGETS[llama])
+    parts = [weights(base, paths, rank=r, seed=r) for r in (8, 20)]
+    base, ours, lora, (one, two) = injected(llama, *parts, paged=True, tail_pages=3)
+    ids = torch.randint(0, 97, (24, 55), generator=torch.Generator().manual_seed(5))
+    assert torch.equal(logits(ours, ids), logits(base, ids))
+    for strengths in ({one: 0.5, two: -1.0}, {two: 2.0}, {one: 1.0}):
+        lora.routing.set([(ids.numel(), strengths)])
+        truth = logits(merged(base, [(parts[v is two], s) for v, s in strengths.items()]), ids)
+        assert (logits(ours, ids) - truth).abs().max() < 1e-4 * truth.abs().max().clamp(min=1)
+        assert {layer._tail_holds[1] for layer in lora.layers.values()} == {
+            tuple(page for v in strengths for page in lora.bank.pages(v))
+        }
+    lora.routing.set([(660, {one: 1.0}), (660, {two: 1.0})])  # two mixes: K3 instead
+    got = logits(ours, ids)
+    for part, rows in ((parts[0], slice(0, 12)), (parts[1], slice(12, 24))):
+        truth = logits(merged(base, [(part, 1.0)]), ids[rows])
+        assert (got[rows] - truth).abs().max() < 1e-4 * truth.abs().max().clamp(min=1)
+
+
+def test_packed_weights_give_the_same_up_to_rounding():
+    sizes = {"hidden_size": 512, "intermediate_size": 640, "num_hidden_layers": 1}
+    base, ours = llama(**sizes), llama(**sizes)
+    lora = inject_lora(ours, pack=True)
+    packed = [path for path, layer in lora.layers.items() if layer._packed is not None]
+    assert len(packed) == 5, "all but the small k_proj and v_proj"
+    part = weights(base, target_paths(base, TARGETS[llama]), rank=8)
+    version = lora.bank.load(part)
+    ids = torch.randint(0, 97, (2, 6), generator=torch.Generator().manual_seed(5))
+    assert (logits(ours, ids) - logits(base, ids)).abs().max() < 1e-4
+    lora.routing.set([(12, {version: 0.7})])
+    truth = logits(merged(base, [(part, 0.7)]), ids)
+    assert (logits(ours, ids) - truth).abs().max() < 1e-4 * truth.abs().max()

@@ -1,0 +1,161 @@
+"""The command line as a user types it; the server as a process."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from live import until
+from typer.testing import CliRunner
+
+from kaito_runtime.__main__ import app
+
+RUN = [sys.executable, "-m", "kaito_runtime"]
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Commands that run in this process set its handler."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def refused(*arguments: str) -> str:
+    """Runs a command that must fail with one line, and returns it."""
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("\n") == 1
+    return str(result.stderr)
+
+
+def test_arguments_are_checked_before_torch_is_imported() -> None:
+    code = "import sys; from kaito_runtime.__main__ import app; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_help_names_every_option_and_an_example() -> None:
+    text = run("serve", "--help").output
+    for option in ("--config", "--model", "--adapters-dir", "--adapter", "--name", "--host", "--port", "--cache-gib"):
+        assert option in text
+    assert "Example:" in text
+
+
+def test_bad_arguments_are_one_line(tmp_path: Path, tiny_llama: Path) -> None:
+    (tmp_path / "bad.json").write_text('{"model": {"name": "m"}, "adapters": [{"name": "a", "strength": "abc"}]}')
+    model = ("serve", "--model", str(tiny_llama))
+    assert "'/none' does not exist" in refused("serve", "--model", "/none")
+    assert "there is no folder '/none'" in refused(*model, "--adapter", "a=/none")
+    assert "strength must be a finite number, got 'nan'" in refused(*model, "--adapter", f"a={tmp_path}@nan")
+    assert "No such file" in refused(*model, "--config", str(tmp_path / "none.json"))
+    assert "adapters[0].strength" in refused(*model, "--config", str(tmp_path / "bad.json"))
+    assert "go without --config" in refused(*model, "--config", "x", "--name", "y")
+    assert "--api-key-file" in refused(*model, "--api-key-file", "/none")
+    assert "is a file but no GGUF" in refused("serve", "--model", str(tmp_path / "bad.json"))
+    (tmp_path / "recipe.json").write_text('{"model": {"name": "m", "recipe": "nothing"}}')
+    assert "there is no recipe 'nothing', known: default" in refused(*model, "--config", str(tmp_path / "recipe.json"))
+
+
+def test_several_processes_are_refused(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "WORLD_SIZE" in refused("serve", "--model", str(tiny_llama))
+
+
+def test_fetch_says_what_it_did(tiny_adapters: Path, tmp_path: Path) -> None:
+    result = run("fetch", str(tiny_adapters / "one"), "--to", str(tmp_path / "to"))
+    assert result.output == f"{tmp_path}/to: adapter_config.json, adapter_model.safetensors\n"
+    assert "/none is no folder" in refused("fetch", "/none", "--to", str(tmp_path / "to"))
+
+
+class Process:
+    """`kaito-runtime serve` as a child process."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [*RUN, "serve", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        self.log: list[str] = []
+        assert self._process.stderr is not None
+        self._reader = threading.Thread(target=self.log.extend, args=(self._process.stderr,))
+        self._reader.start()
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        code = self._process.wait(60)
+        self._reader.join()
+        assert self._process.stdout is not None
+        assert self._process.stdout.read() == ""
+        self._process.stdout.close()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        return code
+
+    def ready(self) -> str:
+        """Waits for the line that says where it listens."""
+
+        def found() -> str | None:
+            assert self._process.poll() is None, "".join(self.log)
+            return next((m[1] for line in list(self.log) if (m := re.search("ready: (http.*)", line))), None)
+
+        return str(until(found, "ready"))
+
+
+@pytest.mark.slow
+def test_process_serves_finishes_what_runs_and_ends(tiny_llama: Path, tiny_adapters: Path, tmp_path: Path) -> None:
+    (tmp_path / "serving.json").write_text(
+        json.dumps({"model": {"name": "tiny"}, "adapters": [{"name": "one", "strength": "0.5"}]})
+    )
+    arguments = ["--config", str(tmp_path / "serving.json"), "--adapters-dir", str(tiny_adapters)]
+    process = Process("--model", str(tiny_llama), "--port", "0", "--cache-gib", "0.02", *arguments)
+    url = process.ready()
+    assert [card["id"] for card in httpx.get(f"{url}/v1/models").json()["data"]] == ["tiny", "base", "one"]
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 200, "logit_bias": {"256": -100}, "stream": True}
+    with httpx.stream("POST", f"{url}/v1/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        process.signal(signal.SIGTERM)
+        until(lambda: any("stopping" in line for line in process.log), "draining")
+        refused = httpx.post(f"{url}/v1/completions", json=body)
+        rest = [line for line in lines if line]
+    assert refused.status_code == 503
+    assert rest[-1] == "data: [DONE]"
+    assert len(rest) > 100
+    assert process.wait() == 0
+
+
+@pytest.mark.slow
+def test_process_ends_at_once_when_told_to_while_it_loads(smollm2: Path) -> None:
+    process = Process("--model", str(smollm2), "--port", "0")
+    until(lambda: any("loading" in line for line in process.log), "loading")
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+
+
+@pytest.mark.slow
+def test_port_that_is_taken_is_one_line_and_exit_1(tiny_llama: Path) -> None:
+    first = Process("--model", str(tiny_llama), "--port", "0", "--cache-gib", "0.02")
+    port = first.ready().rpartition(":")[2]
+    second = Process("--model", str(tiny_llama), "--port", port, "--cache-gib", "0.02")
+    assert second.wait() == 1
+    assert f"error: cannot listen on 127.0.0.1:{port}" in second.log[-1]
+    first.signal(signal.SIGINT)
+    assert first.wait() == 0

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from kaito_runtime.config import ConfigError, config_from_flags, parse_adapter_flag, parse_config, read_config
+
+
+def test_flags_make_the_configuration_that_a_file_would(tmp_path: Path) -> None:
+    (tmp_path / "pirate").mkdir()
+    config = config_from_flags(
+        Path("/models/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        name=None,
+        adapters=[f"pirate={tmp_path}/pirate@0.8", f"plain={tmp_path}/pirate"],
+        dtype="auto",
+    )
+    assert config.model.name == "smollm2-135m-instruct"
+    assert [(adapter.name, adapter.strength) for adapter in config.adapters] == [("pirate", 0.8), ("plain", 1.0)]
+    assert config.adapters[0].path == str(tmp_path / "pirate")
+
+
+def test_folder_with_an_at_sign_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "v@2").mkdir()
+    assert parse_adapter_flag(f"a={tmp_path}/v@2").strength == 1.0
+    assert parse_adapter_flag(f"a={tmp_path}/v@2@-0.5").strength == -0.5
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("pirate", "must be NAME=DIR"),
+        ("=x", "must be NAME=DIR"),
+        ("Pirate=x", "NAME in lower case"),
+        ("a=missing", "there is no folder 'missing'"),
+        ("a=.@nan", "strength must be a finite number, got 'nan'"),
+        ("a=.@11", "strength must be between -10 and 10"),
+    ],
+)
+def test_bad_adapter_flag_says_what_is_wrong(flag: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_adapter_flag(flag)
+
+
+def test_same_name_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="used twice: a"):
+        config_from_flags(Path("m"), name=None, adapters=[f"a={tmp_path}", f"a={tmp_path}"], dtype="auto")
+    with pytest.raises(ConfigError, match="dtype"):
+        config_from_flags(Path("m"), name=None, adapters=[], dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "Invalid JSON"),
+        (b"{", "Invalid JSON"),
+        (b"[]", "object"),
+        (b"{}", "model Field required"),
+        (b'{"model": {"name": ""}}', "model.name "),
+        (b'{"model": {"name": "m"}, "adapters": [{"name": "a", "strength": "x"}]}', r"adapters\[0\].strength must be"),
+        (b'{"model": {"name": "m"}, "adaptors": []}', "adaptors Extra inputs"),
+        (b'{"schemaVersion": 2, "model": {"name": "m"}}', "schemaVersion"),
+    ],
+)
+def test_bad_file_names_itself_and_the_field(content: bytes, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^serving.json: .*{message}"):
+        parse_config(content, "serving.json")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.json: No such file"):
+        read_config(tmp_path / "none.json")

@@ -1,0 +1,108 @@
+"""Many clients at once, a third of them leaving, while adapters come and go."""
+
+import asyncio
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from live import Live, serving, until
+
+from kaito_runtime.config import read_config
+
+pytestmark = pytest.mark.slow
+
+REQUESTS, AT_ONCE, TOKENS = 500, 64, 24
+SETS: list[Any] = [
+    [],
+    [{"name": "one", "strength": 0.8}],
+    [{"name": "two", "strength": -0.5}],
+    [{"name": "one", "strength": 0.3}, {"name": "two", "strength": 1.2}],
+]
+
+
+@pytest.fixture
+def live(tiny_llama: Path, tiny_adapters: Path, tmp_path: Path) -> Iterator[tuple[Live, Path]]:
+    shutil.copytree(tiny_adapters, tmp_path / "adapters")
+    shutil.copytree(tiny_adapters / "two", tmp_path / "adapters" / "guest")
+    file = tmp_path / "serving.json"
+    write(file, guest=False)
+    with serving(
+        tiny_llama, read_config(file), config_file=file, adapters_dir=tmp_path / "adapters", cache_gib=0.0003
+    ) as live:
+        yield live, file
+
+
+def write(file: Path, *, guest: bool) -> None:
+    names = ["one", "two", *(["guest"] if guest else [])]
+    file.write_text(json.dumps({"model": {"name": "tiny"}, "adapters": [{"name": name} for name in names]}))
+
+
+def body(index: int, **more: Any) -> dict[str, Any]:
+    return {
+        "model": "tiny",
+        "prompt": f"request {index % 7}",
+        "max_tokens": TOKENS,
+        "temperature": 0,
+        "adapters": SETS[index % len(SETS)],
+        **more,
+    }
+
+
+def test_no_wrong_answer_no_leak_and_no_server_error(live: tuple[Live, Path]) -> None:
+    server, file = live
+    expected = {}
+    for index in range(7 * len(SETS)):
+        answer = server.post("/v1/completions", body(index)).json()
+        expected[index % 7, index % len(SETS)] = answer["choices"][0]["text"]
+    wrong: list[Any] = []
+    whole = 0
+
+    async def ask(client: httpx.AsyncClient, gate: asyncio.Semaphore, index: int, leaves: bool) -> None:
+        nonlocal whole
+        async with gate:
+            text = ""
+            async with client.stream("POST", "/v1/completions", json=body(index, stream=True)) as response:
+                if response.status_code != 200:
+                    wrong.append((index, response.status_code, await response.aread()))
+                    return
+                async for line in response.aiter_lines():
+                    if line.startswith("data: {"):
+                        text += json.loads(line[6:])["choices"][0]["text"]
+                        if leaves:
+                            return
+            whole += 1
+            if text != expected[index % 7, index % len(SETS)]:
+                wrong.append((index, text))
+
+    async def change(done: asyncio.Event) -> None:
+        guest = True
+        while not done.is_set():
+            write(file, guest=guest)
+            guest = not guest
+            await asyncio.sleep(0.3)
+
+    async def run() -> None:
+        done, gate = asyncio.Event(), asyncio.Semaphore(AT_ONCE)
+        random_ = random.Random(0)
+        limits = httpx.Limits(max_connections=AT_ONCE)
+        async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
+            changes = asyncio.create_task(change(done))
+            await asyncio.gather(*(ask(client, gate, i, random_.random() < 1 / 3) for i in range(REQUESTS)))
+            done.set()
+            await changes
+
+    asyncio.run(run())
+    assert wrong == []
+    assert whole > REQUESTS / 2
+    stats = server.engine.stats
+    until(lambda: stats().running == stats().waiting == 0 and stats().cache_use == 0, "everything is released")
+    assert stats().failures == 0
+    write(file, guest=False)
+    residents = server.engine._lora.bank.resident
+    until(lambda: [entry.name for entry in residents()] == ["one", "two"], "the guest is unloaded")
+    assert [entry.references for entry in residents()] == [0, 0]
