@@ -17,12 +17,15 @@ class Health:
     Attributes:
         warm: A first answer went through the engine.
         draining: The process is about to end and takes no more requests.
+        complete: Every adapter of the start has been loaded or has failed. One that is added later keeps nobody
+            waiting: requests for it are answered 404 until it is there, and all others are served.
     """
 
     engine: Engine
     residents: Residents
     warm: bool = False
     draining: bool = False
+    complete: bool = False
 
     def why_dead(self) -> str:
         """Returns why the process should be restarted, or ""."""
@@ -34,7 +37,8 @@ class Health:
             return "the server is stopping"
         if dead := self.why_dead():
             return dead
-        if not self.residents.settled:
+        self.complete = self.complete or self.residents.settled
+        if not self.complete:
             return "adapters are being loaded"
         if not self.warm:
             return "the model is warming up"
