@@ -11,6 +11,7 @@ __all__ = [
     "AdapterReport",
     "Observed",
     "PodProblem",
+    "fetch_problem",
     "fetched_adapters",
     "is_ready",
     "is_running",
@@ -89,6 +90,18 @@ def fetched_adapters(pod: KubeObject) -> set[str]:
         for variable in container.get("env", [])
         if variable.get("name") == ADAPTER_VARIABLE
     }
+
+
+def fetch_problem(pod: KubeObject, folder: str) -> PodProblem | None:
+    """Returns why the container that was added to a running pod does not fetch an adapter, or None."""
+    names = [
+        container["name"]
+        for container in pod.get("spec", {}).get("ephemeralContainers", [])
+        if {"name": ADAPTER_VARIABLE, "value": folder} in container.get("env", [])
+    ]
+    statuses = pod.get("status", {}).get("ephemeralContainerStatuses", [])
+    problems = (_container_problem(pod["metadata"]["name"], status) for status in statuses if status["name"] in names)
+    return next((problem for problem in problems if problem is not None), None)
 
 
 def pull_secrets(pod: KubeObject) -> set[str]:

@@ -15,7 +15,7 @@ from kaito_core.api.conditions import (
     merge_conditions,
 )
 from kaito_core.errors import BackendError, NotReadyError, WorkspaceError
-from kaito_core.reconcile.observed import Observed, is_ready, pod_problem
+from kaito_core.reconcile.observed import Observed, fetch_problem, is_ready, pod_problem
 from kaito_core.reconcile.resolve import Resolved
 
 __all__ = ["Event", "Outlook", "State", "failure", "is_news", "outlook", "strength_warnings", "write"]
@@ -104,7 +104,7 @@ def _adapters(resolved: Resolved, observed: Observed) -> tuple[dict[str, Any], .
     """Returns for each adapter what all replicas agree on; a claim is made only on what a replica said."""
     serving = [pod["metadata"]["name"] for pod in observed.pods if is_ready(pod)]
     rows = []
-    for adapter in resolved.workspace.inference.adapters:
+    for index, adapter in enumerate(resolved.workspace.inference.adapters):
         said = [
             row
             for pod in serving
@@ -121,6 +121,8 @@ def _adapters(resolved: Resolved, observed: Observed) -> tuple[dict[str, Any], .
             state, message = "Failed", str(failed.get("message", ""))
         elif serving and len(applied) == len(serving):
             state, message = "Ready", ""
+        elif problem := _fetch_problem(observed, adapter.ref(index).folder):
+            state, message = "Failed", problem
         digest = next((str(row["digest"]) for row in said if row.get("digest")), adapter.digest or "")
         rows.append(
             {
@@ -133,6 +135,11 @@ def _adapters(resolved: Resolved, observed: Observed) -> tuple[dict[str, Any], .
             }
         )
     return tuple(rows)
+
+
+def _fetch_problem(observed: Observed, folder: str) -> str:
+    problems = (fetch_problem(pod, folder) for pod in observed.pods if is_ready(pod))
+    return next((problem.message for problem in problems if problem is not None), "")
 
 
 def outlook(resolved: Resolved, nodes: NodeState, observed: Observed, *, changing: bool) -> Outlook:

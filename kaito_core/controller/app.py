@@ -1,0 +1,240 @@
+"""The operator as a process: its parts put together, kopf's settings, start and stop."""
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+
+import kopf
+
+from kaito_core.api import KubeObject, ResourceType
+from kaito_core.api.workload import WORKSPACE_LABEL
+from kaito_core.api.workspace import GROUP, WORKSPACES
+from kaito_core.controller.cache import Cache, Change, Key, watched_resources
+from kaito_core.controller.cluster import KubernetesCluster, connect
+from kaito_core.controller.execute import CHILDREN
+from kaito_core.controller.handlers import register
+from kaito_core.controller.health import HealthServer
+from kaito_core.controller.loop import Loop, Outcome
+from kaito_core.controller.metrics import Metrics
+from kaito_core.controller.reconciler import Reconciler
+from kaito_core.controller.replicas import Ask, Replicas, ask_over_http
+from kaito_core.controller.resync import Resync
+from kaito_core.controller.wakes import concerned
+from kaito_core.errors import ClusterError
+from kaito_core.plugins import PluginRegistry
+from kaito_core.reconcile.manifests import PODS
+from kaito_core.settings import Settings
+
+__all__ = ["Operator", "run_operator"]
+
+log = logging.getLogger(__name__)
+
+
+class Operator:
+    """The parts of a running operator, between a cluster and the plugins.
+
+    Args:
+        settings: What the process was started with.
+        registry: The plugins.
+        cluster: Where Workspaces live.
+        ask: Asks a pod what it has applied.
+        ready: Set once the caches are filled.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: PluginRegistry,
+        cluster: KubernetesCluster,
+        ask: Ask = ask_over_http,
+        ready: threading.Event | None = None,
+    ) -> None:
+        self._settings, self._cluster, self._ready = settings, cluster, ready
+        self._metrics = Metrics()
+        self._metrics.plugins_failed.set(len(registry.failures))
+        self._metrics.workspaces.set_function(lambda: float(len(self._everyone())))
+        self._reconciler = Reconciler(settings, registry, cluster, Replicas(ask), self._metrics)
+        self._loop = Loop(self._look)
+        self._resync = Resync(cluster, settings.namespaces, settings.resync_seconds, self._synced, self._metrics)
+        cluster.on_change = lambda change: self._wake([change])
+        self._health = HealthServer(self._metrics, lambda: self._resync.is_synced)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Starts to answer probes and to fill the caches; passes begin when they are full."""
+        await self._health.start(self._settings.health_port)
+        self._tasks.append(asyncio.create_task(self._resync.run(), name="resync"))
+
+    async def close(self) -> None:
+        """Stops everything that `start` has started, and all passes."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loop.close()
+        await self._health.close()
+
+    def feed(self, resource: ResourceType, obj: KubeObject, gone: bool) -> None:
+        """Takes in what a watch tells, and wakes whom it concerns."""
+        # Objects in a watch name their type, those of the first listing do not.
+        named = {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
+        cache = self._cluster.cache
+        change = cache.remove(resource, named, gone=True) if gone else cache.put(resource, named)
+        if change is not None:
+            self._wake([change])
+
+    async def _look(self, key: Key, streak: int) -> Outcome:
+        return await self._reconciler.run(key, streak)
+
+    def _synced(self, changes: Sequence[Change]) -> None:
+        self._wake(changes)
+        for key in self._everyone():
+            self._loop.wake(key)
+        self._loop.open()
+        if self._ready is not None:
+            self._ready.set()
+
+    def _wake(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            for key in concerned(change, self._everyone):
+                self._loop.wake(key)
+
+    def _everyone(self) -> set[Key]:
+        documents = self._cluster.cache.list(WORKSPACES)
+        return {(document["metadata"]["namespace"], document["metadata"]["name"]) for document in documents}
+
+
+class _Backoffs:
+    """Never gives up: kopf's own backoffs end after a minute, and the watch that they end is not started again."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1, 2, 4, 8, 15), itertools.repeat(30))
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Returns settings under which kopf watches and writes nothing."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True  # a foreign "default" peering would freeze us
+    settings.posting.enabled = False  # our own events are one per change
+    # Nothing is written under these names; another operator's would be taken for ours all the same.
+    settings.persistence.finalizer = f"{GROUP}/kopf"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, key="kopf-last-seen")
+    settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = 10
+    settings.networking.enforce_retry_after = True
+    settings.networking.error_backoffs = _Backoffs()
+    return settings
+
+
+async def _operate(
+    settings: Settings,
+    plugins: PluginRegistry,
+    kubeconfig: str | None,
+    ready: threading.Event | None,
+    stop: threading.Event | None,
+    ask: Ask,
+) -> None:
+    providers = [resource for provider in plugins.providers.values() for resource in provider.watches]
+    watched = watched_resources((*CHILDREN.values(), PODS), providers)
+    types = [item.resource for item in watched]
+    async with await connect(Cache(watched), types, kubeconfig) as cluster:
+        operator = Operator(settings, plugins, cluster, ask, ready)
+        registry = kopf.OperatorRegistry()
+        options = kopf_settings()
+        for item in watched:
+            if item.labelled:
+                selector = (item.resource.group, item.resource.version, item.resource.plural)
+                options.watching.label_selectors[selector] = WORKSPACE_LABEL
+        register(registry, watched, operator.feed)
+
+        @kopf.on.login(registry=registry)
+        async def login(**_: object) -> kopf.ConnectionInfo:
+            found = await cluster.connection()
+            return kopf.ConnectionInfo(
+                server=found.server,
+                scheme="Bearer" if found.token else None,
+                token=found.token or None,
+                ca_path=found.ca_file,
+                certificate_path=found.certificate_file,
+                private_key_path=found.key_file,
+                insecure=found.insecure,
+                proxy_url=found.proxy,
+            )
+
+        stop, stopping = stop or threading.Event(), asyncio.Event()
+
+        @kopf.on.cleanup(registry=registry)
+        async def close(**_: object) -> None:
+            await operator.close()
+            stopping.set()  # kopf takes all tasks for its own and waits for them, the one that awaits this included
+
+        follower = asyncio.create_task(_follow(stop, stopping), name="stop event")
+        try:
+            await operator.start()
+            await _watch(registry, options, settings.namespaces, stopping)
+        finally:
+            stop.set()  # a thread waits for it, also where a signal came first
+            await operator.close()
+            await follower
+
+
+async def _follow(stop: threading.Event, stopping: asyncio.Event) -> None:
+    # kopf can wait for a thread's event too, and then waits for that thread when a signal ends it.
+    await asyncio.to_thread(stop.wait)
+    stopping.set()
+
+
+async def _watch(
+    registry: kopf.OperatorRegistry,
+    options: kopf.OperatorSettings,
+    namespaces: Sequence[str],
+    stopping: asyncio.Event,
+) -> None:
+    """Runs kopf until it is stopped.
+
+    Raises:
+        ClusterError: A watch has failed for good. An operator that went on without it would be blind.
+    """
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=options,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=stopping,
+        )
+    except Exception as error:
+        raise ClusterError(f"the cluster cannot be watched any more: {error}") from error
+
+
+def run_operator(
+    settings: Settings,
+    registry: PluginRegistry,
+    *,
+    kubeconfig: str | None = None,
+    ready: threading.Event | None = None,
+    stop: threading.Event | None = None,
+    ask: Ask = ask_over_http,
+) -> None:
+    """Runs the operator until SIGTERM, SIGINT or the stop event.
+
+    Args:
+        settings: Namespaces, ports, intervals.
+        registry: The plugins.
+        kubeconfig: Path; None for the pod's service account or the user's default.
+        ready: Set once the caches are filled and passes have begun.
+        stop: Ends the operator when it is set. Signals are heeded in the main thread only.
+        ask: Asks a pod what it has applied.
+
+    Raises:
+        ConfigError: There is no cluster to connect to.
+        ClusterError: A watch has ended for good; start again.
+        OSError: The health port is taken.
+    """
+    # One line for each change is ours; kopf's own are about its innards.
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for plugin in registry.failures:
+        log.error("plugin '%s' (%s) is left out: %s", plugin.name, plugin.distribution or plugin.module, plugin.error)
+    asyncio.run(_operate(settings, registry, kubeconfig, ready, stop, ask))

@@ -1,0 +1,58 @@
+"""Events: what a change of a condition is worth telling whoever runs `kubectl describe`. One per change."""
+
+import logging
+import uuid
+from datetime import datetime
+
+from kaito_core.api import KubeObject, ResourceType
+from kaito_core.api.conditions import timestamp
+from kaito_core.api.workload import MANAGER
+from kaito_core.controller.cluster import KubernetesCluster
+from kaito_core.errors import ClusterError
+from kaito_core.reconcile.status import Event
+
+__all__ = ["EVENTS", "emit", "event_manifest"]
+
+log = logging.getLogger(__name__)
+
+EVENTS = ResourceType("", "v1", "events", "Event")
+_MESSAGE_LIMIT = 1024  # characters, the API's
+
+
+def event_manifest(document: KubeObject, event: Event, now: datetime) -> KubeObject:
+    """Returns an event about an object."""
+    metadata = document["metadata"]
+    component = f"{MANAGER}-operator"
+    return {
+        "apiVersion": EVENTS.api_version,
+        "kind": EVENTS.kind,
+        "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
+        "involvedObject": {
+            "apiVersion": document["apiVersion"],
+            "kind": document["kind"],
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata.get("uid", ""),
+            "resourceVersion": metadata.get("resourceVersion", ""),
+        },
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:_MESSAGE_LIMIT],
+        "source": {"component": component},
+        "reportingComponent": component,
+        "firstTimestamp": timestamp(now),
+        "lastTimestamp": timestamp(now),
+        "count": 1,
+    }
+
+
+async def emit(cluster: KubernetesCluster, document: KubeObject, event: Event, now: datetime) -> None:
+    """Writes an event and a line of the log. One that cannot be written is not worth another try."""
+    name = f"{document['metadata']['namespace']}/{document['metadata']['name']}"
+    log.log(
+        logging.WARNING if event.type == "Warning" else logging.INFO, "%s: %s: %s", name, event.reason, event.message
+    )
+    try:
+        await cluster.create(EVENTS, event_manifest(document, event, now))
+    except ClusterError as error:
+        log.warning("%s: the event was not written: %s", name, error)

@@ -1,0 +1,31 @@
+"""Fixtures of the integration tests; their helper modules lie beside them, where importlib mode does not look."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from operator_world import World
+
+from kaito_core.api.crd import workspace_crd
+from kaito_core.testing.cluster import FakeCluster
+
+
+@pytest.fixture
+def world(bare_world: World, fake_cluster: FakeCluster) -> World:
+    """A World on the emulated API, with simulated workloads; its operator is not started yet."""
+    fake_cluster.add_node("cpu-1", gpus=0)
+    fake_cluster.run_workloads()
+    return bare_world
+
+
+@pytest.fixture
+def bare_world(fake_cluster: FakeCluster, tmp_path: Path) -> Iterator[World]:
+    """A World on the emulated API without controllers: what they do is done by hand while the World waits."""
+    fake_cluster.apply(workspace_crd())
+    made = World(fake_cluster, tmp_path)
+    yield made
+    made.stop()

@@ -1,0 +1,61 @@
+"""What scenarios look at and do, in terms of the operator: templates, nodes, adapters. No scenario lives here."""
+
+import json
+
+import pytest
+from operator_world import World, conditions
+
+from kaito_core.api import KubeObject
+
+__all__ = ["add_node", "is_true", "pinned", "serving_config", "settled", "template", "uids"]
+
+
+def serving_config(world: World, name: str) -> KubeObject:
+    """Returns the configuration that the pods of a Workspace serve."""
+    config: KubeObject = json.loads(world.existing("configmaps", f"{name}-serving")["data"]["serving.json"])
+    return config
+
+
+def template(world: World, name: str, kind: str = "deployments") -> KubeObject:
+    """Returns the pod template of a Workspace."""
+    found: KubeObject = world.existing(kind, name)["spec"]["template"]
+    return found
+
+
+def uids(world: World, name: str) -> list[str]:
+    """Returns the uids of a Workspace's pods."""
+    return sorted(pod["metadata"]["uid"] for pod in world.pods(name))
+
+
+def settled(world: World, name: str, adapters: dict[str, tuple[str, str]]) -> KubeObject:
+    """Waits until the status says exactly this of the adapters: name -> (strength, state)."""
+
+    def said() -> KubeObject | None:
+        document = world.get("workspaces", name) or {}
+        status = document.get("status") or {}
+        rows = {row["name"]: (row["strength"], row["state"]) for row in status.get("adapters", [])}
+        current = status.get("observedGeneration") == document["metadata"]["generation"]
+        return status if rows == adapters and current else None
+
+    found: KubeObject = world.wait(f"{name} serves {adapters}", said)
+    return found
+
+
+def add_node(world: World, name: str, *, gpus: int, labels: dict[str, str] | None = None, ready: bool = True) -> None:
+    """Adds or changes a node; real API servers keep it across scenarios, so they get what they had not."""
+    add = getattr(world.cluster, "add_node", None)
+    if add is None:
+        pytest.skip("this cluster's nodes are real: none is added to it")
+    add(name, labels or {}, gpus=gpus, ready=ready)
+
+
+def pinned(world: World, name: str) -> list[str]:
+    """Returns the nodes that the pods of a Workspace may run on."""
+    affinity = template(world, name)["spec"]["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return [value for term in terms for field in term["matchFields"] for value in field["values"]]
+
+
+def is_true(world: World, name: str, condition: str) -> bool:
+    """Returns whether a condition of a Workspace holds."""
+    return bool(conditions(world.get("workspaces", name)).get(condition, {}).get("status") == "True")

@@ -1,0 +1,99 @@
+"""What is in pods and what makes them, for scenarios: runtimes that answer, and hands in place of controllers."""
+
+import asyncio
+import hashlib
+import json
+
+from kaito_core.api import KubeObject
+from kaito_core.api.serving import SERVING_KEY
+from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION, WORKSPACE_LABEL, serving_name
+from kaito_core.controller.replicas import parse_report
+from kaito_core.reconcile.observed import AdapterReport, fetched_adapters
+from kaito_core.testing.client import STRATEGIC, KubeClient
+
+__all__ = ["Hands", "Runtimes"]
+
+
+class Runtimes:
+    """Stands in for the runtimes in the pods: they have what the kubelet mounted and what containers fetched.
+
+    The kubelet reads a mounted ConfigMap anew when the pod is touched, which is what the operator relies on.
+    """
+
+    def __init__(self, cluster: KubeClient) -> None:
+        self._cluster = cluster
+        self._mounted: dict[str, tuple[str, KubeObject]] = {}  # pod uid -> annotation then, configuration
+        self.asked = 0
+        self.broken: dict[str, str] = {}  # adapter -> why it cannot be loaded
+        self.fetching: set[str] = set()  # adapters whose containers have not ended
+
+    async def ask(self, pod: KubeObject) -> AdapterReport | None:
+        """Answers as GET /v1/adapters of the pod does."""
+        self.asked += 1
+        return await asyncio.to_thread(self._answer, pod)
+
+    def _answer(self, pod: KubeObject) -> AdapterReport | None:
+        metadata = pod["metadata"]
+        mark = metadata.get("annotations", {}).get(SERVING_GENERATION_ANNOTATION, "")
+        if self._mounted.get(metadata["uid"], ("?", {}))[0] != mark:
+            name = serving_name(metadata["labels"][WORKSPACE_LABEL])
+            config_map = self._cluster.get("configmaps", name, metadata["namespace"])
+            if config_map is None:
+                return None
+            self._mounted[metadata["uid"]] = (mark, json.loads(config_map["data"][SERVING_KEY]))
+        config, fetched = self._mounted[metadata["uid"]][1], fetched_adapters(pod)
+        rows = []
+        for served in config.get("adapters", []):
+            there = served["path"] in fetched and served["name"] not in self.fetching
+            state = "Ready" if there else "Loading"
+            if served["name"] in self.broken:
+                state = "Failed"
+            digest = "sha256:" + hashlib.sha256(served["path"].encode()).hexdigest()
+            rows.append(
+                {
+                    "name": served["name"],
+                    "strength": served["strength"],
+                    "state": state,
+                    "digest": digest if state == "Ready" else None,
+                    "message": self.broken.get(served["name"], ""),
+                }
+            )
+        return parse_report({"generation": config["generation"], "data": rows})
+
+
+class Hands:
+    """Does by hand what controllers, scheduler and kubelet do, for API servers that have none of them."""
+
+    def __init__(self, cluster: KubeClient, namespace: str) -> None:
+        self._cluster, self._namespace = cluster, namespace
+
+    def run(self) -> None:
+        """Gives every workload of ours its ready pods."""
+        for plural, kind in (("deployments", "Deployment"), ("statefulsets", "StatefulSet")):
+            for owner in self._cluster.list(plural, self._namespace, WORKSPACE_LABEL):
+                self._serve(plural, {**owner, "apiVersion": "apps/v1", "kind": kind})
+
+    def _serve(self, kind: str, owner: KubeObject) -> None:
+        name, spec = owner["metadata"]["name"], owner["spec"]
+        wanted = [f"{name}-{index}" for index in range(spec["replicas"])]
+        for pod_name in wanted:
+            if self._cluster.get("pods", pod_name, self._namespace) is None:
+                self._cluster.create(self._pod(owner, pod_name))
+                ready = {"type": "Ready", "status": "True"}
+                status = {"phase": "Running", "podIP": "10.0.0.1", "conditions": [ready]}
+                self._patch_status("pods", pod_name, status)
+        count = len(wanted)
+        generation = owner["metadata"]["generation"]
+        counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas"), count)
+        self._patch_status(kind, name, {"observedGeneration": generation, **counts})
+
+    def _pod(self, owner: KubeObject, name: str) -> KubeObject:
+        template = owner["spec"]["template"]
+        reference = {key: owner[key] for key in ("apiVersion", "kind")}
+        reference |= {"name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"], "controller": True}
+        metadata = {**template["metadata"], "name": name, "namespace": self._namespace, "ownerReferences": [reference]}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+    def _patch_status(self, kind: str, name: str, status: KubeObject) -> None:
+        patch = {"status": status}
+        self._cluster.patch(kind, name, patch, self._namespace, content_type=STRATEGIC, subresource="status")

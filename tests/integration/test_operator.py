@@ -1,0 +1,17 @@
+"""The operator on the emulated API: all scenarios."""
+
+import pytest
+from operator_adapter_scenarios import an_adapter_joins_running_pods
+from operator_scenarios import SCENARIOS, Scenario
+from operator_world import World
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_scenario(scenario: Scenario, world: World) -> None:
+    world.start()
+    scenario(world)
+
+
+def test_a_scenario_by_hand(bare_world: World) -> None:
+    bare_world.start()
+    an_adapter_joins_running_pods(bare_world)

@@ -1,0 +1,243 @@
+"""Providers that create nodes: our finalizer, the order of things, and deletion that always ends."""
+
+from collections.abc import Sequence
+
+import pytest
+from operator_world import World, adapter, workspace
+
+from kaito_core.api import Cluster, GpuSku, KubeObject, NodeRequest, NodeState, ResourceType
+from kaito_core.api.karpenter import NODECLAIMS
+from kaito_core.controller.finalizers import HOLDER_ANNOTATION, NODES_FINALIZER
+from kaito_core.controller.rbac import rules
+from kaito_core.errors import CapacityError
+from kaito_core.testing.cluster import FakeCluster
+from kaito_core.testing.kube import routes
+from kaito_core.testing.kube.faults import RequestRecord
+from kaito_gpu_onprem.provider import OnPremProvider
+
+RESOURCE = {"instanceType": "Standard_NC24ads_A100_v4"}
+
+
+def _crd() -> KubeObject:
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "nodeclaims.karpenter.sh"},
+        "spec": {
+            "group": "karpenter.sh",
+            "scope": "Cluster",
+            "names": {
+                "kind": "NodeClaim",
+                "listKind": "NodeClaimList",
+                "plural": "nodeclaims",
+                "singular": "nodeclaim",
+            },
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": anything},
+                }
+            ],
+        },
+    }
+
+
+def _claims(cluster: FakeCluster) -> list[KubeObject]:
+    return cluster.list("nodeclaims.karpenter.sh")
+
+
+def _become_nodes(cluster: FakeCluster) -> None:
+    """Does what Karpenter does: every claim becomes a node."""
+    for claim in _claims(cluster):
+        name = claim["metadata"]["name"]
+        cluster.add_node(f"node-{name}", gpus=1)
+        ready = [{"type": "Ready", "status": "True", "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+        status = {"status": {"nodeName": f"node-{name}", "conditions": ready}}
+        cluster.patch("nodeclaims.karpenter.sh", name, status, "", subresource="status")
+
+
+def _finalizers(world: World) -> list[str]:
+    found: list[str] = world.existing("workspaces", "w")["metadata"].get("finalizers", [])
+    return found
+
+
+@pytest.fixture
+def azure(world: World, fake_cluster: FakeCluster) -> World:
+    """A World with NodeClaims and a Workspace that asks for one."""
+    fake_cluster.apply(_crd())
+    world.start()
+    world.apply(workspace("w", "on-gpu", resource=RESOURCE))
+    world.wait("a claim", lambda: _claims(fake_cluster))
+    return world
+
+
+def test_nodes_are_made_and_given_back(azure: World, fake_cluster: FakeCluster) -> None:
+    held = next(
+        index
+        for index, record in enumerate(fake_cluster.writes(manager="kaito"))
+        if NODES_FINALIZER in (record.body.get("metadata") or {}).get("finalizers", ())
+    )
+    made = [record.path for record in fake_cluster.writes(manager="kaito")].index(
+        f"/apis/karpenter.sh/v1/nodeclaims/{_claims(fake_cluster)[0]['metadata']['name']}"
+    )
+    assert held < made
+    assert azure.wait_reason("w", "NodeClaimReady", "NodeClaimNotReady")["status"] == "Unknown"
+    _become_nodes(fake_cluster)
+    document = azure.wait_state("w", "Ready")
+    assert document["status"]["workerNodes"] == [f"node-{_claims(fake_cluster)[0]['metadata']['name']}"]
+    name = _claims(fake_cluster)[0]["metadata"]["name"]
+    busy = {"metadata": {"finalizers": ["karpenter.sh/termination"]}}
+    fake_cluster.patch("nodeclaims.karpenter.sh", name, busy, "")
+    azure.delete("workspaces", "w")
+    assert "gpu_azure" in azure.wait_reason("w", "WorkspaceSucceeded", "ReleasingNodes")["message"]
+    assert _finalizers(azure) == [NODES_FINALIZER]
+    fake_cluster.patch("nodeclaims.karpenter.sh", name, {"metadata": {"finalizers": None}}, "")
+    azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
+    assert _claims(fake_cluster) == []
+    azure.wait("its children are gone", lambda: azure.get("deployments", "w") is None)
+
+
+def test_foreign_finalizers_are_left_alone(azure: World, fake_cluster: FakeCluster) -> None:
+    patch = [{"op": "add", "path": "/metadata/finalizers/-", "value": "example.com/theirs"}]
+    fake_cluster.patch("workspaces", "w", patch, content_type="application/json-patch+json")
+    azure.delete("workspaces", "w")
+    azure.wait("our finalizer is off", lambda: _finalizers(azure) == ["example.com/theirs"])
+    assert _claims(fake_cluster) == []
+    fake_cluster.patch("workspaces", "w", {"metadata": {"finalizers": None}})
+    assert azure.get("workspaces", "w") is None
+
+
+def test_deletion_ends_where_the_crd_is_gone(azure: World, fake_cluster: FakeCluster) -> None:
+    fake_cluster.delete("customresourcedefinitions", "nodeclaims.karpenter.sh", "")
+    azure.delete("workspaces", "w")
+    azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
+
+
+def test_deletion_ends_where_the_provider_is_gone(azure: World, fake_cluster: FakeCluster) -> None:
+    azure.stop()
+    azure.start(providers=(OnPremProvider(),))
+    said = azure.wait_reason("w", "WorkspaceSucceeded", "NodeProviderFailed")
+    assert "'gpu_azure'" in said["message"] and _finalizers(azure) == [NODES_FINALIZER]
+    azure.delete("workspaces", "w")
+    azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
+    (told,) = [event for event in azure.events("w") if event["reason"] == "NodesNotReleased"]
+    assert "gpu_azure" in told["message"] and told["type"] == "Warning"
+    assert len(_claims(fake_cluster)) == 1  # nobody is left who could
+
+
+def test_without_karpenter_the_next_step_is_said(world: World) -> None:
+    world.start()
+    world.apply(workspace("w", "on-gpu", resource=RESOURCE))
+    said = world.wait_reason("w", "WorkspaceSucceeded", "NodeProviderFailed")
+    assert said["status"] == "Unknown" and "install Karpenter" in said["message"]
+    world.delete("workspaces", "w")
+    world.wait("the Workspace is gone", lambda: world.get("workspaces", "w") is None)
+
+
+def test_a_workspace_moves_to_prepared_nodes(azure: World, fake_cluster: FakeCluster) -> None:
+    fake_cluster.add_node("gpu-1", gpus=1)
+    mine = {"kaito.sh/node-provider": "gpu_onprem"}
+    azure.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}, annotations=mine))
+    document = azure.wait_state("w", "Ready")
+    assert document["status"]["workerNodes"] == ["gpu-1"]
+    assert _claims(fake_cluster) == [] and _finalizers(azure) == []
+    assert HOLDER_ANNOTATION not in document["metadata"]["annotations"]
+    assert "NodeClaimReady" not in {item["type"] for item in document["status"]["conditions"]}
+
+
+def test_the_rules_allow_what_is_called_and_no_more(azure: World, fake_cluster: FakeCluster) -> None:
+    _become_nodes(fake_cluster)
+    azure.wait_state("w", "Ready")
+    azure.apply(workspace("w", "on-gpu", resource=RESOURCE, adapters=[adapter("style")]))
+    azure.wait("it joins the pod", lambda: azure.pods("w")[0]["spec"].get("ephemeralContainers"))
+    azure.wait_state("w", "Ready")
+    azure.apply(workspace("w", inference={"template": {"spec": {"containers": [{"name": "c", "image": "i:1"}]}}}))
+    azure.wait("the ConfigMap is gone", lambda: azure.get("configmaps", "w-serving") is None)
+    azure.delete("workspaces", "w")
+    azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
+    allowed = {
+        (rule.group, resource, verb)
+        for rule in rules((NODECLAIMS,))
+        for resource in rule.resources
+        for verb in rule.verbs
+    }
+    used = {asked for record in fake_cluster.requests() if (asked := _asked(record)) is not None}
+    assert used <= allowed
+    writes = {(resource, verb) for _, resource, verb in allowed if verb in ("create", "patch", "delete")}
+    # Applying creates where nothing is; kinds of the same group share a rule.
+    unused = writes - {(resource, verb) for _, resource, verb in used}
+    assert {(resource, verb) for resource, verb in unused if verb != "create"} <= {
+        *(("services", "delete"), ("deployments", "delete")),
+        *(("statefulsets", "patch"), ("statefulsets", "delete")),
+    }
+
+
+def _asked(record: RequestRecord) -> tuple[str, str, str] | None:
+    """Returns what a request has to be allowed: group, resource and verb; None for discovery."""
+    route = routes.parse(record.path)
+    if route is None:
+        return None
+    verbs = {"GET": "get" if route.name else "list", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
+    verb = "watch" if record.query.get("watch") else verbs[record.method]
+    return route.group, f"{route.plural}/{route.subresource}".rstrip("/"), verb
+
+
+class _Moody:
+    """A provider that raises what it is told to."""
+
+    name = "moody"
+    creates_nodes = True
+    watches: Sequence[ResourceType] = (NODECLAIMS,)
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.released = False
+
+    def skus(self) -> Sequence[GpuSku]:
+        return (GpuSku("moody-1", 1, 80, "example"),)
+
+    async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
+        if self.error is not None:
+            raise self.error
+        return NodeState(ready=("cpu-1",))
+
+    async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
+        if self.error is not None:
+            raise self.error
+        self.released = True
+        return True
+
+
+def test_what_a_provider_raises_is_said_and_tried_again(world: World, fake_cluster: FakeCluster) -> None:
+    moody = _Moody()
+    moody.error = CapacityError("Code=QuotaExceeded: 0 of 24 cores are left in westeurope")
+    world.start(providers=(moody,))
+    world.apply(workspace("w", "on-gpu", resource={"instanceType": "moody-1"}))
+    said = world.wait_reason("w", "WorkspaceSucceeded", "InsufficientCapacity")
+    assert said["status"] == "Unknown" and "QuotaExceeded" in said["message"]
+    moody.error = KeyError("a fault of the plugin")
+    said = world.wait_reason("w", "WorkspaceSucceeded", "BackendError")
+    assert "KeyError" in said["message"]
+    world.apply(workspace("other"))
+    world.wait_state("other", "Ready")  # the fault of one plugin stops nobody else
+    moody.error = None
+    world.wait_reason("w", "ResourceReady", "NodesReady")
+
+
+def test_nothing_is_let_go_before_its_nodes_are(world: World) -> None:
+    moody = _Moody()
+    world.start(providers=(moody,))
+    world.apply(workspace("w", "on-gpu", resource={"instanceType": "moody-1"}))
+    world.wait("it is held", lambda: _finalizers(world) == [NODES_FINALIZER])
+    moody.error = CapacityError("the cloud does not answer")
+    world.delete("workspaces", "w")
+    said = world.wait_reason("w", "WorkspaceSucceeded", "InsufficientCapacity")
+    assert "the cloud does not answer" in said["message"]
+    assert _finalizers(world) == [NODES_FINALIZER]
+    moody.error = None
+    world.wait("the Workspace is gone", lambda: world.get("workspaces", "w") is None)
+    assert moody.released
