@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from kaito_core.cli import commands, plugins, presets
+from kaito_core.cli.new import new
 from kaito_core.cli.session import Session
 
 __all__ = ["app"]
@@ -43,5 +44,14 @@ def _options(
 
 app.add_typer(presets.app, name="presets")
 app.add_typer(plugins.app, name="plugins")
-for command in (commands.up, commands.chat, commands.operator, commands.validate, commands.render, commands.crd):
+for command in (
+    commands.up,
+    commands.chat,
+    commands.validate,
+    commands.render,
+    commands.install,
+    commands.operator,
+    commands.crd,
+):
     app.command()(command)
+app.command()(new)

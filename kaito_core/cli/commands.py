@@ -11,10 +11,11 @@ from kaito_core.cli.documents import read_workspaces
 from kaito_core.cli.output import Format, FormatOption, dump_yaml, print_records
 from kaito_core.cli.session import Session
 from kaito_core.errors import ConfigError, FieldError, WorkspaceError
+from kaito_core.reconcile.desired import relocate_image
 from kaito_core.reconcile.plan import desired_manifests
 from kaito_core.reconcile.resolve import resolve
 
-__all__ = ["chat", "crd", "operator", "render", "up", "validate"]
+__all__ = ["chat", "crd", "install", "operator", "render", "up", "validate"]
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with a Workspace.", show_default=False)]
 FilesArgument = Annotated[
@@ -56,7 +57,10 @@ def up(
     documents = read_workspaces(file)
     if len(documents) > 1:
         raise ConfigError(f"{file}: holds {len(documents)} Workspaces; kaito up serves one, so give it a file with one")
-    resolved = resolve(parse_workspace(documents[0]), session.registry)
+    workspace = parse_workspace(documents[0])
+    if weights is not None and workspace.inference.preset is not None:
+        session.registry.adopt(workspace.inference.preset.name, weights)
+    resolved = resolve(workspace, session.registry)
     status = serve_locally(
         resolved, session.settings, port=port, weights=weights, images=_pairs("--image", image or [])
     )
@@ -117,6 +121,40 @@ def crd() -> None:
     from kaito_core.api.crd import crd_yaml
 
     sys.stdout.write(crd_yaml())
+
+
+def install(
+    context: typer.Context,
+    namespace: Annotated[str, typer.Option(help="Namespace of the operator.")] = "kaito-system",
+    image: Annotated[str, typer.Option(help="Image of the operator; default: ours.", show_default=False)] = "",
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A setting of the operator. Can be repeated.", show_default=False),
+    ] = None,
+) -> None:
+    """Print everything that runs the operator on a cluster, for `kubectl apply -f -`."""
+    from kaito_core.controller.installation import OPERATOR_IMAGE, installation
+
+    session: Session = context.obj
+    settings = session.settings
+    sys.stdout.write(
+        dump_yaml(
+            installation(
+                namespace=namespace,
+                image=image or relocate_image(OPERATOR_IMAGE, settings.image_registry),
+                health_port=settings.health_port or 8081,
+                watches=[watch for provider in session.registry.providers.values() for watch in provider.watches],
+                env=_variables(env or []),
+            )
+        )
+    )
+
+
+def _variables(values: list[str]) -> dict[str, str]:
+    variables = dict(value.partition("=")[::2] for value in values)
+    if wrong := next((value for value in values if not value.startswith("KAITO_") or "=" not in value), None):
+        raise ConfigError(f"--env must be KAITO_NAME=VALUE, got '{wrong}'")
+    return variables
 
 
 def operator(

@@ -1,12 +1,13 @@
 """`kaito plugins`: what is installed, and what is wrong with it."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from kaito_core.cli.output import Format, FormatOption, print_records
-from kaito_core.cli.session import Session
+from kaito_core.cli.session import STRICT_EXIT_STATUS, Session
+from kaito_core.errors import ConfigError, known_names
 from kaito_core.plugins import PluginInfo, PluginRegistry
 
 __all__ = ["app"]
@@ -15,7 +16,7 @@ app = typer.Typer(help="Installed plugins.", no_args_is_help=True)
 
 _COLUMNS = {
     "name": "NAME",
-    "distribution": "DISTRIBUTION",
+    "origin": "DISTRIBUTION OR FILE",
     "state": "STATE",
     "brings": "BRINGS",
     "import_ms": "IMPORT (ms)",
@@ -24,30 +25,72 @@ _COLUMNS = {
 
 
 def _record(info: PluginInfo) -> dict[str, Any]:
-    counted = {"presets": info.presets, "node providers": info.providers, "adapter sources": info.sources}
-    brings = [f"{len(names)} {kind}" for kind, names in counted.items() if names]
-    return {**asdict(info), "brings": brings, "import_ms": round(info.import_seconds * 1000, 1)}
+    counted = {"preset": info.presets, "node provider": info.providers, "adapter source": info.sources}
+    brings = [f"{len(names)} {kind}{'s' * (len(names) > 1)}" for kind, names in counted.items() if names]
+    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(info).items()}
+    return {**fields, "brings": brings, "import_ms": round(info.import_seconds * 1000, 1)}
+
+
+def _discover(context: typer.Context) -> PluginRegistry:
+    # Not the session's registry: these commands show failures themselves, which that one names on stderr.
+    session: Session = context.obj
+    return PluginRegistry.discover(session.settings)
+
+
+def _end_if_strict(context: typer.Context, registry: PluginRegistry) -> None:
+    session: Session = context.obj
+    if registry.failures and session.settings.strict_plugins:
+        raise typer.Exit(STRICT_EXIT_STATUS)
 
 
 @app.command("list")
 def list_plugins(context: typer.Context, output: FormatOption = Format.table) -> None:
     """List the plugins, working or not."""
-    session: Session = context.obj
-    # Failures stand in the table: they are not named on stderr as well, unless plugins are strict.
-    strict = session.settings.strict_plugins
-    registry = session.registry if strict else PluginRegistry.discover(session.settings)
-    print_records([_record(info) for info in registry.plugins], _COLUMNS, output)
+    registry = _discover(context)
+    records = [_record(info) for info in registry.plugins]
+    if output is Format.table:
+        records = [{**record, "origin": record["distribution"] or record["file"]} for record in records]
+    print_records(records, _COLUMNS, output)
+    _end_if_strict(context, registry)
 
 
 @app.command()
-def doctor(context: typer.Context) -> None:
-    """Say what is wrong with each broken plugin; exit with status 1 if there is any."""
-    session: Session = context.obj
-    registry = PluginRegistry.discover(session.settings)
-    for failure in registry.failures:
-        print(f"plugin '{failure.name}' of {failure.distribution or 'unknown origin'} ({failure.module})")
-        print(f"  {failure.error}\n")
-        print(failure.traceback)
+def show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the plugin: of its entry point, or of its file.")],
+    output: FormatOption = Format.yaml,
+) -> None:
+    """Show everything that is known of one plugin, with the traceback if it is broken."""
+    registry = _discover(context)
+    records = [_record(info) for info in registry.plugins if info.name == name]
+    if not records:
+        raise ConfigError(f"there is no plugin '{name}' ({known_names({info.name for info in registry.plugins})})")
+    print_records(records, _COLUMNS, output)
+
+
+@app.command()
+def doctor(context: typer.Context, output: FormatOption = Format.table) -> None:
+    """Say what is wrong with each broken plugin, and what is odd about others; exit with status 1 if one is broken."""
+    registry = _discover(context)
+    if output is Format.table:
+        for info in registry.plugins:
+            _tell(info)
+        print(f"{len(registry.plugins)} plugins, {len(registry.failures) or 'none'} broken")
+    else:
+        ill = [info for info in registry.plugins if info.state == "failed" or info.remarks]
+        print_records([_record(info) for info in ill], _COLUMNS, output)
+    _end_if_strict(context, registry)
     if registry.failures:
         raise typer.Exit(1)
-    print(f"{len(registry.plugins)} plugins, none is broken")
+
+
+def _tell(info: PluginInfo) -> None:
+    origin = f"of {info.distribution} ({info.module})" if info.distribution else f"({info.module})"
+    if info.state == "failed":
+        print(f"plugin '{info.name}' {origin} is left out\n  {info.error}")
+    elif info.remarks:
+        print(f"plugin '{info.name}' {origin} works, but")
+    for remark in info.remarks:
+        print(f"  it {remark}")
+    if info.traceback:
+        print(f"\n{info.traceback}")

@@ -207,7 +207,7 @@ def test_readiness_says_what_is_missing(site: Site) -> None:
     assert site.client.get("/readyz").text == "the last 2 forward passes failed"
     site.health.warm = False
     assert site.client.get("/readyz").text == "the model is warming up"
-    site.residents.settled = False
+    site.health.complete = site.residents.settled = False
     assert site.client.get("/readyz").text == "adapters are being loaded"
     site.engine.alive = False
     assert site.client.get("/livez").text == site.client.get("/healthz").text == "the engine has stopped"

@@ -131,8 +131,11 @@ def test_validate_names_every_fault_with_its_field(tmp_path: Path) -> None:
         ("kind: Pod", "holds no Workspace"),
         ("- 1", "must be a mapping"),
         (HEAD + "inference: {}", "inference must have a preset or a template, got neither"),
-        (HEAD + "inference: {preset: {name: x}, template: {spec: {containers: [{name: c, image: i}]}}}", "inference must have a preset or a template, got both"),
-        (HEAD + "inference: {preset: {name: nope}}", "known: falcon-40b"),
+        (
+            HEAD + "inference: {preset: {name: x}, template: {spec: {containers: [{name: c, image: i}]}}}",
+            "inference must have a preset or a template, got both",
+        ),
+        (HEAD + "inference: {preset: {name: nope}}", "is not an installed preset (known: "),
         (
             HEAD + "inference: {preset: {name: falcon-7b}, adapters: [{source: {name: a, uri: 's3://b'}}]}",
             "inference.adapters[0].source.uri has the scheme 's3'",

