@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-MEMBERS := runtime plugins/falcon plugins/llama plugins/gpu_azure plugins/gpu_onprem
+MEMBERS := runtime plugins/falcon plugins/llama plugins/mistral plugins/phi plugins/qwen plugins/gpu_aws plugins/gpu_azure plugins/gpu_onprem
 PROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml) constraints.txt
 # No test and no demo reaches a model hub.
 export HF_HUB_OFFLINE := 1
@@ -38,7 +38,7 @@ test-slow: install
 lint: install ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy kaito_core runtime/src plugins/falcon/src plugins/llama/src plugins/gpu_azure/src plugins/gpu_onprem/src
+	$(BIN)/mypy kaito_core $(MEMBERS:%=%/src)
 	$(BIN)/lint-imports
 
 fmt: install ## Format, and fix what can be fixed
@@ -47,3 +47,11 @@ fmt: install ## Format, and fix what can be fixed
 
 clean: ## Remove .venv and what tools left
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+.PHONY: bench-imports docs
+bench-imports: install ## What starting costs: the command line, a hundred plugins, every operator half
+	$(BIN)/python bench/bench_imports.py
+
+docs: install ## Write the reference pages and the preset schema anew, from the code
+	$(BIN)/python docs/reference/generate.py
+	$(BIN)/python -m kaito_core.api.preset_schema > kaito_core/schemas/model-preset.json

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (".", "runtime", "plugins/falcon", "plugins/llama", "plugins/gpu_azure", "plugins/gpu_onprem")
+FOLDERS = (
+    *(".", "runtime", "plugins/falcon", "plugins/llama", "plugins/mistral", "plugins/phi", "plugins/qwen"),
+    *("plugins/gpu_aws", "plugins/gpu_azure", "plugins/gpu_onprem"),
+)
 
 
 def project(folder: str) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """Which claims are kept, created and given back, and what is in them."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from kaito_core.api.karpenter.claims import ClaimPlan, plan_claims
 from kaito_core.errors import InvalidWorkspaceError
-from kaito_gpu_azure.nodeclaims import ClaimPlan, NodeClass, plan_claims
+from kaito_gpu_azure.provider import AZURE
 from kaito_gpu_azure.testing import OWNER, TYPE, claim, request
 
 
-def plan(existing: Any = (), node_class: NodeClass | None = None, **changes: Any) -> ClaimPlan:
-    return plan_claims(request(**changes), existing, node_class or NodeClass())
+def plan(existing: Any = (), options: Mapping[str, str] | None = None, **changes: Any) -> ClaimPlan:
+    return plan_claims(request(**changes), existing, AZURE.configured(options or {}))
 
 
 def names(claims: Any) -> list[str]:
@@ -49,7 +51,7 @@ class TestManifest:
         }
 
     def test_the_gpu_provisioner_reads_another_resource(self) -> None:
-        (made,) = plan(node_class=NodeClass("default", "KaitoNodeClass", "kaito.sh")).create
+        (made,) = plan(options={"node_class_kind": "KaitoNodeClass", "node_class_group": "kaito.sh"}).create
         assert made["spec"]["resources"]["requests"] == {"storage": "50Gi"}
         assert made["spec"]["nodeClassRef"]["kind"] == "KaitoNodeClass"
 
@@ -127,7 +129,7 @@ class TestRefusals:
             plan(instance_type="")
 
     def test_another_clouds_type_is_refused(self) -> None:
-        with pytest.raises(InvalidWorkspaceError, match=r"must be an Azure type, got 'p4d.24xlarge'"):
+        with pytest.raises(InvalidWorkspaceError, match=r"must be a machine type of Azure, got 'p4d.24xlarge'"):
             plan(instance_type="p4d.24xlarge")
 
     def test_an_azure_type_that_is_too_new_for_the_table_is_tried(self) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kaito_core.api import KubeObject
-from kaito_gpu_azure.progress import RETRY_AFTER, capacity_words, claims_state, offers_gpus
+from kaito_core.api.karpenter.progress import RETRY_AFTER, capacity_words, claims_state, offers_gpus
+from kaito_gpu_azure.provider import AZURE
 from kaito_gpu_azure.testing import claim, condition, node, request
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
@@ -15,7 +16,7 @@ QUOTA = "Operation could not be completed as it results in exceeding approved To
 
 def test_ready() -> None:
     state = claims_state(
-        request(count=2), [claim("a", node="n1"), claim("b", node="n2")], {"n1": node("n1"), "n2": node("n2")}
+        request(count=2), [claim("a", node="n1"), claim("b", node="n2")], {"n1": node("n1"), "n2": node("n2")}, AZURE
     )
     assert (state.ready, state.reason, state.created) == (("n1", "n2"), "", ("a", "b"))
     assert state.sku is not None
@@ -35,30 +36,30 @@ def test_ready() -> None:
     ],
 )
 def test_the_first_stage_that_is_not_passed(conditions: tuple[KubeObject, ...], words: str) -> None:
-    state = claims_state(request(), [claim("a", *conditions)], {})
+    state = claims_state(request(), [claim("a", *conditions)], {}, AZURE)
     assert (state.ready, state.reason, state.failed) == ((), "NodeClaimNotReady", False)
     assert words in state.message
 
 
 def test_a_node_without_gpus_is_waited_for() -> None:
-    state = claims_state(request(), [claim("a", node="n1")], {"n1": node("n1", gpus="0")})
+    state = claims_state(request(), [claim("a", node="n1")], {"n1": node("n1", gpus="0")}, AZURE)
     assert (state.ready, state.reason) == ((), "NodeClaimNotReady")
     assert "n1, whose device plugin has not registered" in state.message
-    assert claims_state(request(gpus=0), [claim("a", node="n1")], {}).ready == ("n1",)
+    assert claims_state(request(gpus=0), [claim("a", node="n1")], {}, AZURE).ready == ("n1",)
 
 
 @pytest.mark.parametrize(
     "message", [QUOTA, "all requested instance types were unavailable during launch", "SkuNotAvailable"]
 )
 def test_a_refusal_in_a_condition_fails_with_its_words(message: str) -> None:
-    state = claims_state(request(), [claim("a", condition("Launched", "False", "LaunchFailed", message))], {})
+    state = claims_state(request(), [claim("a", condition("Launched", "False", "LaunchFailed", message))], {}, AZURE)
     assert (state.reason, state.failed) == ("InsufficientCapacity", True)
     assert message in state.message
     assert "quota" in state.message
 
 
 def test_a_refusal_in_an_event_fails_with_its_words() -> None:
-    state = claims_state(request(), [], {}, refused=QUOTA)
+    state = claims_state(request(), [], {}, AZURE, refused=QUOTA)
     assert (state.reason, state.failed, state.created) == ("InsufficientCapacity", True, ())
     assert QUOTA in state.message
 

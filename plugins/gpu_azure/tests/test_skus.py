@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from kaito_gpu_azure.skus import SKUS, find_sku
+from kaito_gpu_azure.provider import AZURE
+from kaito_gpu_azure.skus import SKUS
 
 
 def test_names_are_unique_without_case() -> None:
@@ -29,10 +30,10 @@ def test_gpus_are_those_that_the_name_implies() -> None:
 
 @pytest.mark.parametrize("name", ["Standard_NC12s_v3", "standard_nc12s_v3", "STANDARD_NC12S_V3"])
 def test_lookup_ignores_case(name: str) -> None:
-    sku = find_sku(name)
+    sku = AZURE.find_sku(name)
     assert sku is not None
     assert (sku.name, sku.gpus, sku.gpu_memory_gib) == ("Standard_NC12s_v3", 2, 32)
 
 
 def test_unknown_type() -> None:
-    assert find_sku("p4d.24xlarge") is None
+    assert AZURE.find_sku("p4d.24xlarge") is None

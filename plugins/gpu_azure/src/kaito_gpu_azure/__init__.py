@@ -1,3 +1,1 @@
-"""GPU nodes on Azure for kaito. `skus` are the machines, `nodeclaims` what is asked of Karpenter, `progress` what it
-answers, `provider` the only part that talks to a cluster.
-"""
+"""GPU nodes on Azure for kaito: `skus` are the machines, `provider` says what is particular to Azure."""

@@ -1,98 +1,26 @@
-"""The provider: lists claims, applies what `nodeclaims` plans, and lets `progress` say how things stand."""
+"""Azure under Karpenter, as a record. What is done with it is `kaito_core.api.karpenter`'s business."""
 
-import asyncio
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import re
 
-from kaito_core.api import NODES, Cluster, GpuSku, KubeObject, NodeRequest, NodeState, ResourceType
-from kaito_core.errors import ClusterError, ProviderError
-from kaito_gpu_azure.nodeclaims import NODECLAIMS, NodeClass, is_ready, owner_labels, plan_claims
-from kaito_gpu_azure.progress import capacity_words, claims_state
+from kaito_core.api.karpenter import KarpenterCloud, KarpenterProvider, NodeClass
 from kaito_gpu_azure.skus import SKUS
 
-__all__ = ["AzureProvider"]
+__all__ = ["AZURE", "AzureProvider"]
 
-EVENTS = ResourceType("", "v1", "events", "Event")
-#: Events about objects without a namespace are kept here.
-_EVENT_NAMESPACE = "default"
-
-
-class AzureProvider:
-    """Makes nodes through Karpenter's NodeClaims, and gives them back."""
-
-    def __init__(self, node_class: NodeClass | None = None) -> None:
-        """Does no I/O; `node_class` is what new claims refer to."""
-        self._node_class = node_class or NodeClass()
-
-    @property
-    def name(self) -> str:
-        """What a Workspace's annotation `kaito.sh/node-provider` calls it."""
-        return "gpu_azure"
-
-    @property
-    def creates_nodes(self) -> bool:
-        """It does."""
-        return True
-
-    @property
-    def watches(self) -> Sequence[ResourceType]:
-        """NodeClaims, which carry the Workspace's labels."""
-        return (NODECLAIMS,)
-
-    def skus(self) -> Sequence[GpuSku]:
-        """Returns the machine types of the table."""
-        return SKUS
-
-    async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
-        """Creates what is missing, all at once, and gives back what is surplus once the rest is ready.
-
-        Raises:
-            InvalidWorkspaceError: No machine can be asked for as the Workspace is written.
-            ProviderError: The cluster has no NodeClaims.
-            ClusterError: Anything else that the API refuses.
-        """
-        existing = await cluster.list(NODECLAIMS, labels=owner_labels(request))
-        plan = plan_claims(request, existing, self._node_class)
-        refused = await self._refusal(cluster, plan.create)
-        made = [] if refused else await asyncio.gather(*(_apply(cluster, manifest) for manifest in plan.create))
-        names = [claim["status"]["nodeName"] for claim in plan.keep if is_ready(claim)] if request.gpus else []
-        nodes = await asyncio.gather(*(cluster.get(NODES, name) for name in names))
-        state = claims_state(request, (*plan.keep, *made), dict(zip(names, nodes, strict=True)), refused)
-        if not state.reason:
-            await asyncio.gather(*(_delete(cluster, claim) for claim in plan.surplus))
-        return state
-
-    async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
-        """Deletes the Workspace's claims; True once a look finds none. A cluster without NodeClaims has none."""
-        claims = await cluster.list(NODECLAIMS, labels=owner_labels(request))
-        await asyncio.gather(
-            *(_delete(cluster, claim) for claim in claims if not claim["metadata"].get("deletionTimestamp"))
-        )
-        return not claims
-
-    async def _refusal(self, cluster: Cluster, missing: Sequence[KubeObject]) -> str:
-        """Returns why Azure refused the machines that are missing, "" if it did not in the last minutes."""
-        if not missing:
-            return ""
-        try:
-            events = await cluster.list(EVENTS, _EVENT_NAMESPACE)
-        except ClusterError:
-            return ""  # without leave to read events the reason stays unknown, which stops nothing
-        return capacity_words(events, (claim["metadata"]["name"] for claim in missing), datetime.now(UTC))
+AZURE = KarpenterCloud(
+    name="gpu_azure",
+    title="Azure",
+    skus=SKUS,
+    type_pattern=re.compile(r"standard_\w+", re.ASCII | re.IGNORECASE),
+    # The gpu-provisioner's node class is KaitoNodeClass in the group kaito.sh: the settings can name it.
+    node_class=NodeClass("default", "AKSNodeClass", "karpenter.azure.com"),
+    label_domains=("karpenter.azure.com",),
+)
 
 
-async def _apply(cluster: Cluster, manifest: KubeObject) -> KubeObject:
-    try:
-        return await cluster.apply(manifest)
-    except ClusterError as error:
-        if error.status == 404:
-            raise ProviderError(
-                "the cluster has no NodeClaims (karpenter.sh/v1): install Karpenter for Azure, or name prepared nodes "
-                "with the annotation kaito.sh/node-provider: gpu_onprem"
-            ) from error
-        raise
+class AzureProvider(KarpenterProvider):
+    """Makes Azure nodes."""
 
-
-async def _delete(cluster: Cluster, claim: KubeObject) -> None:
-    metadata = claim["metadata"]
-    await cluster.delete(NODECLAIMS, metadata["name"], uid=metadata.get("uid", ""))
+    def __init__(self, cloud: KarpenterCloud = AZURE) -> None:
+        """Does no I/O; `cloud` is Azure with another node class, where there is one."""
+        super().__init__(cloud)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from kaito_core.api import GpuSku
 
-__all__ = ["SKUS", "find_sku"]
+__all__ = ["SKUS"]
 
 SKUS: Sequence[GpuSku] = (
     # name, GPUs, memory of all of them in GiB, model
@@ -42,10 +42,3 @@ SKUS: Sequence[GpuSku] = (
     GpuSku("Standard_NG32ads_V620_v1", 1, 32, "AMD Radeon PRO V620"),
     GpuSku("Standard_NG32adms_V620_v1", 1, 32, "AMD Radeon PRO V620"),
 )
-
-_BY_NAME = {sku.name.casefold(): sku for sku in SKUS}
-
-
-def find_sku(name: str) -> GpuSku | None:
-    """Returns a machine type by its name, whatever the case of its letters; None for one that is not in the table."""
-    return _BY_NAME.get(name.casefold())

@@ -1,6 +1,6 @@
 """What Karpenter answers: from claims, nodes and events to a NodeState. Pure functions; its own words are passed on.
 
-Karpenter deletes a claim for which Azure has no machine or no quota, and says why in an event only.
+Karpenter deletes a claim for which the cloud has no machine or no quota, and says why in an event only.
 """
 
 import re
@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kaito_core.api import KubeObject, NodeRequest, NodeState
-from kaito_gpu_azure.nodeclaims import is_ready
-from kaito_gpu_azure.skus import find_sku
+from kaito_core.api.cluster import KubeObject
+from kaito_core.api.karpenter.claims import is_ready
+from kaito_core.api.karpenter.cloud import KarpenterCloud
+from kaito_core.api.nodes import NodeRequest, NodeState
 
 __all__ = ["RETRY_AFTER", "capacity_words", "claims_state", "offers_gpus"]
 
@@ -19,8 +20,8 @@ RETRY_AFTER = timedelta(minutes=5)
 _STAGES = ("Launched", "Registered", "Initialized", "Ready")
 _GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu")
 _CAPACITY = re.compile(
-    r"quota|insufficient.?capacity|all requested instance types were unavailable|sku.?not.?available|"
-    r"(allocation|provisioning).?failed|overconstrained|out of capacity",
+    r"quota|insufficient.{0,16}capacity|all requested instance types were unavailable|sku.?not.?available|"
+    r"(allocation|provisioning).?failed|overconstrained|out of capacity|(vcpu|instance).?limit.?exceeded",
     re.IGNORECASE,
 )
 
@@ -46,7 +47,11 @@ def offers_gpus(node: KubeObject | None) -> bool:
 
 
 def claims_state(
-    request: NodeRequest, claims: Sequence[KubeObject], nodes: Mapping[str, KubeObject | None], refused: str = ""
+    request: NodeRequest,
+    claims: Sequence[KubeObject],
+    nodes: Mapping[str, KubeObject | None],
+    cloud: KarpenterCloud,
+    refused: str = "",
 ) -> NodeState:
     """Returns how far a Workspace's nodes are.
 
@@ -54,6 +59,7 @@ def claims_state(
         request: The nodes that are needed.
         claims: The claims that serve it, in the order of preference.
         nodes: The nodes of the claims that are ready, by name; None for one that cannot be read.
+        cloud: Whose machines they are.
         refused: What the provider said where it refused a machine; "" if it did not.
     """
     ready: list[str] = []
@@ -68,7 +74,7 @@ def claims_state(
         else:
             ready.append(claim["status"]["nodeName"])
     created = tuple(claim["metadata"]["name"] for claim in claims)
-    sku = find_sku(request.instance_type)
+    sku = cloud.find_sku(request.instance_type)
     if len(ready) >= request.count:
         return NodeState(ready=tuple(ready), sku=sku, created=created)
     words = refused or next((text for claim in claims for text in _refusals(claim)), "")
@@ -78,8 +84,9 @@ def claims_state(
             ready=tuple(ready),
             reason="InsufficientCapacity",
             message=(
-                f"{progress}; Azure says: {words}. Raise the subscription's quota, or choose another region or "
-                f"resource.instanceType; Azure is asked again {RETRY_AFTER.seconds // 60} minutes after each refusal"
+                f"{progress}; {cloud.title} says: {words}. Raise your quota there, or choose another region or "
+                f"resource.instanceType; {cloud.title} is asked again {RETRY_AFTER.seconds // 60} minutes after each "
+                "refusal"
             ),
             failed=True,
             sku=sku,

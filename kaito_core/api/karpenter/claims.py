@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kaito_core.api import KubeObject, NodeRequest, ResourceType
+from kaito_core.api.cluster import KubeObject, ResourceType
+from kaito_core.api.karpenter.cloud import KarpenterCloud
+from kaito_core.api.nodes import NodeRequest
 from kaito_core.api.quantity import format_gib
 from kaito_core.api.workload import MANAGED_BY_LABEL, MANAGER, WORKSPACE_LABEL, WORKSPACE_NAMESPACE_LABEL
 from kaito_core.errors import FieldError, InvalidWorkspaceError
-from kaito_gpu_azure.skus import SKUS, find_sku
 
-__all__ = ["NODECLAIMS", "ClaimPlan", "NodeClass", "is_ready", "owner_labels", "plan_claims"]
+__all__ = ["NODECLAIMS", "ClaimPlan", "is_ready", "owner_labels", "plan_claims"]
 
 NODECLAIMS = ResourceType("karpenter.sh", "v1", "nodeclaims", "NodeClaim", namespaced=False)
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
@@ -21,21 +22,7 @@ NODE_POOL = "karpenter.sh/nodepool"
 #: No such NodePool exists: with it in the label, no NodePool counts the node as its own and scales it away.
 POOL_NAME = "kaito"
 #: Label domains that kubelets, Karpenter and this operator write; a selector cannot put them on a node.
-_RESERVED_DOMAINS = ("kaito.sh", "karpenter.sh", "karpenter.azure.com", "kubernetes.io", "k8s.io")
-
-
-@dataclass(frozen=True, slots=True)
-class NodeClass:
-    """The node class that claims refer to. The gpu-provisioner's is KaitoNodeClass in the group kaito.sh."""
-
-    name: str = "default"
-    kind: str = "AKSNodeClass"
-    group: str = "karpenter.azure.com"
-
-    @property
-    def storage_resource(self) -> str:
-        """What a claim calls the disk: Karpenter matches ephemeral storage, the gpu-provisioner reads "storage"."""
-        return "storage" if self.group == "kaito.sh" else "ephemeral-storage"
+_RESERVED_DOMAINS = ("kaito.sh", "karpenter.sh", "kubernetes.io", "k8s.io")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +45,7 @@ def owner_labels(request: NodeRequest) -> dict[str, str]:
     return {WORKSPACE_LABEL: request.workspace, WORKSPACE_NAMESPACE_LABEL: request.namespace}
 
 
-def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], node_class: NodeClass) -> ClaimPlan:
+def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: KarpenterCloud) -> ClaimPlan:
     """Returns which claims to keep, to create and to give back.
 
     Claims of the Workspace that somebody else's name carries (made by KAITO, say) are kept where they fit.
@@ -66,13 +53,13 @@ def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], node_class
     Args:
         request: The nodes that are needed.
         existing: Claims with the Workspace's labels.
-        node_class: What new claims refer to.
+        cloud: Whose machines they are.
 
     Raises:
         InvalidWorkspaceError: No machine can be asked for as the Workspace is written.
     """
-    _check(request)
-    wanted = _user_labels(request)
+    _check(request, cloud)
+    wanted = _user_labels(request, cloud)
     claims = list(existing)
     alive = [claim for claim in claims if not claim["metadata"].get("deletionTimestamp")]
     fitting = [claim for claim in alive if _fits(claim, request.instance_type, wanted)]
@@ -82,7 +69,7 @@ def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], node_class
     names = _free_names(request, taken, request.count - len(keep))
     return ClaimPlan(
         keep=tuple(keep),
-        create=tuple(_manifest(name, request, wanted, node_class) for name in names),
+        create=tuple(_manifest(name, request, wanted, cloud) for name in names),
         surplus=tuple(claim for claim in alive if claim not in keep),
     )
 
@@ -94,24 +81,18 @@ def is_ready(claim: KubeObject) -> bool:
     return ready and bool(claim["status"].get("nodeName"))
 
 
-def _check(request: NodeRequest) -> None:
-    known = ", ".join(sku.name for sku in SKUS)
+def _check(request: NodeRequest, cloud: KarpenterCloud) -> None:
+    known = ", ".join(sku.name for sku in cloud.skus)
     if not request.instance_type:
-        raise InvalidWorkspaceError(
-            [FieldError("resource.instanceType", f"is required where nodes are created; known: {known}")]
-        )
-    # Azure has more types than any table; one that is not in it is sized by the preset's own numbers.
-    if find_sku(request.instance_type) is None and not request.instance_type.casefold().startswith("standard_"):
-        raise InvalidWorkspaceError(
-            [
-                FieldError(
-                    "resource.instanceType", f"must be an Azure type, got '{request.instance_type}'; known: {known}"
-                )
-            ]
-        )
+        fault = f"is required where nodes are created; known: {known}"
+    elif cloud.find_sku(request.instance_type) or cloud.type_pattern.fullmatch(request.instance_type):
+        return
+    else:
+        fault = f"must be a machine type of {cloud.title}, got '{request.instance_type}'; known: {known}"
+    raise InvalidWorkspaceError([FieldError("resource.instanceType", fault)])
 
 
-def _user_labels(request: NodeRequest) -> dict[str, str]:
+def _user_labels(request: NodeRequest, cloud: KarpenterCloud) -> dict[str, str]:
     """Returns the selector as labels for new nodes, without reserved ones.
 
     Raises:
@@ -131,12 +112,13 @@ def _user_labels(request: NodeRequest) -> dict[str, str]:
                 ]
             )
         labels[expression["key"]] = values[0]
-    return {key: value for key, value in labels.items() if not _is_reserved(key)}
+    reserved = (*_RESERVED_DOMAINS, *cloud.label_domains)
+    return {key: value for key, value in labels.items() if not _is_in(key, reserved)}
 
 
-def _is_reserved(key: str) -> bool:
-    domain, slash, _ = key.partition("/")
-    return bool(slash) and any(domain == reserved or domain.endswith(f".{reserved}") for reserved in _RESERVED_DOMAINS)
+def _is_in(key: str, domains: Iterable[str]) -> bool:
+    prefix, slash, _ = key.partition("/")
+    return bool(slash) and any(prefix == domain or prefix.endswith(f".{domain}") for domain in domains)
 
 
 def _fits(claim: KubeObject, instance_type: str, labels: Mapping[str, str]) -> bool:
@@ -167,8 +149,8 @@ def _free_names(request: NodeRequest, taken: set[str], count: int) -> list[str]:
     return names
 
 
-def _manifest(name: str, request: NodeRequest, labels: Mapping[str, str], node_class: NodeClass) -> KubeObject:
-    sku = find_sku(request.instance_type)
+def _manifest(name: str, request: NodeRequest, labels: Mapping[str, str], cloud: KarpenterCloud) -> KubeObject:
+    sku, node_class = cloud.find_sku(request.instance_type), cloud.node_class
     instance_type = sku.name if sku is not None else request.instance_type
 
     def requires(key: str, value: str) -> KubeObject:

@@ -1,0 +1,24 @@
+"""Registers the provider of AWS nodes, with the node class that the settings name."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kaito_core import hookimpl
+from kaito_core.api import NodeProvider
+from kaito_core.api.karpenter import KarpenterProvider
+from kaito_gpu_aws.provider import AWS
+
+if TYPE_CHECKING:
+    from kaito_core.settings import Settings
+
+__all__ = ["kaito_node_providers"]
+
+
+@hookimpl
+def kaito_node_providers(settings: "Settings") -> Sequence[NodeProvider]:
+    """Returns the one provider; KAITO_PLUGIN_GPU_AWS__NODE_CLASS and its like choose the node class.
+
+    Raises:
+        ConfigError: The settings hold an option that this plugin does not have.
+    """
+    return (KarpenterProvider(AWS.configured(settings.plugins.get("gpu_aws", {}))),)

@@ -1,0 +1,17 @@
+"""AWS under Karpenter, as a record. What is done with it is `kaito_core.api.karpenter`'s business."""
+
+import re
+
+from kaito_core.api.karpenter import KarpenterCloud, NodeClass
+from kaito_gpu_aws.skus import SKUS
+
+__all__ = ["AWS"]
+
+AWS = KarpenterCloud(
+    name="gpu_aws",
+    title="AWS",
+    skus=SKUS,
+    type_pattern=re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", re.ASCII),
+    node_class=NodeClass("default", "EC2NodeClass", "karpenter.k8s.aws"),
+    label_domains=("karpenter.k8s.aws", "k8s.aws"),
+)

@@ -1,0 +1,81 @@
+"""What is particular to AWS: the node class, the machine types, and the words that mean a lack of capacity."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from kaito_core.api import NodeProvider, NodeRequest
+from kaito_core.api.karpenter import NODECLAIMS, KarpenterProvider
+from kaito_core.api.karpenter.progress import claims_state
+from kaito_core.errors import ConfigError, InvalidWorkspaceError
+from kaito_core.settings import Settings
+from kaito_core.testing.memory_cluster import MemoryCluster
+from kaito_gpu_aws.plugin import kaito_node_providers
+from kaito_gpu_aws.provider import AWS
+from kaito_gpu_aws.skus import SKUS
+
+
+def request(**changes: Any) -> NodeRequest:
+    given = {"workspace": "mistral", "namespace": "team", "uid": "u1", "count": 1, "instance_type": "g5.2xlarge"}
+    return NodeRequest(**{**given, "gpus": 1, "disk_gib": 93.0, **changes})
+
+
+def claim(options: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
+    """Returns the claim that is made for a request."""
+    cluster = MemoryCluster()
+    asyncio.run(KarpenterProvider(AWS.configured(options or {})).ensure(request(**changes), cluster))
+    (made,) = asyncio.run(cluster.list(NODECLAIMS))
+    return made
+
+
+def test_claims_refer_to_an_ec2_node_class() -> None:
+    spec = claim()["spec"]
+    assert spec["nodeClassRef"] == {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"}
+    assert spec["requirements"][0]["values"] == ["g5.2xlarge"]
+    assert spec["resources"]["requests"] == {"ephemeral-storage": "93Gi"}
+
+
+def test_options_choose_the_node_class() -> None:
+    assert claim({"node_class": "gpu"})["spec"]["nodeClassRef"]["name"] == "gpu"
+    with pytest.raises(ConfigError, match="gpu_aws has no option ami; known: node_class"):
+        kaito_node_providers(Settings(plugins={"gpu_aws": {"ami": "x"}}))
+
+
+def test_registered() -> None:
+    (provider,) = kaito_node_providers(Settings())
+    assert isinstance(provider, NodeProvider)
+    assert (provider.name, provider.creates_nodes) == ("gpu_aws", True)
+
+
+def test_types_that_are_too_new_for_the_table_are_tried_and_other_clouds_refused() -> None:
+    assert claim(instance_type="p6-b200.48xlarge")["spec"]["requirements"][0]["values"] == ["p6-b200.48xlarge"]
+    with pytest.raises(InvalidWorkspaceError, match="must be a machine type of AWS, got 'Standard_NC24ads_A100_v4'"):
+        claim(instance_type="Standard_NC24ads_A100_v4")
+
+
+def test_labels_of_awss_karpenter_are_left_to_it() -> None:
+    labels = claim(match_labels={"karpenter.k8s.aws/instance-gpu-name": "a10g", "team": "a"})["metadata"]["labels"]
+    assert labels["team"] == "a"
+    assert "karpenter.k8s.aws/instance-gpu-name" not in labels
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "InsufficientInstanceCapacity: We currently do not have sufficient g5.2xlarge capacity",
+        "VcpuLimitExceeded: You have requested more vCPU capacity than your current vCPU limit of 8 allows",
+    ],
+)
+def test_a_refusal_of_ec2_is_passed_on(words: str) -> None:
+    launched = {"type": "Launched", "status": "False", "reason": "LaunchFailed", "message": words}
+    refused = {"metadata": {"name": "a"}, "spec": {}, "status": {"conditions": [launched]}}
+    state = claims_state(request(), [refused], {}, AWS)
+    assert (state.reason, state.failed) == ("InsufficientCapacity", True)
+    assert f"AWS says: {words}" in state.message
+
+
+@pytest.mark.parametrize("sku", SKUS, ids=lambda sku: sku.name)
+def test_memory_is_that_of_the_gpu_model(sku: Any) -> None:
+    sizes = {"V100": {16, 32}, "T4": {16}, "A10G": {24}, "L4": {24}, "A100": {40, 80}, "H100": {80}, "H200": {141}}
+    assert sku.memory_per_gpu_gib in sizes[sku.gpu_model.split()[-1]]

@@ -1,0 +1,13 @@
+"""The provider of Azure nodes keeps the rules of every node provider."""
+
+from kaito_core.testing.conformance import KarpenterConformance
+from kaito_gpu_azure.provider import AzureProvider
+
+
+class TestAzureProvider(KarpenterConformance):
+    """Azure under Karpenter."""
+
+    instance_type = "Standard_NC24ads_A100_v4"
+
+    def provider(self) -> AzureProvider:
+        return AzureProvider()

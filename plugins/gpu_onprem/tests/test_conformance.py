@@ -1,0 +1,20 @@
+"""The provider of prepared nodes keeps the rules of every node provider."""
+
+from kaito_core.api import NodeRequest
+from kaito_core.testing.conformance import NodeProviderConformance, World
+from kaito_gpu_onprem.provider import OnPremProvider
+
+
+class TestOnPremProvider(NodeProviderConformance):
+    """It creates nothing: an administrator does, who is played here."""
+
+    def provider(self) -> OnPremProvider:
+        return OnPremProvider()
+
+    def fulfil(self, world: World, request: NodeRequest) -> None:
+        for index in range(request.count):
+            status = {
+                "allocatable": {"nvidia.com/gpu": "1"},
+                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+            }
+            world.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"gpu-{index}"}, "status": status})

@@ -1,0 +1,21 @@
+"""Mistral models in continuous batches with adapters, against the same models with the adapters merged by PEFT."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import MistralConfig, MistralForCausalLM
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "runtime" / "tests"))
+
+from adapter_truth import TINY, check_adapters_are_exact, save_random
+
+CONFIGS: dict[str, dict[str, Any]] = {"v0.3": {"sliding_window": None}, "sliding": {"sliding_window": 8}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_adapters_give_the_logits_of_the_merged_model(config: dict[str, Any], tmp_path: Path) -> None:
+    model = MistralForCausalLM(MistralConfig(**TINY, **config))
+    check_adapters_are_exact(save_random(model, tmp_path), ["q_proj", "v_proj"])

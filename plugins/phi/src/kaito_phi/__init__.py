@@ -1,0 +1,1 @@
+"""Phi models for kaito: `presets` are data, transformers runs them as they are."""

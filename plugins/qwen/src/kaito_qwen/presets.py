@@ -1,0 +1,68 @@
+"""The Qwen presets, as data: Qwen 2.5 Coder, and DeepSeek R1 distilled into a model of the same architecture."""
+
+from typing import Any
+
+from kaito_core.api import ModelPreset, Weights
+
+__all__ = ["PRESETS"]
+
+_CATALOG = "KAITO v0.12.0, model catalogue"
+_SOURCES = {
+    "weights.revision": "KAITO, presets/workspace/models/supported_models.yaml",
+    "weights.size_gib": _CATALOG,
+    "gpus": "one GPU; the operator takes more where they are smaller than gpu_memory_gib",
+    "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens, as KAITO v0.12.0 reckons",
+    "memory_gib": "estimate: one 10 GB shard in main memory while loading, and 6 GiB for Python and the GPU driver",
+    "disk_gib": _CATALOG,
+    "context_length": _CATALOG,
+    "kv_bytes_per_token": "KAITO v0.12.0, model catalogue: 2 * key-value heads * head width * layers * 2 bytes",
+    "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as KAITO v0.12.0 has it",
+}
+
+
+def _preset(repository: str, revision: str, *, size_gib: float, **numbers: Any) -> ModelPreset:
+    return ModelPreset(
+        name=repository.partition("/")[2].lower(),
+        family="qwen2.5",
+        architecture="Qwen2ForCausalLM",
+        weights=Weights(repository=repository, revision=revision, size_gib=size_gib),
+        gpus=1,
+        memory_gib=16,
+        sources=_SOURCES,
+        **numbers,
+    )
+
+
+PRESETS = (
+    _preset(
+        "Qwen/Qwen2.5-Coder-7B-Instruct",
+        "c03e6d358207e414f1eca0bb1891e29f1db0e242",
+        size_gib=14.19,
+        gpu_memory_gib=17,
+        disk_gib=94,
+        context_length=32768,
+        kv_bytes_per_token=57344,
+        license="Apache-2.0",
+    ),
+    _preset(
+        "Qwen/Qwen2.5-Coder-32B-Instruct",
+        "381fc969f78efac66bc87ff7ddeadb7e73c218a7",
+        size_gib=61.03,
+        gpu_memory_gib=66,
+        disk_gib=141,
+        context_length=32768,
+        kv_bytes_per_token=262144,
+        startup_seconds=2000,
+        license="Apache-2.0",
+    ),
+    _preset(
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B",
+        "1df8507178afcc1bef68cd8c393f61a886323761",
+        size_gib=27.51,
+        gpu_memory_gib=31,
+        disk_gib=107,
+        context_length=131072,
+        kv_bytes_per_token=196608,
+        license="MIT",
+    ),
+)

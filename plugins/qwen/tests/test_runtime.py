@@ -1,0 +1,21 @@
+"""Qwen models in continuous batches with adapters, against the same models with the adapters merged by PEFT."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "runtime" / "tests"))
+
+from adapter_truth import TINY, check_adapters_are_exact, save_random
+
+CONFIGS: dict[str, dict[str, Any]] = {"untied": {"tie_word_embeddings": False}, "tied": {"tie_word_embeddings": True}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_adapters_give_the_logits_of_the_merged_model(config: dict[str, Any], tmp_path: Path) -> None:
+    model = Qwen2ForCausalLM(Qwen2Config(**TINY, **config))
+    check_adapters_are_exact(save_random(model, tmp_path), ["q_proj", "v_proj"])
