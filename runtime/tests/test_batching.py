@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import load_fp32
 from torch import nn
 from transformers import ContinuousBatchingConfig
 from transformers.generation.continuous_batching import cache, continuous_api, input_outputs, model_runner, scheduler
@@ -15,6 +14,7 @@ from transformers.generation.continuous_batching.requests import FutureRequestSt
 
 from kaito_runtime.batching import Batcher, BatchLimits, Row, cache_bytes_per_token
 from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.testing.models import load_fp32
 
 LIMITS = BatchLimits(cache_tokens=256, page_tokens=8, step_tokens=16, requests=4)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from harness import GREEDY, LIMITS, Harness, running
-from tiny_models import load_fp32, merged, save_adapter, save_model
 
 from kaito_runtime.batching import Batcher
 from kaito_runtime.engine import Job
 from kaito_runtime.models import load_model
+from kaito_runtime.testing.models import load_fp32, merged, save_adapter, save_model
 
 TOLERANCE = 1e-4
 STRENGTHS = [(0.8, 0.5), (1.0, -1.0), (2.0, 0.0), (0.3, 1.7)]

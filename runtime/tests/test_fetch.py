@@ -12,10 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny_models import load_fp32
 
 from kaito_runtime.adapters import read_adapter
-from kaito_runtime.fetch import ADAPTER_FILES, FetchError, digest_of, fetch_adapter, fetch_model
+from kaito_runtime.fetch import ADAPTER_FILES, FetchError, _is_internal, digest_of, fetch_adapter, fetch_model
+from kaito_runtime.testing.models import load_fp32
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -116,6 +116,71 @@ def test_names_in_an_archive_choose_no_path(site: tuple[str, Path], adapter: Pat
     fetch_adapter([f"{url}/evil.{kind}"], tmp_path / "to")
     assert same(tmp_path / "to", adapter)
     assert not list(tmp_path.rglob("evil/*"))
+
+
+class Redirects(Quiet):
+    """Sends every request elsewhere."""
+
+    target = ""
+    port = 0
+
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", self.target + self.path)
+        self.end_headers()
+
+
+@pytest.fixture
+def redirect(site: tuple[str, Path]) -> Iterator[type[Redirects]]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirects)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    Redirects.port = server.server_port
+    yield Redirects
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "2130706433", "[::ffff:127.0.0.1]", "169.254.169.254"])
+def test_redirects_to_internal_addresses_are_refused(
+    site: tuple[str, Path], redirect: Any, adapter: Path, tmp_path: Path, host: str
+) -> None:
+    url, folder = site
+    shutil.copytree(adapter, folder / "x")
+    redirect.target = f"http://{host}:{url.rpartition(':')[2]}"
+    with pytest.raises(FetchError, match="redirects to .* which is an internal address"):
+        fetch_adapter([f"http://127.0.0.1:{redirect.port}/x"], tmp_path / "to")
+    assert untouched(tmp_path / "to")
+
+
+def test_redirects_within_the_host_that_was_named_are_followed(
+    site: tuple[str, Path], redirect: Any, adapter: Path, tmp_path: Path
+) -> None:
+    url, folder = site
+    shutil.copytree(adapter, folder / "x")
+    redirect.target = url
+    fetch_adapter([f"http://127.0.0.1:{redirect.port}/x"], tmp_path / "to")
+    assert same(tmp_path / "to", adapter)
+
+
+@pytest.mark.parametrize(
+    ("address", "internal"),
+    [
+        ("10.0.0.1", True),
+        ("169.254.169.254", True),
+        ("168.63.129.16", True),
+        ("::1", True),
+        ("fe80::1%eth0", True),
+        ("fd00::1", True),
+        ("::ffff:10.0.0.1", True),
+        ("224.0.0.1", True),
+        ("1.1.1.1", False),
+        ("2606:4700:4700::1111", False),
+    ],
+)
+def test_internal_addresses(address: str, internal: bool) -> None:
+    assert _is_internal(address) is internal
 
 
 def test_links_in_an_archive_are_not_followed(site: tuple[str, Path], tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import load_fp32
 
 from kaito_runtime.errors import ModelLoadError, RequestError
 from kaito_runtime.models import HuggingFaceCodec, choose_dtype, load_model
 from kaito_runtime.recipe import Recipe
 from kaito_runtime.recipes import Recipes
+from kaito_runtime.testing.models import load_fp32
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -11,9 +11,9 @@ import openai
 import pytest
 import torch
 from live import Live, serving
-from tiny_models import load_fp32, merged, save_adapter
 
 from kaito_core.api.serving import ServingConfig
+from kaito_runtime.testing.models import load_fp32, merged, save_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 

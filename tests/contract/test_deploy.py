@@ -17,7 +17,16 @@ DOCKERFILES = sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))
 
 @pytest.fixture(scope="module")
 def manifests() -> list[dict[str, object]]:
-    command = [sys.executable, "-m", "kaito_core.cli", "install", "--namespace", "serving", "--env", "KAITO_MAX_SURGE=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "kaito_core.cli",
+        "install",
+        "--namespace",
+        "serving",
+        "--env",
+        "KAITO_MAX_SURGE=1",
+    ]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return list(yaml.safe_load_all(text))
 

@@ -16,7 +16,7 @@ from kaito_core.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = {".venv", ".git", "node_modules"}
-PAGES = sorted(p for p in ROOT.rglob("*.md") if not SKIPPED & set(p.relative_to(ROOT).parts) and "egg-info" not in str(p))
+PAGES = sorted(page for page in ROOT.rglob("*.md") if not SKIPPED & set(page.relative_to(ROOT).parts))
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
 

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "runtime" / "tests"), str(ROOT / "tests" / "unit" / "local")]
 
 from image_files import docker_archive, layer  # noqa: E402
-from tiny_models import save_adapter, save_model  # noqa: E402
+
+from kaito_runtime.testing.models import save_adapter, save_model  # noqa: E402
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 120  # the bound of a hang, not a measure of speed

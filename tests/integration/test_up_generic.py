@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "runtime" / "tests"))
 
-from tiny_models import save_model  # noqa: E402
+from kaito_runtime.testing.models import save_model  # noqa: E402
 
 WORKSPACE = """
 apiVersion: kaito.sh/v1beta1

@@ -11,7 +11,8 @@ import pytest
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "runtime" / "tests")]
 
 from fresh_venv import ROOT, FreshVenv, build_wheel  # noqa: E402
-from tiny_models import save_model  # noqa: E402
+
+from kaito_runtime.testing.models import save_model  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Models and adapters for the runtime's tests: tiny, random, and written by the users' own libraries."""
+"""Tiny random models and adapters on disk, written by the users' own libraries. For tests only."""
 
 import shutil
 from collections.abc import Mapping
@@ -17,6 +17,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+
+__all__ = ["CONTEXT", "load_fp32", "merged", "save_adapter", "save_model", "save_tokenizer"]
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -61,7 +63,7 @@ def save_model(folder: Path, architecture: str) -> Path:
                 bos_token_id=256,
             )
         )
-    for parameter in model.parameters():  # the default spread is so small that adapters would drown in rounding
+    for parameter in nn.Module.parameters(model):  # the default spread is so small that adapters would drown in rounding
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.15)
     model.save_pretrained(folder)

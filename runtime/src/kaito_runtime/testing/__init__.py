@@ -1,0 +1,1 @@
+"""The public test kit of the runtime: tiny random models and adapters. Needs kaito-runtime[torch]."""

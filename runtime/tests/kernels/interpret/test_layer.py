@@ -1,0 +1,59 @@
+"""A whole LoRA layer over the interpreted kernels: bank, routing, tables and launches together."""
+
+import pytest
+import torch
+from kernel_cases import error
+from torch import nn
+
+from kaito_runtime.adapters import AdapterWeights, LoraMatrix
+from kaito_runtime.lora import inject_lora
+
+
+class Opaque(nn.Linear):
+    """A product that only the layer itself can compute, as quantised layers have."""
+
+    def forward(self, input):
+        return super().forward(input)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear, Opaque])
+@pytest.mark.parametrize("tokens", [1, 6, 30])
+def test_a_layer_with_mixed_requests(layer, tokens):
+    torch.manual_seed(tokens)
+    model = nn.Sequential(layer(80, 48))
+    weight, bias = model[0].weight.detach().double(), model[0].bias.detach().double()
+    lora = inject_lora(model, paged=True, max_pages=8)
+    matrices = [LoraMatrix(torch.randn(r, 80) / 9, torch.randn(48, r) / r**0.5, 0.5) for r in (8, 40, 17)]
+    versions = [lora.bank.load(AdapterWeights(str(i), "", {"0": matrix})) for i, matrix in enumerate(matrices)]
+    lora.bank.retire(versions[0])  # its page goes to the next: pages are scattered from here on
+    matrices[0] = LoraMatrix(torch.randn(33, 80) / 9, torch.randn(48, 33) / 6, 2.0)
+    versions[0] = lora.bank.load(AdapterWeights("again", "", {"0": matrices[0]}))
+    mixes = [(tokens // 2, {0: 0.5, 1: -1.0}), (tokens // 3, {}), (tokens - tokens // 2 - tokens // 3, {2: 3.0})]
+    lora.routing.set([(count, {versions[i]: s for i, s in mix.items()}) for count, mix in mixes])
+    x = torch.randn(1, tokens, 80)
+    with torch.no_grad():
+        y = model(x)[0]
+    truth, first = x[0].double() @ weight.t() + bias, 0
+    for count, mix in mixes:
+        rows = x[0, first : first + count].double()
+        for i, strength in mix.items():
+            m = matrices[i]
+            truth[first : first + count] += strength * m.scaling * (rows @ m.a.double().t()) @ m.b.double().t()
+        first += count
+    assert error(y, truth) <= 1e-6
+
+
+def test_merging_a_layer():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(80, 48, bias=False))
+    weight = model[0].weight.detach().double()
+    lora = inject_lora(model, paged=True, max_pages=4)
+    matrix = LoraMatrix(torch.randn(24, 80) / 9, torch.randn(48, 24) / 5, 0.5)
+    version = lora.bank.load(AdapterWeights("a", "", {"0": matrix}))
+    lora.merge({version: -1.5})
+    lora.routing.set([(3, {version: -1.5})])
+    x = torch.randn(3, 80)
+    with torch.no_grad():
+        y = model(x)
+    merged = weight - 0.75 * matrix.b.double() @ matrix.a.double()
+    assert lora.routing.step.merged and error(y, x.double() @ merged.t()) <= 1e-6

@@ -1,0 +1,133 @@
+"""Launches per layer, and that neither token counts nor strengths ever make a new binary."""
+
+import pytest
+import torch
+from torch import nn
+from triton.runtime.errors import OutOfResources
+
+from kaito_runtime.adapters import AdapterWeights, LoraMatrix
+from kaito_runtime.kernels.dispatch import PAIR_TOKENS_PDL
+from kaito_runtime.kernels.gemm_expand_paged import gemm_expand_paged
+from kaito_runtime.kernels.launch import ExpandBlocks, cdiv
+from kaito_runtime.kernels.paged_linear import lora_linear
+from kaito_runtime.kernels.tiles import Tiles
+from kaito_runtime.lora import inject_lora
+
+K, N = 576, 192
+
+
+@pytest.fixture
+def adapted(recorder):
+    """One layer, three adapters of ranks 8, 40 and 256."""
+    model = nn.Sequential(nn.Linear(K, N, bias=False, dtype=torch.bfloat16))
+    lora = inject_lora(model, paged=True, max_pages=20)
+    versions = []
+    for rank in (8, 40, 256):
+        matrix = LoraMatrix(torch.randn(rank, K) / 100, torch.randn(N, rank) / 100, 2.0)
+        versions.append(lora.bank.load(AdapterWeights(f"r{rank}", "sha256:0", {"0": matrix})))
+    recorder.events.clear()
+    return model, lora, versions
+
+
+def step(adapted, recorder, spans):
+    model, lora, _ = adapted
+    lora.routing.set(spans)
+    x = torch.zeros(1, sum(tokens for tokens, _ in spans), K, dtype=torch.bfloat16)
+    if lora.routing.step is not None:
+        lora.routing.step.work(lora.layers["0"].profile)  # the table is made once per step, not per layer
+    recorder.events.clear()
+    model(x)
+    return list(recorder.launches)
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 16, 40, 256, 1024])
+def test_two_launches_with_adapters(adapted, recorder, tokens):
+    one, two, _ = adapted[2]
+    launches = step(adapted, recorder, [(tokens, {one: 1.0, two: -0.5})])
+    assert [launch.kernel for launch in launches] == ["shrink_paged_kernel", "gemm_expand_paged_kernel"]
+
+
+def test_no_launch_of_ours_without_adapters(adapted, recorder):
+    one = adapted[2][0]
+    for spans in ([(8, {})], [(8, {one: 0.0})]):
+        assert step(adapted, recorder, spans) == []
+        assert sum("mm" in str(event) for event in recorder.events) == 1, "the plain product, once"
+
+
+def test_large_steps_use_the_librarys_product_and_two_launches(adapted, recorder):
+    one, two, _ = adapted[2]
+    tokens = PAIR_TOKENS_PDL + 1
+    launches = step(adapted, recorder, [(tokens - 5, {one: 1.0}), (5, {two: 1.0})])
+    assert [launch.kernel for launch in launches] == ["shrink_paged_kernel", "expand_add_kernel"]
+    assert sum("mm" in str(event) for event in recorder.events) == 1
+
+
+def test_the_second_launch_alone_is_dependent_and_nothing_comes_between(adapted, recorder):
+    launches = step(adapted, recorder, [(4, {adapted[2][1]: 1.0})])
+    assert [launch.pdl for launch in launches] == [False, True]
+    first, second = (recorder.events.index(launch) for launch in launches)
+    between = set(recorder.events[first + 1 : second])
+    assert between <= {"aten.empty.memory_format"}, "memory for y is all that may be asked for"
+
+
+def test_one_binary_over_tokens_strengths_and_adapters(adapted, recorder):
+    one, two, three = adapted[2]
+    binaries = set()
+    for tokens in range(1, 17):
+        for strengths in ({one: 1.0}, {one: -0.25, two: 7.5}, {three: 1e-3}, {one: 1.0, two: 1.0, three: 1.0}):
+            spans = [(tokens, strengths)] if tokens == 1 else [(1, {two: 0.3}), (tokens - 1, strengths)]
+            binaries |= {(launch.kernel, launch.binary) for launch in step(adapted, recorder, spans)}
+    assert len(binaries) == 2, "one of K1 and one of K2"
+
+
+@pytest.mark.parametrize(("low", "high"), [(17, 64), (65, 256)])
+def test_one_binary_per_tile_size(adapted, recorder, low, high):
+    one, two, _ = adapted[2]
+    binaries = set()
+    for tokens in {low, low + 1, (low + high) // 2, high - 1, high}:
+        for strengths in ({one: 1.0}, {two: -3.0}):
+            binaries |= {launch.binary for launch in step(adapted, recorder, [(tokens, strengths)])}
+    assert len(binaries) == 2
+
+
+def test_the_grid_covers_tokens_ranks_and_planes(adapted, recorder):
+    one, two, three = adapted[2]
+    shrink, expand = step(adapted, recorder, [(5, {one: 1.0, two: 1.0, three: 1.0})])
+    # 1 + 3 + 16 pages, rounded to 32 so that the grid takes few sizes; 4 pages per program; 4 planes.
+    assert shrink.grid == (1, 32 // 4, 4)
+    assert expand.grid == (1, N // 32, 1)
+
+
+def test_too_much_shared_memory_is_found_before_a_launch(recorder):
+    lists = [torch.zeros(size, dtype=torch.int32) for size in (2, 0, 0)]
+    x, w = torch.zeros(4, 256, dtype=torch.bfloat16), torch.zeros(512, 256, dtype=torch.bfloat16)
+    u, b_pool = torch.zeros(1, 4, 16), torch.zeros(1, 512, 16, dtype=torch.bfloat16)
+    blocks = ExpandBlocks(16, 512, 128, 4, 5)
+    with pytest.raises(OutOfResources, match="shared memory"):
+        gemm_expand_paged(x, w, u, b_pool, Tiles(*lists, 16, 1), blocks=blocks)
+    assert recorder.launches == []
+
+
+# (K, N): SmolLM2, Falcon-7B with its fused QKV, Falcon-40B, Llama 2 7B and Llama 3 8B.
+SHAPES = [
+    *[(576, 576), (576, 192), (576, 1536), (1536, 576)],
+    *[(4544, 4672), (4544, 4544), (4544, 18176), (18176, 4544)],
+    *[(8192, 9216), (8192, 8192), (8192, 32768), (32768, 8192)],
+    *[(4096, 4096), (4096, 1024), (4096, 11008), (11008, 4096), (4096, 14336), (14336, 4096)],
+]
+
+
+def test_the_shapes_of_real_models_share_their_binaries(recorder):
+    binaries = set()
+    lists = [torch.tensor(values, dtype=torch.int32) for values in ([0, 2], [1, 0], [0, 1])]
+    s = torch.zeros(8, 2)
+    for k, n in SHAPES:
+        x, w, a_pool, b_pool = (
+            torch.empty(size, dtype=torch.bfloat16) for size in ((8, k), (n, k), (32, k), (2, n, 16))
+        )
+        recorder.events.clear()
+        lora_linear(x, w, a_pool, b_pool, s, Tiles(*lists, 16, 2))
+        shrink, expand = recorder.launches
+        assert expand.grid == (1, cdiv(n, 32), 1)
+        binaries |= {(shrink.kernel, shrink.binary), (expand.kernel, expand.binary)}
+    assert len(binaries) == 4, "of each kernel one for K in multiples of 128 and one for the others"

@@ -1,0 +1,101 @@
+"""`kaito plugins`: what is seen of working, odd and broken plugins."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+GOOD = "from kaito_core import hookimpl\n@hookimpl\ndef kaito_model_presets():\n    return []\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of plugins: one that works, one that is odd, one that is broken."""
+    (tmp_path / "works.py").write_text(GOOD)
+    (tmp_path / "odd.py").write_text(f"import os\nprint('hello')\nos.environ['KAITO_TEST_TOKEN'] = 'hush'\n{GOOD}")
+    (tmp_path / "broken.py").write_text("import no_such_module\n")
+    return tmp_path
+
+
+def kaito(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kaito_core.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": "/usr/bin:/bin", "KAITO_PLUGINS_DIR": str(folder), **env},
+    )
+
+
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_list_for_programs(folder: Path, form: str, read: Any) -> None:
+    result = kaito(folder, "plugins", "list", "-o", form)
+    plugins = {plugin["name"]: plugin for plugin in read(result.stdout)}
+    assert result.returncode == 0
+    assert {name: plugins[name]["state"] for name in ("works", "odd", "broken", "falcon")} == {
+        "works": "loaded",
+        "odd": "loaded",
+        "broken": "failed",
+        "falcon": "loaded",
+    }
+    assert plugins["works"]["file"] == str(folder / "works.py")
+    assert plugins["falcon"]["file"].endswith("kaito_falcon/plugin.py")
+    assert plugins["falcon"]["distribution"].startswith("kaito-falcon ")
+    assert plugins["falcon"]["import_seconds"] > 0
+    assert plugins["odd"]["remarks"] == ["changed os.environ: KAITO_TEST_TOKEN"]
+    assert "hush" not in result.stdout
+    assert "no_such_module" in plugins["broken"]["traceback"]
+
+
+def test_list_for_people(folder: Path) -> None:
+    lines = kaito(folder, "plugins", "list").stdout.splitlines()
+    (broken,) = [line for line in lines if "no_such_module" in line]
+    assert broken.split()[:3] == ["broken", str(folder / "broken.py"), "failed"]
+    (falcon,) = [line for line in lines if line.split()[:1] == ["falcon"]]
+    assert "4 presets" in falcon
+
+
+def test_show_tells_all_of_one(folder: Path) -> None:
+    (broken,) = yaml.safe_load(kaito(folder, "plugins", "show", "broken").stdout)
+    assert broken["error"] == "ModuleNotFoundError: No module named 'no_such_module'"
+    assert "Traceback" in broken["traceback"]
+    (falcon,) = json.loads(kaito(folder, "plugins", "show", "falcon", "-o", "json").stdout)
+    assert "falcon-7b" in falcon["presets"]
+    unknown = kaito(folder, "plugins", "show", "falcn")
+    assert unknown.returncode == 1
+    assert "error: there is no plugin 'falcn' (known: broken, builtin, " in unknown.stderr
+
+
+def test_doctor_tells_what_is_broken_and_what_is_odd(folder: Path) -> None:
+    result = kaito(folder, "plugins", "doctor")
+    assert result.returncode == 1
+    assert f"plugin 'broken' ({folder / 'broken.py'}) is left out\n  ModuleNotFoundError: No module" in result.stdout
+    assert "Traceback (most recent call last)" in result.stdout
+    assert f"plugin 'odd' ({folder / 'odd.py'}) works, but\n  it changed os.environ: KAITO_TEST_TOKEN" in result.stdout
+    assert "'works'" not in result.stdout
+    assert result.stdout.splitlines()[-1].endswith(" plugins, 1 broken")
+    records = json.loads(kaito(folder, "plugins", "doctor", "-o", "json").stdout)
+    assert [record["name"] for record in records] == ["broken", "odd"]
+
+
+def test_doctor_is_content_where_nothing_is_broken(folder: Path) -> None:
+    (folder / "broken.py").unlink()
+    result = kaito(folder, "plugins", "doctor")
+    assert result.returncode == 0 and result.stdout.splitlines()[-1].endswith(" plugins, none broken")
+
+
+@pytest.mark.parametrize("command", [("list",), ("doctor",)])
+def test_strict_plugins_end_with_status_2_and_are_still_shown(folder: Path, command: tuple[str, ...]) -> None:
+    result = kaito(folder, "plugins", *command, KAITO_STRICT_PLUGINS="true")
+    assert result.returncode == 2
+    assert "no_such_module" in result.stdout
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    result = kaito(Path("/no/such/folder"), "plugins", "list")
+    assert result.returncode == 1
+    assert result.stderr == "error: KAITO_PLUGINS_DIR: '/no/such/folder' cannot be read: No such file or directory\n"

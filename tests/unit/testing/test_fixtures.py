@@ -1,0 +1,22 @@
+"""The fixtures that plugin authors get by installing kaito."""
+
+from pathlib import Path
+from typing import Any
+
+from kaito_core.api.conditions import timestamp
+
+
+def test_registry_has_what_is_installed(kaito_registry: Any) -> None:
+    assert "falcon-7b" in kaito_registry.presets
+    assert not kaito_registry.failures
+
+
+def test_clock_moves_only_when_told(clock: Any) -> None:
+    before = timestamp(clock())
+    assert timestamp(clock()) == before == "2026-01-01T00:00:00Z"
+    assert timestamp(clock.advance(61)) == timestamp(clock()) == "2026-01-01T00:01:01Z"
+
+
+def test_tiny_models_are_on_disk(tiny_llama: Path, tiny_adapters: Path) -> None:
+    assert (tiny_llama / "config.json").exists()
+    assert sorted(path.name for path in tiny_adapters.iterdir()) == ["one", "two"]
