@@ -22,7 +22,7 @@ __all__ = ["API_VERSION", "PROJECT", "RUNTIME_GROUP"]
 PROJECT = "kaito"  #: pluggy project, and entry-point group of the operator half of plugins
 RUNTIME_GROUP = "kaito_runtime"  #: entry-point group of the runtime half
 #: Version of these hooks. A plugin may ask for one with an entry point of the same name in the group `kaito.api`
-#: whose value is "vN"; one that asks for another version is not imported.
+#: whose value is "vN", a plugin file with a line `KAITO_API = N`; one that asks for another version is not imported.
 API_VERSION = 1
 
 hookspec = HookspecMarker(PROJECT)
@@ -37,7 +37,22 @@ def kaito_model_presets() -> Iterable[ModelPreset]:  # type: ignore[empty-body]
     Example:
         @hookimpl
         def kaito_model_presets():
-            return [ModelPreset(name="falcon-7b", ...)]
+            weights = Weights(repository="example/tiny-1b", revision="0123456789abcdef", size_gib=2)
+            return [
+                ModelPreset(
+                    name="tiny-1b",
+                    family="tiny",
+                    architecture="LlamaForCausalLM",
+                    weights=weights,
+                    gpus=1,
+                    gpu_memory_gib=5.5,
+                    memory_gib=16,
+                    disk_gib=40,
+                    context_length=2048,
+                    kv_bytes_per_token=8192,
+                    license="Apache-2.0",
+                )
+            ]
     """
 
 
@@ -46,12 +61,26 @@ def kaito_node_providers(settings: Settings) -> Iterable[NodeProvider]:  # type:
     """Return the node providers that this plugin brings. Called once, at start; constructors do no I/O.
 
     `settings.plugins["<entry point>"]` holds the plugin's own options. Errors disable the plugin.
+
+    Example:
+        @hookimpl
+        def kaito_node_providers(settings):
+            region = settings.plugins.get("my_cloud", {}).get("region", "west")
+            return [MyCloud(region)]
     """
 
 
 @hookspec
 def kaito_adapter_sources(settings: Settings) -> Iterable[AdapterSource]:  # type: ignore[empty-body]
-    """Return the adapter sources that this plugin brings. Called once, at start. Errors disable the plugin."""
+    """Return the adapter sources that this plugin brings. Called once, at start.
+
+    Names and schemes are unique across plugins. Errors disable the plugin.
+
+    Example:
+        @hookimpl
+        def kaito_adapter_sources():
+            return [MySource()]
+    """
 
 
 @hookspec
@@ -60,6 +89,12 @@ def kaito_validate_workspace(workspace: Workspace, preset: ModelPreset | None) -
 
     `preset` is None where the Workspace brings its own template. An exception is logged with the plugin's name and
     counts as no objection, so that a broken plugin locks nobody out.
+
+    Example:
+        @hookimpl
+        def kaito_validate_workspace(workspace, preset):
+            if preset is not None and preset.license == "llama2" and workspace.namespace == "shop":
+                yield FieldError("inference.preset.name", f"'{preset.name}' may not be used in the namespace 'shop'")
     """
 
 
@@ -68,10 +103,25 @@ def kaito_select_node_provider(workspace: Workspace, candidates: Sequence[NodePr
     """Return the provider that serves a Workspace, or None to leave the choice to others.
 
     Called where neither the Workspace's annotation nor the settings name one. The built-in answer, tried last, is the
-    provider that knows the instance type, else the one that creates no nodes.
+    provider that knows the instance type, else the one that creates no nodes. Errors are logged, and the next plugin
+    is asked.
+
+    Example:
+        @hookimpl
+        def kaito_select_node_provider(workspace, candidates):
+            named = {provider.name: provider for provider in candidates}
+            return named.get("my_cloud") if workspace.namespace == "shop" else None
     """
 
 
 @hookspec
 def kaito_reconciled(workspace: Workspace, outcome: str) -> None:
-    """Observe the end of a pass. `outcome` is the new state. Errors are logged and change nothing."""
+    """Observe the end of a pass. `outcome` is the new state. Called after each pass; must return at once.
+
+    Errors are logged and change nothing.
+
+    Example:
+        @hookimpl
+        def kaito_reconciled(workspace, outcome):
+            print(f"{workspace.namespace}/{workspace.name}: {outcome}")
+    """

@@ -17,8 +17,8 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 class Settings:
     """Everything that can be set, with defaults that work on a laptop.
 
-    Each field is read from KAITO_<NAME> in capitals; lists are separated by commas, the options of a plugin are
-    KAITO_PLUGIN_<PLUGIN>__<OPTION>.
+    Each field is read from `KAITO_<NAME>` in capitals; lists are separated by commas, the options of a plugin are
+    `KAITO_PLUGIN_<PLUGIN>__<OPTION>`.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -33,8 +33,14 @@ class Settings:
     """Entry points to load; empty: all."""
     plugins_deny: tuple[str, ...] = ()
     """Entry points never to load; wins over the allow list."""
+    plugins_dir: str = ""
+    """Folder whose *.py files are plugins and whose *.yaml, *.yml and *.json files are presets; empty: none."""
     strict_plugins: bool = False
     """Whether a broken plugin stops the process (exit status 2) instead of being left out."""
+    allow_generic_models: bool = False
+    """Whether `inference.preset.name: org/model` is served by a preset made from the model's config.json."""
+    generic_models_dir: str = ""
+    """Folder with ORG/MODEL/config.json of such models; no hub is asked."""
     max_surge: int = 0
     """Pods above the replicas during a rolling update; GPUs are scarce, so none by default, as upstream has it."""
     health_port: int = 8081

@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["PRESET_NAME", "RUNTIME_IMAGE", "ModelPreset", "Weights"]
+from kaito_core.api.faults import fault
+
+__all__ = ["PRESET_API_VERSION", "PRESET_KIND", "PRESET_NAME", "RUNTIME_IMAGE", "ModelPreset", "Weights"]
+
+#: Head of a preset that is written as a YAML document.
+PRESET_API_VERSION = "kaito.sh/v1"
+PRESET_KIND = "ModelPreset"
 
 #: The image that serves every preset which does not bring one; settings can move its registry.
 RUNTIME_IMAGE = "ghcr.io/kaito-project/kaito-runtime:0.1.0"
@@ -84,15 +90,13 @@ class ModelPreset(_Record):
     @classmethod
     def _name_is_a_label(cls, name: str) -> str:
         if PRESET_NAME.fullmatch(name) is None:
-            raise ValueError(f"must be lower-case letters, digits, '-' and '.', at most 63 characters, got '{name}'")
+            raise fault(f"must be lower-case letters, digits, '-' and '.', at most 63 characters, got '{name}'")
         return name
 
     @model_validator(mode="after")
     def _gpu_numbers_agree(self) -> "ModelPreset":
         if (self.gpus == 0) != (self.gpu_memory_gib == 0):
-            raise ValueError(
-                f"gpus ({self.gpus}) and gpu_memory_gib ({self.gpu_memory_gib:g}) must both be 0 or neither"
-            )
+            raise fault(f"gpus ({self.gpus}) and gpu_memory_gib ({self.gpu_memory_gib:g}) must both be 0 or neither")
         if self.distributed and self.gpus < 2:
-            raise ValueError(f"distributed needs at least 2 gpus, got {self.gpus}")
+            raise fault(f"distributed needs at least 2 gpus, got {self.gpus}")
         return self

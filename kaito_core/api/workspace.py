@@ -14,6 +14,7 @@ from kaito_core.api.adapter import ADAPTER_NAME, DEFAULT_STRENGTH, MAX_ADAPTERS,
 from kaito_core.api.cluster import ResourceType
 from kaito_core.api.faults import describe, fault, field_path, shown
 from kaito_core.api.freeform import FreeForm, PodTemplate
+from kaito_core.api.generic import generic_id
 from kaito_core.errors import FieldError, InvalidWorkspaceError
 
 __all__ = [
@@ -308,7 +309,7 @@ def _cross_checks(workspace: Workspace) -> list[FieldError]:
     """Returns the faults that concern two entries of a list, each at the later one."""
     errors: list[FieldError] = []
     preset = workspace.inference.preset
-    taken = {preset.name: "inference.preset.name"} if preset is not None else {}
+    taken = {generic_id(preset.name): "inference.preset.name"} if preset is not None else {}
     adapters = [
         (f"inference.adapters[{i}].source.name", adapter.name) for i, adapter in enumerate(workspace.inference.adapters)
     ]

@@ -53,7 +53,7 @@ class Operator:
     ) -> None:
         self._settings, self._cluster, self._ready = settings, cluster, ready
         self._metrics = Metrics()
-        self._metrics.plugins_failed.set(len(registry.failures))
+        self._metrics.tell_plugins(registry.plugins)
         self._metrics.workspaces.set_function(lambda: float(len(self._everyone())))
         self._reconciler = Reconciler(settings, registry, cluster, Replicas(ask), self._metrics)
         self._loop = Loop(self._look)

@@ -20,12 +20,14 @@ class PluginInfo:
     """What is known of one plugin, working or not.
 
     Attributes:
-        name: Name of its entry point.
-        distribution: "name version" of the distribution that brings it.
-        module: What the entry point names.
+        name: Name of its entry point, or of its file without the suffix.
+        distribution: "name version" of the distribution that brings it, "" where it is a file.
+        module: What the entry point names, or the file.
         state: "loaded", "failed", or "skipped" by the allow and deny lists.
         error: Why it failed or was skipped, in a sentence.
         traceback: The failure's traceback, "" where there is none.
+        remarks: What is odd about it though it works, such as what it changed in the process.
+        file: Where its code is, "" where it was never found out.
         import_seconds: Time its import took.
         presets: Names of its presets.
         providers: Names of its node providers.
@@ -38,13 +40,16 @@ class PluginInfo:
     state: Literal["loaded", "failed", "skipped"]
     error: str = ""
     traceback: str = ""
+    remarks: tuple[str, ...] = ()
+    file: str = ""
     import_seconds: float = 0.0
     presets: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.distribution})" if self.distribution else self.name
+        origin = self.distribution or self.file
+        return f"{self.name} ({origin})" if origin else self.name
 
 
 @dataclass(frozen=True, slots=True)

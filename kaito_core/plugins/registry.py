@@ -1,18 +1,19 @@
 """PluginRegistry: the installed plugins, and what the working ones bring, by name."""
 
 import logging
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
-from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 
 import pluggy
-from importlib_metadata import EntryPoint, entry_points
+from pydantic import ValidationError
 
-from kaito_core import hookspecs
-from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, Workspace
+from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, Weights, Workspace
 from kaito_core.api.workspace import PROVIDER_ANNOTATION
 from kaito_core.errors import (
     FieldError,
@@ -24,21 +25,26 @@ from kaito_core.errors import (
     UnknownProviderError,
     UnknownSourceError,
 )
+from kaito_core.plugins.candidates import Candidate, find_candidates
+from kaito_core.plugins.generic import folder_preset, local_preset
+from kaito_core.plugins.preset_faults import preset_faults
+from kaito_core.plugins.process_state import ProcessState
 from kaito_core.plugins.records import PluginInfo, Records, checked, collect, hook_manager
 from kaito_core.settings import Settings
 
 __all__ = ["PluginRegistry"]
 
 _BUILTIN = "builtin"
-_VERSION_GROUP = f"{hookspecs.PROJECT}.api"
 _log = logging.getLogger(__name__)
 
 
-def _distribution(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+def _with_changes(info: PluginInfo, before: ProcessState | None) -> PluginInfo:
+    return info if before is None else replace(info, remarks=(*info.remarks, *before.changes()))
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, ValidationError) and error.title in (ModelPreset.__name__, Weights.__name__):
+        return f"{error.title}: {'; '.join(words for _, words in preset_faults(error))}"
     try:
         text = str(error)
     except Exception:  # a plugin's own exception class may be broken too
@@ -60,38 +66,41 @@ class PluginRegistry:
     _providers: dict[str, NodeProvider] = field(default_factory=dict)
     _sources: dict[str, AdapterSource] = field(default_factory=dict)
     _origins: dict[tuple[str, str], PluginInfo] = field(default_factory=dict)
+    _generic: dict[str, ModelPreset] = field(default_factory=dict)
 
     @classmethod
     def discover(cls, settings: Settings) -> "PluginRegistry":
-        """Returns a registry of all installed plugins that the settings allow; failures are in `plugins`."""
+        """Returns a registry of all plugins that the settings allow; failures are in `plugins`.
+
+        Raises:
+            ConfigError: The folder of plugin files cannot be read.
+        """
         registry = cls(settings)
-        found = sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: (entry.name, _distribution(entry)))
-        versions = {(entry.name, _distribution(entry)): entry.value for entry in entry_points(group=_VERSION_GROUP)}
-        # Ours come first, so that of two plugins with one name a third party's is the later one.
-        for entry in sorted(found, key=lambda entry: not entry.value.startswith("kaito_core.")):
-            asked = versions.get((entry.name, _distribution(entry)), f"v{hookspecs.API_VERSION}")
-            registry._load(entry, asked)
+        for candidate in find_candidates(settings.plugins_dir):
+            registry._load(candidate)
         return registry
 
-    def _load(self, entry: EntryPoint, asked_version: str) -> None:
-        info = PluginInfo(entry.name, _distribution(entry), entry.value, "failed")
-        if reason := self._refusal(entry.name):
+    def _load(self, candidate: Candidate) -> None:
+        info = PluginInfo(candidate.name, candidate.distribution, candidate.module, "failed")
+        if not candidate.distribution:
+            info = replace(info, file=candidate.file())
+        if reason := self._refusal(candidate.name):
             self._infos.append(replace(info, state="skipped", error=reason))
             return
-        if asked_version != f"v{hookspecs.API_VERSION}":
-            error = f"asks for plugin API {asked_version}, this kaito-core has v{hookspecs.API_VERSION}"
-            self._infos.append(replace(info, error=f"{error}; install a version of it that fits"))
-            return
-        started = time.perf_counter()
+        before, started = ProcessState.now(), time.perf_counter()
         try:
             self._refuse_name(info)
-            plugin = import_module(entry.module)
-            for attribute in filter(None, (entry.attr or "").split(".")):
-                plugin = getattr(plugin, attribute)
+            candidate.check_api()
+            # Standard output is for programs to read: what a plugin prints there would spoil `-o json`.
+            with redirect_stdout(sys.stderr):
+                plugin = candidate.load()
+                info = replace(info, file=candidate.file(), import_seconds=time.perf_counter() - started)
+                remarks = candidate.check_honesty(plugin)
         except BaseException as error:  # a plugin may also call exit() while it is imported
-            self._fail(info, error)
+            self._fail(replace(info, remarks=before.changes()), error)
             return
-        self._register(plugin, replace(info, import_seconds=time.perf_counter() - started))
+        with redirect_stdout(sys.stderr):
+            self._register(plugin, replace(info, remarks=remarks), before)
 
     def register(self, plugin: object, name: str, distribution: str = "") -> None:
         """Registers a plugin object directly, as a test or an embedding program does.
@@ -103,16 +112,16 @@ class PluginRegistry:
         if error := self._register(plugin, info):
             raise error
 
-    def _register(self, plugin: object, info: PluginInfo) -> PluginError | None:
+    def _register(self, plugin: object, info: PluginInfo, before: ProcessState | None = None) -> PluginError | None:
         try:
             self._refuse_name(info)
             records = collect(plugin, info.name, self.settings)
             self._refuse_duplicates(records, info)
             self._manager.register(plugin, info.name)
         except BaseException as error:
-            return self._fail(info, error)
+            return self._fail(_with_changes(info, before), error)
         info = replace(
-            info,
+            _with_changes(info, before),
             state="loaded",
             presets=tuple(preset.name for preset in records.presets),
             providers=tuple(provider.name for provider in records.providers),
@@ -197,14 +206,26 @@ class PluginRegistry:
         return self._origins[kind, name].name
 
     def preset(self, name: str) -> ModelPreset:
-        """Returns a preset.
+        """Returns a preset: a plugin's, or for "org/model" one made from its configuration on this machine.
 
         Raises:
             UnknownPresetError: No plugin brings it.
+            InvalidWorkspaceError: Models of this form are not allowed, or nothing can be made of the configuration.
         """
+        if "/" in name:
+            return self._generic.get(name) or local_preset(name, self.settings)
         if name not in self._presets:
             raise UnknownPresetError(name, self._presets)
         return self._presets[name]
+
+    def adopt(self, name: str, folder: Path) -> None:
+        """Makes the model of a folder on this machine known, where `name` is "org/model" and the folder has its files.
+
+        Raises:
+            InvalidWorkspaceError: The settings do not allow it, or no preset can be made of it.
+        """
+        if "/" in name and (folder / "config.json").is_file():
+            self._generic[name] = folder_preset(name, folder, self.settings)
 
     def source(self, scheme: str, field_path: str) -> AdapterSource:
         """Returns the source of a scheme; `field_path` names the reference in the message.
@@ -219,8 +240,20 @@ class PluginRegistry:
     def sku(self, instance_type: str) -> GpuSku | None:
         """Returns a machine type that a node provider knows, whatever its case, or None."""
         wanted = instance_type.lower()
-        skus = (sku for provider in self._providers.values() for sku in provider.skus())
-        return next((sku for sku in skus if sku.name.lower() == wanted), None)
+        return next((sku for _, sku in self.machines() if sku.name.lower() == wanted), None)
+
+    def machines(self) -> Iterator[tuple[str, GpuSku]]:
+        """Yields the machine types that node providers know, each with the provider's name.
+
+        A provider that fails is logged and passed over.
+        """
+        for name, provider in sorted(self._providers.items()):
+            try:
+                skus = checked(f"skus() of '{name}'", provider.skus(), GpuSku)
+            except (Exception, SystemExit):
+                _log.exception("node provider '%s' of plugin '%s' failed", name, self.origin("node provider", name))
+                continue
+            yield from ((name, sku) for sku in skus)
 
     def provider(self, workspace: Workspace) -> NodeProvider:
         """Returns the node provider of a Workspace: the one it names, the settings' one, or the plugins' answer.

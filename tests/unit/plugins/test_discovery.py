@@ -154,6 +154,43 @@ def test_a_plugin_may_ask_for_this_api(install: Install) -> None:
     assert discover("fake")[1]["fake"].state == "loaded"
 
 
+@pytest.mark.parametrize("api", ["v1", None])
+def test_a_plugin_whose_code_was_written_for_another_api_than_its_metadata_say(
+    install: Install, api: str | None
+) -> None:
+    text = GOOD.format(name="tiny") + "\nKAITO_API = 2\n"
+    groups = {"kaito__api": f"fake = {api}"} if api else {}
+    install("kaito-fake", {"fake_liar": text}, kaito="fake = fake_liar", **groups)
+    registry, infos = discover("fake")
+    assert infos["fake"].error == (
+        "asked for plugin API v1 before it was imported, its code says KAITO_API = 2; install a version of it that fits"
+    )
+    assert dict(registry.presets) == {}
+
+
+def test_a_plugin_that_calls_itself_another_version_works_and_is_remarked(install: Install) -> None:
+    install("kaito-fake", {"fake_good": GOOD.format(name="tiny") + "\n__version__ = '2.0'\n"}, kaito="fake = fake_good")
+    info = discover("fake")[1]["fake"]
+    assert (info.state, info.remarks) == ("loaded", ("calls itself version 2.0, and is installed as 1.0",))
+    assert info.file.endswith("fake_good.py")
+
+
+def test_what_is_installed_here_leaves_the_process_as_it_was() -> None:
+    infos = PluginRegistry.discover(Settings()).plugins
+    assert [info.name for info in infos if info.state == "loaded"]
+    assert {info.name: info.remarks for info in infos if info.remarks} == {}
+
+
+def test_a_damaged_distribution_harms_no_other(install: Install, tmp_path: Path) -> None:
+    install("kaito-fine", {"fake_good": GOOD.format(name="tiny")}, kaito="later = fake_good")
+    install("kaito-torn", {}, kaito="fake = fake good")  # no reference to an object
+    install("kaito-bare", {}, kaito="bare = fake_absent")
+    (tmp_path / "kaito_bare-1.0.dist-info" / "METADATA").unlink()
+    registry, infos = discover("fake", "later", "bare")
+    assert infos["fake"].state == "failed" and infos["bare"].state == "failed"
+    assert set(registry.presets) == {"tiny"}
+
+
 def test_plugins_load_ours_first_then_by_name(install: Install) -> None:
     for name in ("zebra", "aardvark", "builtin2"):
         install(f"kaito-{name}", {f"fake_{name}": GOOD.format(name=name)}, kaito=f"{name} = fake_{name}")

@@ -126,6 +126,17 @@ WRONG: dict[str, tuple[object, type[PluginError], str]] = {
         PluginLoadError,
         "TypeError: kaito_model_presets must return a list of ModelPreset, got dict",
     ),
+    "a preset without an image": (
+        presets(lambda: [example_preset(image="")]),
+        PluginLoadError,
+        "ModelPreset: image must have at least 1 character, got ''",
+    ),
+    "a preset of negative memory and of a field that is none": (
+        presets(lambda: [example_preset(gpu_memory_gib=-1, memory=2)]),
+        PluginLoadError,
+        "ModelPreset: gpu_memory_gib must be greater than or equal to 0, got -1; memory is not a field of a preset; "
+        "did you mean memory_gib?",
+    ),
     "a number": (
         presets(lambda: 3),
         PluginLoadError,
@@ -361,3 +372,19 @@ def test_a_name_can_be_registered_once() -> None:
     registry.register(builtin, "builtin")
     with pytest.raises(PluginConflictError, match="the plugin name is taken: builtin came before builtin"):
         registry.register(presets(list), "builtin")
+
+
+def test_a_provider_whose_machine_types_cannot_be_read_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Provider):
+        def skus(self) -> Sequence[GpuSku]:
+            raise RuntimeError("no table")
+
+    class Wordy(Provider):
+        def skus(self) -> Any:
+            return "big"
+
+    registry = registry_with(providers=[Failing("a"), Wordy("b"), Provider("c", skus=["BIG"])])
+    assert [(name, sku.name) for name, sku in registry.machines()] == [("c", "BIG")]
+    assert registry.sku("big") == GpuSku("BIG", 1, 80.0, "GPU")
+    assert "node provider 'a' of plugin 'given' failed" in caplog.text
+    assert "skus() of 'b' must return a list of GpuSku, got str" in caplog.text

@@ -43,7 +43,7 @@ def save_model(folder: Path, architecture: str) -> Path:
     """Writes a random model: "llama", "falcon-old" (multi-query) or "falcon-new" (grouped queries)."""
     torch.manual_seed(7)
     size: dict[str, Any] = {"vocab_size": 257, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    model: nn.Module
+    model: Any
     if architecture == "llama":
         model = LlamaForCausalLM(
             LlamaConfig(
@@ -63,7 +63,7 @@ def save_model(folder: Path, architecture: str) -> Path:
                 bos_token_id=256,
             )
         )
-    for parameter in nn.Module.parameters(model):  # the default spread is so small that adapters would drown in rounding
+    for parameter in model.parameters():  # the default spread is so small that adapters would drown in rounding
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.15)
     model.save_pretrained(folder)

@@ -1,0 +1,75 @@
+"""What starting costs: the command line, a hundred plugins, and the operator half of each installed distribution.
+
+Prints medians of five runs and their ratio to the bare interpreter, measured in turn on the same machine.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+RUNS = 5
+PLUGINS = 100
+MODULE = """
+from kaito_core import hookimpl
+from kaito_core.api import ModelPreset, Weights
+
+@hookimpl
+def kaito_model_presets():
+    return [ModelPreset(
+        name="{name}", family="dummy", architecture="DummyForCausalLM",
+        weights=Weights(repository="example/{name}", revision="0123456789abcdef", size_gib=1),
+        gpus=1, gpu_memory_gib=4, memory_gib=8, disk_gib=20, context_length=2048, kv_bytes_per_token=8192,
+        license="Apache-2.0",
+    )]
+"""
+HALVES = "from importlib_metadata import entry_points; [entry.load() for entry in entry_points(group='kaito')]"
+
+
+def install_plugins(site: Path) -> None:
+    """Leaves `PLUGINS` distributions with a plugin each in a folder, as pip would."""
+    for number in range(PLUGINS):
+        name = f"dummy_{number:03}"
+        (site / f"{name}.py").write_text(MODULE.format(name=name.replace("_", "-")))
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[kaito]\n{name} = {name}\n")
+
+
+def seconds(arguments: list[str], env: Mapping[str, str]) -> float:
+    """Returns how long one run of the interpreter takes."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env={**os.environ, **env})
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measures and prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        install_plugins(Path(folder))
+        path = {"PYTHONPATH": folder}
+        cases: dict[str, tuple[list[str], Mapping[str, str]]] = {
+            "bare interpreter": (["-c", "pass"], {}),
+            "import of every operator half": (["-c", HALVES], {}),
+            "kaito presets list": (["-m", "kaito_core.cli", "presets", "list"], {}),
+            "kaito plugins list": (["-m", "kaito_core.cli", "plugins", "list"], {}),
+            f"kaito plugins list, {PLUGINS} more": (["-m", "kaito_core.cli", "plugins", "list"], path),
+        }
+        for arguments, env in cases.values():
+            seconds(arguments, env)  # the first run writes byte code
+        # In turn, so that what else the machine does falls on all alike.
+        runs = [{what: seconds(*case) for what, case in cases.items()} for _ in range(RUNS)]
+    medians = {what: statistics.median(run[what] for run in runs) for what in cases}
+    bare = medians["bare interpreter"]
+    print(f"{'median of ' + str(RUNS):36}{'seconds':>9}{'beyond bare':>13}{'ratio':>8}")
+    for what, median in medians.items():
+        print(f"{what:36}{median:9.3f}{median - bare:13.3f}{median / bare:8.1f}")
+
+
+if __name__ == "__main__":
+    main()
