@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-slow lint fmt kernels clean
+.PHONY: help install demo test test-fast test-slow lint fmt kernels bench-runtime clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,23 @@ lint: install ## ruff, mypy, import-linter
 fmt: install ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-runtime: install ## Compare the server with transformers and PEFT, side by side
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore runtime/bench/bench_runtime.py
+
+kernels: install ## Prove the kernels: in the interpreter, ahead of time, and by counting launches
+	$(BIN)/python -m pytest -q runtime/tests/kernels/interpret
+	$(BIN)/python -m pytest -q -s runtime/tests/kernels/static
+	$(BIN)/python -m pytest -q runtime/tests/kernels/launch
+
+bench-kernels: install ## Ratios of our LoRA layers to the base model and to PEFT, on this CPU
+	$(BIN)/python runtime/bench/bench_kernels.py
+
+bench-gpu: install ## The same against cuBLAS and PEFT on a GPU, where there is one
+	$(BIN)/python runtime/bench/bench_gpu.py
+
+roofline: install ## What the kernels should cost on H100 and A100: predicted, not measured
+	$(BIN)/python -m kaito_runtime.kernels.roofline
 
 clean: ## Remove .venv and what tools left
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -43,17 +43,16 @@ class LoraModel:
         Raises:
             KeyError: A version is not resident.
         """
-        self.unmerge()
         live = {version: strength for version, strength in strengths.items() if strength != 0}
+        pages = {version: self.bank.pages(version) for version in live}
+        self.unmerge()
         for version in live:
             self.bank.acquire(version)
         self.routing.merged = live
         with torch.no_grad():
             for layer in self.layers.values():
                 scaling = layer.profile.scaling
-                factors = [
-                    (page, s * scaling[v]) for v, s in live.items() if v in scaling for page in self.bank.pages(v)
-                ]
+                factors = [(page, s * scaling[v]) for v, s in live.items() if v in scaling for page in pages[v]]
                 layer.merge([page for page, _ in factors], [factor for _, factor in factors])
 
     def unmerge(self) -> None:

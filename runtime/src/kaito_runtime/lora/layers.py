@@ -15,7 +15,7 @@ from kaito_runtime.lora.bank import Profile
 from kaito_runtime.lora.pages import PAGE, CatPool, PagedPool
 from kaito_runtime.lora.routing import Routing
 from kaito_runtime.lora.steps import CatStep, PagedStep, PagedWork
-from kaito_runtime.lora.targets import base_of, linear_shape
+from kaito_runtime.lora.targets import base_of, has_pdl, linear_shape
 
 __all__ = ["LoraLinear", "PackedLinear"]
 
@@ -51,7 +51,7 @@ class LoraLinear(nn.Module):
         self._base_forward: Callable[[Tensor], Tensor] | None = None if plain else base.forward
         self._base = base_of(base)
         self._w_scale = cast(Tensor | None, getattr(base, "weight_scale", None))
-        self._pdl = not self.weight.is_cuda or torch.cuda.get_device_capability(self.weight.device) >= (9, 0)
+        self._pdl = has_pdl(self.weight.device)
         self._packed: Tensor | None = None
         self._merged: Tensor | None = None
         self._tail: Tensor | None = None  # [N, K + R]: W is a view of its first columns
@@ -99,10 +99,10 @@ class LoraLinear(nn.Module):
         return y
 
     def _product(self, x: Tensor) -> Tensor:
-        if self._base_forward is not None:
-            return self._base_forward(x)
         if self._packed is not None and x.numel() >= MIN_TOKENS * self.lora_shape[0]:
             return packed_linear(x, self._packed, self.bias)
+        if self._base_forward is not None:
+            return self._base_forward(x)
         return F.linear(x, self.weight, self.bias)
 
     def _forward_paged(self, x: Tensor, step: PagedStep) -> Tensor:
@@ -149,7 +149,7 @@ class LoraLinear(nn.Module):
 
     def pack(self) -> None:
         """Keeps a packed copy of the weight for CPU products, where that is faster; else does nothing."""
-        if self._base_forward is None and can_pack(self.weight):
+        if self._base is Base.DENSE and can_pack(self.weight):
             self._packed = pack(self.weight)
 
     def reserve_tail(self, pages: int) -> None:

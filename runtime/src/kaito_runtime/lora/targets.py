@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from kaito_runtime.kernels.dispatch import Base
+from kaito_runtime.kernels.launch import FP8_ARCHITECTURES, arch_of
 
-__all__ = ["FLOATING", "base_of", "linear_shape"]
+__all__ = ["FLOATING", "base_of", "has_pdl", "linear_shape"]
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16)
 NARROW = (torch.int8, torch.float8_e4m3fn)
@@ -40,5 +41,21 @@ def base_of(module: nn.Module) -> Base:
         return Base.OPAQUE
     scale = getattr(module, "weight_scale", None)
     if weight.dtype in NARROW and isinstance(scale, Tensor) and scale.shape == weight.shape[:1]:
-        return Base.ROW_SCALED
+        return Base.ROW_SCALED if weight.dtype is torch.int8 or _has_fp8(weight.device) else Base.OPAQUE
     return Base.DENSE if type(module).__name__ in PLAIN and weight.dtype in FLOATING else Base.OPAQUE
+
+
+def has_pdl(device: torch.device) -> bool:
+    """Whether programmatic dependent launch hides K1 on `device`."""
+    return device.type != "cuda" or _arch(device) == "sm_90"
+
+
+def _has_fp8(device: torch.device) -> bool:
+    return device.type != "cuda" or _arch(device) in FP8_ARCHITECTURES
+
+
+def _arch(device: torch.device) -> str:
+    if torch.version.hip:
+        return arch_of("hip", 0)
+    major, minor = torch.cuda.get_device_capability(device)
+    return arch_of("cuda", 10 * major + minor)
