@@ -65,10 +65,13 @@ roofline: install ## What the kernels should cost on H100 and A100: predicted, n
 clean: ## Remove .venv and what tools left
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: bench-imports docs
+.PHONY: bench-imports bench-operator docs
 bench-imports: install ## What starting costs: the command line, a hundred plugins, every operator half
 	$(BIN)/python bench/bench_imports.py
 
 docs: install ## Write the reference pages and the preset schema anew, from the code
 	$(BIN)/python docs/reference/generate.py
 	$(BIN)/python -m kaito_core.api.preset_schema > kaito_core/schemas/model-preset.json
+
+bench-operator: install ## What the operator costs with 100 and 1,000 Workspaces, on the emulated API
+	$(BIN)/python bench/bench_operator.py

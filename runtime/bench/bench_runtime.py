@@ -17,6 +17,7 @@ import asyncio
 import itertools
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import threading
@@ -120,8 +121,9 @@ def compare(url: str, peft: "Peft", names: list[str], arguments: Any) -> None:
             goals = MIXED_GOAL if kind == "own strengths" else GOALS
             goal = f"({goals[at_once]:.1f})" if at_once in goals else ""
             print(
-                f"{kind:13} {at_once:7}  {len(pairs)}  {rate[0]:14.1f} {rate[1]:5.1f}  {rate[0] / rate[1]:9.2f} {goal:6}"
-                f"  {wall[0]:15.1f} {wall[1]:5.1f}  {rate[0] / base:11.2f}  {same:7} of {len(requests)}",
+                f"{kind:13} {at_once:7}  {len(pairs)}  {rate[0]:14.1f} {rate[1]:5.1f}"
+                f"  {rate[0] / rate[1]:9.2f} {goal:6}  {wall[0]:15.1f} {wall[1]:5.1f}"
+                f"  {rate[0] / base:11.2f}  {same:7} of {len(requests)}",
                 flush=True,
             )
 
@@ -130,7 +132,7 @@ FIELDS = ("cpu_seconds", "wall_seconds")
 
 
 def median(runs: Any, field: str) -> float:
-    return statistics.median(getattr(run, field) for run in runs)
+    return float(statistics.median(getattr(run, field) for run in runs))
 
 
 def workload(kind: str, count: int, names: list[str], tokens: list[int]) -> list[Request]:
@@ -300,8 +302,8 @@ def gguf() -> Path:
 def adapters(model: Path, scratch: Path) -> dict[str, Path]:
     """Returns two adapters: the demo's, or random ones of the same shape where those are not there."""
     found = {config.parent.name: config.parent for config in sorted(ADAPTERS.glob("*/adapter_config.json"))}
-    if len(found) >= 2:
-        return dict(list(found.items())[:2])
+    if len(found) >= 2:  # copied, since the server applies a file that changes while it runs
+        return {name: Path(shutil.copytree(folder, scratch / name)) for name, folder in list(found.items())[:2]}
     for seed, name in enumerate(("random-one", "random-two")):
         torch.manual_seed(seed)
         targets = ["q_proj", "k_proj", "v_proj", "o_proj"]

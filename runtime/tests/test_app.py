@@ -286,6 +286,8 @@ def test_upstream_chat_takes_prompts_and_messages(site: Site) -> None:
 @pytest.mark.parametrize("body", [{}, {"prompt": "a", "messages": CHAT["messages"]}, {"prompt": "abcd"}])
 def test_upstream_chat_refuses_what_it_cannot_answer(site: Site, body: dict[str, Any]) -> None:
     site.error(site.client.post("/chat", json={**body, "generate_kwargs": {"max_length": 3}}), 400)
+    site.error(site.client.post("/chat", json={**body, "generate_kwargs": {"temperature": 1e9}}), 400)
+    assert site.error(site.client.post("/chat", json={"messages": []}), 400)["param"] == "messages"
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -321,3 +323,30 @@ def test_client_that_leaves_cancels_its_request(site: Site, stream: bool) -> Non
 
     asyncio.run(run())
     assert site.engine.cancelled == [0]
+
+
+@pytest.mark.parametrize("kind", ["json_schema", "json_object"])
+def test_response_format_that_is_not_served_is_refused_rather_than_ignored(site: Site, kind: str) -> None:
+    body = {**CHAT, "response_format": {"type": kind}}
+    assert site.error(site.client.post("/v1/chat/completions", json=body), 400)["param"] == "response_format.type"
+    body = {**CHAT, "response_format": {"type": "text"}}
+    assert site.client.post("/v1/chat/completions", json=body).status_code == 200
+
+
+def test_request_that_takes_too_long_ends_with_its_engine_told(tmp_path: Path) -> None:
+    site = Site(tmp_path, request_seconds=0.05)
+    assert site.client.post("/v1/chat/completions", json=CHAT).status_code == 200
+    site.engine.holds = True
+    error = site.error(site.client.post("/v1/chat/completions", json=CHAT), 408)
+    assert (error["code"], site.engine.cancelled) == ("deadline_exceeded", [1])
+    events = site.client.post("/v1/chat/completions", json={**CHAT, "stream": True}).text.strip().split("\n\n")
+    assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+    assert events[-1] == "data: [DONE]"
+    assert site.engine.cancelled == [1, 2]
+
+
+def test_chat_page_is_open_and_the_rest_is_not(tmp_path: Path) -> None:
+    site = Site(tmp_path, api_key="sesame")
+    assert "<title>kaito-runtime</title>" in site.client.get("/").text
+    assert site.client.get("/v1/models").status_code == 401
+    assert "/" not in site.app.openapi()["paths"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import ContinuousBatchingConfig
+from transformers import AttentionInterface, ContinuousBatchingConfig
 from transformers.generation.continuous_batching import cache, continuous_api, input_outputs, model_runner, scheduler
 from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState, RequestStatus
 
@@ -36,6 +36,9 @@ LIMITS = BatchLimits(cache_tokens=256, page_tokens=8, step_tokens=16, requests=4
         (scheduler.Scheduler, "set_request_cancellation", ["request_id"]),
         (scheduler.Scheduler, "clear_cancelled_requests", []),
         (cache.PagedAttentionCache, "compute_free_capacity", []),
+        (cache.PagedAttentionCache, "update", ["key_states", "value_states", "layer_idx", "kwargs"]),
+        (cache, "group_layers_by_attn_type", ["config"]),
+        (AttentionInterface, "register", ["key", "value"]),
         (RequestState, "__init__", ["request_id", "initial_tokens", "max_new_tokens", "eos_token_id"]),
         (FutureRequestState, "__init__", ["state", "has_new_token", "query_length"]),
         (
@@ -65,6 +68,7 @@ def test_sampling_of_transformers_is_called_through_the_instance() -> None:
     assert "self._sample(scores, output_ids)" in inspect.getsource(model_runner.ModelRunner)
     assert "self.requests_in_batch" in inspect.getsource(input_outputs.ContinuousBatchingIOs)
     assert RequestStatus.FINISHED.name == "FINISHED"
+    assert cache.FULL_ATTENTION == "full_attention"
 
 
 class Recorder(Batcher):
@@ -179,3 +183,12 @@ def test_cache_size_is_that_of_keys_and_values(batcher: Recorder) -> None:
 def test_model_without_the_attention_interface_is_refused() -> None:
     with pytest.raises(ModelLoadError, match="Linear cannot run in continuous batches"):
         Batcher(nn.Linear(2, 2), LIMITS, lambda ids, logits: [])
+
+
+def test_offset_of_a_request_counts_its_keys_once_a_pass_is_prepared(batcher: Recorder) -> None:
+    batcher.add("long", range(20), 2, ())
+    offsets = []
+    while batcher.prepare():
+        offsets.append([future.state.position_offset for future in batcher._in_batch()])
+        batcher.step()
+    assert offsets == [[16], [20], [21]]

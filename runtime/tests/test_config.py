@@ -1,8 +1,18 @@
+import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from kaito_runtime.config import ConfigError, config_from_flags, parse_adapter_flag, parse_config, read_config
+from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
+from kaito_runtime.config import (
+    ConfigError,
+    config_from_flags,
+    config_schema_text,
+    parse_adapter_flag,
+    parse_config,
+    read_config,
+)
 
 
 def test_flags_make_the_configuration_that_a_file_would(tmp_path: Path) -> None:
@@ -68,3 +78,21 @@ def test_bad_file_names_itself_and_the_field(content: bytes, message: str) -> No
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.json: No such file"):
         read_config(tmp_path / "none.json")
+
+
+def test_schema_that_is_published_is_the_one_of_the_code() -> None:
+    """Regenerate: kaito-runtime config-schema > runtime/src/kaito_runtime/schemas/serving-config.json"""
+    published = files("kaito_runtime").joinpath("schemas", "serving-config.json").read_text(encoding="utf-8")
+    assert published == config_schema_text()
+
+
+def test_schema_takes_what_the_operator_writes_and_refuses_what_is_misspelt() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(config_schema_text())
+    blend = ServedBlend(name="both", strengths={"a": 0.5})
+    config = ServingConfig(model=ServedModel(name="m"), adapters=(ServedAdapter(name="a"),), blends=(blend,))
+    written = json.loads(config.to_json())
+    jsonschema.validate(written, schema)
+    for wrong in ({**written, "adapter": []}, {**written, "model": {}}, {**written, "generation": -1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)

@@ -149,7 +149,7 @@ def test_redirects_to_internal_addresses_are_refused(
     url, folder = site
     shutil.copytree(adapter, folder / "x")
     redirect.target = f"http://{host}:{url.rpartition(':')[2]}"
-    with pytest.raises(FetchError, match="redirects to .* which is an internal address"):
+    with pytest.raises(FetchError, match=r"redirects to .* which is an internal address"):
         fetch_adapter([f"http://127.0.0.1:{redirect.port}/x"], tmp_path / "to")
     assert untouched(tmp_path / "to")
 

@@ -224,3 +224,25 @@ def test_stats_show_what_runs(harness: Harness) -> None:
     assert stats.running_adapters == ("one", "two")
     assert 0 < stats.cache_use < 1
     assert stats.resident_bytes["two"] > stats.resident_bytes["one"] > 0
+
+
+def test_job_may_go_on_after_end_tokens(tiny_llama: Path, harness: Harness) -> None:
+    free = harness.answer(PROMPT, {}, 8)
+    with running(tiny_llama, end_tokens={free[2]}) as ending:
+        assert ending.answer(PROMPT, {}, 8) == free[: free.index(free[2]) + 1]
+        tokens = ending.tokens([Job(PROMPT, 8, {}, GREEDY, ignores_end=True)])[0]
+    assert [token.id for token in tokens] == free
+    assert tokens[-1].finish == "length"
+
+
+def test_failed_stream_frees_its_job(harness: Harness) -> None:
+    async def run() -> None:
+        stream = harness.engine.submit(Job(PROMPT, 10**6, {harness.one: 1.0}, GREEDY))
+        await anext(stream)
+        stream.fail(RequestError("too slow", status=408))
+        with pytest.raises(RequestError, match="too slow"):
+            async for _ in stream:
+                pass
+
+    harness.portal.call(run)
+    until(lambda: references(harness)["one"] == 0 and idle(harness), "released")

@@ -1,5 +1,6 @@
 """Answers: from a checked request to jobs for the engine, and from their tokens to pieces of text. No HTTP."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -29,6 +30,7 @@ class Answer:
         prompt_tokens: int,
         metrics: Metrics,
         leads: Sequence[str] = (),
+        seconds: float | None = None,
     ) -> None:
         self._streams = streams
         self._codec = codec
@@ -36,6 +38,7 @@ class Answer:
         self._metrics = metrics
         self._leads = leads
         self._started = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds) if seconds else None
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = 0
         self.choices = len(streams)
@@ -69,8 +72,15 @@ class Answer:
 
     def cancel(self) -> None:
         """Ends every choice that still runs."""
+        if self._timer is not None:
+            self._timer.cancel()
         for stream in self._streams:
             stream.cancel()
+
+    def _expire(self, seconds: float) -> None:
+        message = f"the answer was not complete after {seconds:g} s; ask for fewer tokens"
+        for stream in self._streams:
+            stream.fail(RequestError(message, status=408, code="deadline_exceeded"))
 
     async def _choice(self, index: int, stream: TokenStream) -> AsyncGenerator[Piece, None]:
         text, stops = TextStream(self._codec.decode), StopStrings(self._stops)
@@ -102,9 +112,18 @@ class Answers:
 
     Args:
         residents: Knows which adapters a model id stands for.
+        seconds: Longest time that a request may take, waiting included; None for no limit.
     """
 
-    def __init__(self, engine: Engine, codec: TextCodec, residents: Residents, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        codec: TextCodec,
+        residents: Residents,
+        metrics: Metrics,
+        seconds: float | None = None,
+    ) -> None:
+        self._seconds = seconds
         self._engine = engine
         self._codec = codec
         self._residents = residents
@@ -161,7 +180,9 @@ class Answers:
         rooms = [self._room(prompt, where) for prompt in prompts]
         self._check_bias(request)
         jobs = [
-            Job(prompt, min(limit or room, room), strengths, request.sampling(index, logprobs))
+            Job(
+                prompt, min(limit or room, room), strengths, request.sampling(index, logprobs), bool(request.ignore_eos)
+            )
             for prompt, room in zip(prompts, rooms, strict=True)
             for index in range(request.n or 1)
         ]
@@ -181,6 +202,7 @@ class Answers:
             stops=request.stops,
             prompt_tokens=prompt_tokens,
             metrics=self._metrics,
+            seconds=self._seconds,
             leads=[self._codec.decode(job.prompt) for job in jobs] if echo else (),
         )
 

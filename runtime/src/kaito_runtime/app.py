@@ -13,12 +13,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.types import Receive, Scope, Send
 
 from kaito_runtime.answers import Answer, Answers
+from kaito_runtime.chat_page import add_chat_page
 from kaito_runtime.engine import Engine, TextCodec
 from kaito_runtime.errors import RequestError, ServeError
 from kaito_runtime.health import Health
 from kaito_runtime.http_errors import ApiKey, BodyLimit, install_error_handlers
 from kaito_runtime.metrics import Metrics
 from kaito_runtime.openai import ChatRequest, CompletionRequest, Reply, error_body, model_body, sse
+from kaito_runtime.plugins import plugins_body
 from kaito_runtime.residents import Residents
 from kaito_runtime.upstream import UpstreamRequest, result_body, to_answer
 
@@ -27,7 +29,8 @@ __all__ = ["create_app"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_PROBES = frozenset({"/health", "/healthz", "/livez", "/readyz"})
+# The page holds nothing that is not public, and a browser has no key to open it with: it asks for one.
+_OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/livez", "/readyz"})
 _BODY_BYTES = 8 << 20
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -40,23 +43,26 @@ def create_app(
     health: Health,
     *,
     api_key: str | None = None,
+    request_seconds: float | None = None,
     lifespan: Lifespan | None = None,
 ) -> FastAPI:
     """Returns the application.
 
     Args:
         residents: Knows the model ids and their adapters.
-        api_key: Required as bearer token on every route but the probes, if given.
+        api_key: Required as bearer token on every route but the probes and the chat page, if given.
+        request_seconds: Longest time that a request may take, if limited.
         lifespan: What starts and stops around it.
     """
     metrics = Metrics(engine, residents)
-    answers = Answers(engine, codec, residents, metrics)
+    answers = Answers(engine, codec, residents, metrics, request_seconds)
     started = int(time.time())
     app = FastAPI(title="kaito-runtime", version=version("kaito-runtime"), lifespan=lifespan)
     app.add_middleware(BodyLimit, limit=_BODY_BYTES)
     if api_key is not None:
-        app.add_middleware(ApiKey, key=api_key, open_paths=_PROBES)
+        app.add_middleware(ApiKey, key=api_key, open_paths=_OPEN_PATHS)
     install_error_handlers(app, metrics)
+    add_chat_page(app)
 
     def check_open() -> None:
         if health.draining:
@@ -110,6 +116,10 @@ def create_app(
     @app.get("/version")
     async def versions() -> dict[str, str]:
         return {"version": version("kaito-runtime")}
+
+    @app.get("/v1/plugins")
+    def plugins() -> dict[str, Any]:
+        return plugins_body()
 
     @app.get("/metrics")
     async def prometheus() -> Response:

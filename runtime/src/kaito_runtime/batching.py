@@ -1,4 +1,4 @@
-"""Everything that the runtime relies on inside transformers' continuous batching, and nothing else.
+"""Everything that the runtime relies on inside transformers' continuous batching, with `attention`; nothing else.
 
 transformers schedules requests, owns the paged key-value cache and runs the forward pass. Its own loop thread is not
 used: one that we step ourselves can choose tokens per request, tell each token's request before the pass, and outlive a
@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers.generation.continuous_batching.cache import FULL_ATTENTION, group_layers_by_attn_type
 from transformers.generation.continuous_batching.requests import RequestState, RequestStatus
 from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
 
+from kaito_runtime import attention
 from kaito_runtime.errors import ModelLoadError
 
 __all__ = ["BatchLimits", "Batcher", "Row", "cache_bytes_per_token"]
@@ -80,6 +82,7 @@ class Batcher:
             manager = wrapped.init_continuous_batching(
                 GenerationConfig(do_sample=False, eos_token_id=-1), _config(limits)
             )
+            self._packed = _use_packed_attention(wrapped)
             self._processor = manager._create_batch_processor()
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {error}") from error
@@ -112,12 +115,17 @@ class Batcher:
             self._rows = tuple(
                 Row(future.state.request_id, future.query_length, future.has_new_token) for future in self._in_batch()
             )
+            if self._packed:
+                # The offset has moved already: it is how many keys there are, the new ones included.
+                spans = [(future.query_length, future.state.position_offset) for future in self._in_batch()]
+                self._processor.cache.plan = attention.plan_attention(spans, self._model.device, self._model.dtype)
         return self._rows
 
     def step(self) -> set[str]:
         """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it."""
         states = [future.state for future in self._in_batch()]
-        self._processor._generation_step(self._model)
+        with torch.inference_mode():  # cheaper for each operation than no_grad, which transformers uses
+            self._processor._generation_step(self._model)
         self._processor.update_batch()
         return {state.request_id for state in states if state.status == RequestStatus.FINISHED}
 
@@ -145,6 +153,15 @@ class Batcher:
         output_ids[0, : len(asking)] = torch.tensor(tokens, dtype=output_ids.dtype, device=output_ids.device)
 
 
+def _use_packed_attention(model: Any) -> bool:
+    """Switches to our attention where the model would do plain attention, every layer over the whole sequence."""
+    config = model.config.get_text_config()
+    if config._attn_implementation != "sdpa" or set(group_layers_by_attn_type(config)) != {FULL_ATTENTION}:
+        return False
+    model.set_attn_implementation(attention.NAME)
+    return True
+
+
 def _config(limits: BatchLimits) -> ContinuousBatchingConfig:
     """Every size is given: left to infer them, transformers takes seconds and most of the memory."""
     return ContinuousBatchingConfig(
@@ -153,7 +170,9 @@ def _config(limits: BatchLimits) -> ContinuousBatchingConfig:
         max_batch_tokens=limits.step_tokens,
         max_requests_per_batch=min(limits.requests, limits.step_tokens),
         max_blocks_per_request=0,
-        # Shared prefixes are found by tokens alone: another request's adapters made those keys and values.
+        # Shared prefixes are found by tokens alone: another request's adapters made those keys and values. They could
+        # be salted where they are searched and registered, but a prompt that is computed in part is rounded otherwise,
+        # so that answers would depend on what was asked before, and blocks of failed requests would have to be purged.
         allow_block_sharing=False,
         # Tokens are chosen in Python between two passes, so neither may run ahead of the other.
         use_async_batching=False,

@@ -1,5 +1,6 @@
 """The configuration of one server: read from the operator's file, or made from command-line flags."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,14 @@ from kaito_core.api.adapter import ADAPTER_NAME, parse_strength
 from kaito_core.api.serving import ServedAdapter, ServedModel, ServingConfig
 from kaito_runtime.errors import ServeError
 
-__all__ = ["ConfigError", "config_from_flags", "parse_adapter_flag", "parse_config", "read_config"]
+__all__ = [
+    "ConfigError",
+    "config_from_flags",
+    "config_schema_text",
+    "parse_adapter_flag",
+    "parse_config",
+    "read_config",
+]
 
 
 class ConfigError(ServeError):
@@ -85,6 +93,12 @@ def config_from_flags(model: Path, *, name: str | None, adapters: Sequence[str],
         )
     except ValidationError as error:
         raise ConfigError("; ".join(_fault(detail) for detail in error.errors())) from error
+
+
+def config_schema_text() -> str:
+    """Returns the JSON schema of the file. Rules between fields are not in it: only `parse_config` checks those."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **ServingConfig.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"
 
 
 def _fault(detail: ErrorDetails) -> str:

@@ -55,12 +55,14 @@ class Job:
         max_tokens: Most tokens to generate.
         strengths: Adapter versions to apply, each at its strength, without zeros.
         sampling: How tokens are chosen.
+        ignores_end: Whether it goes on after an end-of-sequence token, as benchmarks want it.
     """
 
     prompt: Sequence[int]
     max_tokens: int
     strengths: Mapping[AdapterVersion, float] = field(default_factory=dict)
     sampling: Sampling = Sampling()
+    ignores_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,12 @@ class TokenStream:
         """Tells the engine that nobody reads on. Does nothing after the last token."""
         if not self._over:
             self._over = True
+            self._cancel()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the stream with an error after what it holds already, and tells the engine. Not after the last token."""
+        if not self._over:
+            self.put(error)
             self._cancel()
 
     def __aiter__(self) -> TokenStream:

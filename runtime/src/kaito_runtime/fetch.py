@@ -6,8 +6,10 @@ A folder appears as a whole or not at all.
 
 import hashlib
 import io
+import ipaddress
 import os
 import shutil
+import socket
 import tarfile
 import tempfile
 import zipfile
@@ -29,6 +31,8 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _TIMEOUT_SECONDS = 60.0
 _RETRIES = 3  # of connecting
+#: Azure's platform endpoint: a public address that answers every virtual machine differently.
+_AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 _OTHER_FORMATS = ("original/*", "consolidated*", "onnx/*", "*.bin", "*.pt", "*.pth")
 
@@ -137,9 +141,13 @@ def _from_urls(urls: Iterable[str], folder: Path) -> None:
 
 def _download(url: str, file: IO[bytes]) -> None:
     transport = httpx.HTTPTransport(retries=_RETRIES)
+    # The operator has looked at the user's URL; where its server sends us, nobody has.
+    hooks = {"request": [_refuse_internal(urlsplit(url).hostname or "")]}
     try:
         with (
-            httpx.Client(transport=transport, timeout=_TIMEOUT_SECONDS, follow_redirects=True) as client,
+            httpx.Client(
+                transport=transport, timeout=_TIMEOUT_SECONDS, follow_redirects=True, event_hooks=hooks
+            ) as client,
             client.stream("GET", url) as response,
         ):
             if response.is_error:
@@ -148,6 +156,34 @@ def _download(url: str, file: IO[bytes]) -> None:
                 file.write(chunk)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise FetchError(f"{_shown(url)}: {error or type(error).__name__}") from error
+
+
+def _refuse_internal(trusted: str) -> Callable[[httpx.Request], None]:
+    """Returns a check that refuses internal addresses, by number or by name, except on the host `trusted`."""
+
+    def check(request: httpx.Request) -> None:
+        host = request.url.host
+        if host.lower() == trusted.lower():
+            return
+        port = request.url.port or (443 if request.url.scheme == "https" else 80)
+        try:
+            found = {entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        except (OSError, UnicodeError) as error:
+            raise FetchError(f"{trusted} redirects to '{host}', which has no address: {error}") from error
+        if wrong := sorted(str(address) for address in found if _is_internal(str(address))):
+            raise FetchError(
+                f"{trusted} redirects to '{host}', which is an internal address ({wrong[0]}): give the final URL as "
+                "the source if that is meant"
+            )
+
+    return check
+
+
+def _is_internal(text: str) -> bool:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    return not address.is_global or address.is_multicast or address == _AZURE_PLATFORM
 
 
 def _from_archive(archive: Path, shown: str, folder: Path) -> None:

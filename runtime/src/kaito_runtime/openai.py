@@ -30,6 +30,14 @@ _MAX_N = 16
 _SEED = 2**63
 
 
+class ResponseFormat(BaseModel):
+    """What an answer must look like. Only plain text is served: ignoring a schema would break who relies on it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["text"]
+
+
 class _Request(BaseModel):
     """Fields of both endpoints. Unknown fields are ignored, since clients send what other servers know."""
 
@@ -54,6 +62,8 @@ class _Request(BaseModel):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2, allow_inf_nan=False)
     logit_bias: dict[TokenKey, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
     stop: Stop = None
+    response_format: ResponseFormat | None = None
+    ignore_eos: bool | None = Field(default=None, description="Go on after an end-of-sequence token.")
 
     @property
     def stops(self) -> list[str]:

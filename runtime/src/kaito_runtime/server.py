@@ -47,6 +47,8 @@ class ServeOptions:
         batch_requests: Most requests of one forward pass.
         max_waiting: Most requests that wait; more get 429.
         drain_seconds: How long requests may run on after SIGTERM.
+        request_seconds: Longest time that a request may take, waiting included; None for no limit.
+        pack_weights: Keep a second, packed copy of large weights on a CPU, for faster batches.
     """
 
     model: Path
@@ -60,6 +62,8 @@ class ServeOptions:
     batch_requests: int = 64
     max_waiting: int = 256
     drain_seconds: float = 30.0
+    pack_weights: bool = False
+    request_seconds: float | None = None
 
 
 def build_engine(config: ServingConfig, options: ServeOptions) -> tuple[TorchEngine, TextCodec]:
@@ -71,7 +75,7 @@ def build_engine(config: ServingConfig, options: ServeOptions) -> tuple[TorchEng
     started = time.monotonic()
     loaded = load_model(options.model, recipe=config.model.recipe, dtype=config.model.dtype)
     context = min(config.model.context_length or loaded.context_length, loaded.context_length)
-    lora = inject_lora(loaded.model, exclude=loaded.recipe.lora_exclude)
+    lora = inject_lora(loaded.model, exclude=loaded.recipe.lora_exclude, pack=options.pack_weights)
     per_token = cache_bytes_per_token(loaded.model)
     room = (
         options.cache_gib * _GIB if options.cache_gib else _default_cache_bytes(next(loaded.model.parameters()).device)
@@ -121,7 +125,15 @@ class Server(uvicorn.Server):
         self._listening = asyncio.Event()
         self._residents = Residents(engine, config, adapters_dir=options.adapters_dir, config_file=options.config_file)
         self.health = Health(engine, self._residents)
-        app = create_app(engine, codec, self._residents, self.health, api_key=options.api_key, lifespan=self._lifespan)
+        app = create_app(
+            engine,
+            codec,
+            self._residents,
+            self.health,
+            api_key=options.api_key,
+            request_seconds=options.request_seconds,
+            lifespan=self._lifespan,
+        )
         super().__init__(
             uvicorn.Config(
                 app,

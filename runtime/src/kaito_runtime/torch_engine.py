@@ -151,7 +151,7 @@ class TorchEngine:
             for version in job.strengths:
                 self._lora.bank.acquire(version)
                 held.append(version)
-            self._batcher.add(request_id, job.prompt, job.max_tokens, self._end_tokens)
+            self._batcher.add(request_id, job.prompt, job.max_tokens, self._ends(job))
         except Exception as error:
             for version in held:
                 self._lora.bank.release(version)
@@ -159,6 +159,9 @@ class TorchEngine:
             self._worker.tell(partial(self._hand_over, [(stream, refusal)]))
             raise
         self._live[request_id] = _Live(job, stream, sampler)
+
+    def _ends(self, job: Job) -> frozenset[int]:
+        return frozenset() if job.ignores_end else self._end_tokens
 
     def _release(self, request_id: str) -> _Live | None:
         live = self._live.pop(request_id, None)
@@ -225,7 +228,7 @@ class TorchEngine:
                 continue
             finish = None
             if request_id in complete:
-                finish = "stop" if token in self._end_tokens else "length"
+                finish = "stop" if token in self._ends(self._live[request_id].job) else "length"
             stream = self._live[request_id].stream
             events.append((stream, Token(token, finish, logprob, top)))  # type: ignore[arg-type]
             if finish is not None:

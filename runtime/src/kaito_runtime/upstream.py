@@ -1,6 +1,6 @@
 """POST /chat, which clients of upstream's servers send. It answers from the Workspace's own mix."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,7 @@ class GenerateOptions(BaseModel):
     max_length: int = Field(default=_MAX_LENGTH, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     do_sample: bool = True
-    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    temperature: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
     top_k: int = Field(default=10, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
 
@@ -32,7 +32,7 @@ class UpstreamRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
     return_full_text: bool = True
     generate_kwargs: GenerateOptions = GenerateOptions()
 
