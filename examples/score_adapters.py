@@ -61,6 +61,7 @@ def main() -> None:
     """Print the table of margins and, when asked, what the model says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapters", type=Path, default=Path(__file__).with_name("adapters"))
+    parser.add_argument("--questions", type=int, default=12, help="how many held-out questions to score on")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print the answers to N held-out questions")
     parser.add_argument("--ask", action="append", default=[], metavar="QUESTION", help="print the answers to this too")
     parser.add_argument("--max-tokens", type=int, default=96)
@@ -69,7 +70,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     base, tokenizer = load_base()
     model = attach(base, options.adapters)
-    held_out = [question for question in load_questions() if question.held_out]
+    held_out = [question for question in load_questions() if question.held_out][: options.questions]
     console = Console()
 
     table = Table("style and adapters", *(f"strength {s:g}" for s in STRENGTHS))
