@@ -49,6 +49,12 @@ class Settings:
     """Least level that is logged."""
     resync_seconds: float = 600.0
     """Every Workspace is looked at this often even if nothing happened, in case a watch went silent."""
+    leader_election: bool = False
+    """Whether this operator is one of several, of which the one that holds a Lease acts; the others stand by."""
+    leader_election_namespace: str = "kaito-system"
+    """Namespace of that Lease."""
+    lease_seconds: int = 15
+    """How long a leader that has fallen silent is waited for."""
     plugins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Options of plugins, by entry point name."""
 
@@ -75,6 +81,7 @@ class Settings:
             ("max_surge", self.max_surge >= 0, "0 or more"),
             ("health_port", 0 <= self.health_port <= 65535, "a port, or 0 for none"),
             ("resync_seconds", 1 <= self.resync_seconds <= 86400, "between 1 and 86400"),
+            ("lease_seconds", 3 <= self.lease_seconds <= 300, "between 3 and 300"),
             ("log_level", self.log_level.upper() in _LOG_LEVELS, f"one of {', '.join(_LOG_LEVELS)}"),
         ):
             if not fits:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +17,7 @@ from kaito_core.controller.cluster import KubernetesCluster, connect
 from kaito_core.controller.execute import CHILDREN
 from kaito_core.controller.handlers import register
 from kaito_core.controller.health import HealthServer
+from kaito_core.controller.leader import Election
 from kaito_core.controller.loop import Loop, Outcome
 from kaito_core.controller.metrics import Metrics
 from kaito_core.controller.reconciler import Reconciler
@@ -59,12 +61,17 @@ class Operator:
         self._loop = Loop(self._look)
         self._resync = Resync(cluster, settings.namespaces, settings.resync_seconds, self._synced, self._metrics)
         cluster.on_change = lambda change: self._wake([change])
-        self._health = HealthServer(self._metrics, lambda: self._resync.is_synced)
+        self._stands_by = settings.leader_election
+        self._health = HealthServer(self._metrics, lambda: self._stands_by or self._resync.is_synced)
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Starts to answer probes and to fill the caches; passes begin when they are full."""
+    async def answer_probes(self) -> None:
+        """Starts to answer probes; one that stands by is ready to."""
         await self._health.start(self._settings.health_port)
+
+    def start(self) -> None:
+        """Starts to fill the caches; passes begin when they are full."""
+        self._stands_by = False
         self._tasks.append(asyncio.create_task(self._resync.run(), name="resync"))
 
     async def close(self) -> None:
@@ -164,20 +171,69 @@ async def _operate(
             )
 
         stop, stopping = stop or threading.Event(), asyncio.Event()
+        election = _election(settings, cluster)
+        keeper: asyncio.Task[None] | None = None
 
         @kopf.on.cleanup(registry=registry)
         async def close(**_: object) -> None:
             await operator.close()
             stopping.set()  # kopf takes all tasks for its own and waits for them, the one that awaits this included
+            if keeper is not None:
+                keeper.cancel()
 
         follower = asyncio.create_task(_follow(stop, stopping), name="stop event")
         try:
-            await operator.start()
+            await operator.answer_probes()
+            if election is not None:
+                if not await _elected(election, stopping):
+                    return
+                keeper = asyncio.create_task(_lead(election, operator, stopping), name="lease")
+            operator.start()
             await _watch(registry, options, settings.namespaces, stopping)
+            if keeper is not None and keeper.done() and not keeper.cancelled():
+                raise ClusterError("the Lease is lost: another operator may lead; start again to stand by")
         finally:
             stop.set()  # a thread waits for it, also where a signal came first
             await operator.close()
+            if keeper is not None and election is not None:
+                keeper.cancel()
+                await asyncio.gather(keeper, return_exceptions=True)
+                await election.release()
             await follower
+
+
+def _election(settings: Settings, cluster: KubernetesCluster) -> Election | None:
+    if not settings.leader_election:
+        return None
+    return Election(cluster, settings.leader_election_namespace, settings.lease_seconds)
+
+
+async def _elected(election: Election, stopping: asyncio.Event) -> bool:
+    """Stands by; returns whether this operator leads, else it has been stopped."""
+    loop = asyncio.get_running_loop()
+    heeds = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGTERM, signal.SIGINT) if heeds else ()
+    for number in signals:  # kopf heeds them once it runs, which is not yet
+        loop.add_signal_handler(number, stopping.set)
+    waits = [asyncio.create_task(election.acquire()), asyncio.create_task(stopping.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.is_set() and waits[0].done():
+            await election.release()
+        return not stopping.is_set()
+    finally:
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def _lead(election: Election, operator: Operator, stopping: asyncio.Event) -> None:
+    """Keeps the Lease; when it is lost, nothing more is written and the process ends."""
+    await election.keep()
+    await operator.close()
+    stopping.set()
 
 
 async def _follow(stop: threading.Event, stopping: asyncio.Event) -> None:
@@ -230,7 +286,7 @@ def run_operator(
 
     Raises:
         ConfigError: There is no cluster to connect to.
-        ClusterError: A watch has ended for good; start again.
+        ClusterError: A watch has ended for good, or the Lease is lost; start again.
         OSError: The health port is taken.
     """
     # One line for each change is ours; kopf's own are about its innards.

@@ -223,6 +223,12 @@ class KubernetesCluster:
         path = _path(resource, manifest["metadata"].get("namespace", ""))
         return await self._send("POST", path, query={"fieldManager": MANAGER}, body=manifest)
 
+    async def replace(self, resource: ResourceType, obj: KubeObject) -> KubeObject:
+        """Replaces an object, if it still has the resource version of `obj`."""
+        metadata = obj["metadata"]
+        path = _path(resource, metadata.get("namespace", ""), metadata["name"])
+        return await self._send("PUT", path, query={"fieldManager": MANAGER}, body=obj)
+
     def _keep(self, resource: ResourceType, obj: KubeObject, *, wrote: str = "") -> KubeObject:
         """Takes in the answer to a write: the next pass must see it, though the watch may not have told yet.
 

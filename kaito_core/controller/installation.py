@@ -6,7 +6,7 @@ from typing import Any
 from kaito_core.api import KubeObject, ResourceType
 from kaito_core.api.crd import workspace_crd
 from kaito_core.api.workload import MANAGED_BY_LABEL
-from kaito_core.controller.rbac import rules
+from kaito_core.controller.rbac import lease_rules, rules
 
 __all__ = ["OPERATOR_IMAGE", "installation"]
 
@@ -48,6 +48,19 @@ def installation(
             "subjects": [subject],
         },
         {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": _metadata(namespace),
+            "rules": [rule.to_dict() for rule in lease_rules()],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": _metadata(namespace),
+            "roleRef": {**role, "kind": "Role"},
+            "subjects": [subject],
+        },
+        {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": _metadata(namespace),
@@ -61,11 +74,10 @@ def installation(
             "kind": "Deployment",
             "metadata": _metadata(namespace),
             "spec": {
-                "replicas": 1,
-                # Two operators at once would undo one another's work during a change of version.
-                "strategy": {"type": "Recreate"},
+                "replicas": 2,  # one leads, one stands by
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
                 "selector": {"matchLabels": dict(_SELECTOR)},
-                "template": {"metadata": {"labels": dict(_LABELS)}, "spec": _pod(image, health_port, env)},
+                "template": {"metadata": {"labels": dict(_LABELS)}, "spec": _pod(namespace, image, health_port, env)},
             },
         },
     ]
@@ -76,11 +88,12 @@ def _metadata(namespace: str = "") -> dict[str, Any]:
     return metadata | ({"namespace": namespace} if namespace else {})
 
 
-def _pod(image: str, health_port: int, env: dict[str, str]) -> KubeObject:
+def _pod(namespace: str, image: str, health_port: int, env: dict[str, str]) -> KubeObject:
     def probe(path: str, period_seconds: int) -> KubeObject:
         return {"httpGet": {"path": path, "port": "health"}, "periodSeconds": period_seconds, "timeoutSeconds": 5}
 
-    variables = {"KAITO_HEALTH_PORT": str(health_port), **env}
+    elects = {"KAITO_LEADER_ELECTION": "true", "KAITO_LEADER_ELECTION_NAMESPACE": namespace}
+    variables = {"KAITO_HEALTH_PORT": str(health_port), **elects, **env}
     return {
         "serviceAccountName": NAME,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},

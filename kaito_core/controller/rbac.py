@@ -8,9 +8,10 @@ from kaito_core.api import NODES, ResourceType
 from kaito_core.api.workspace import WORKSPACES
 from kaito_core.controller.events import EVENTS
 from kaito_core.controller.execute import CHILDREN
+from kaito_core.controller.leader import LEASE_NAME, LEASES
 from kaito_core.reconcile.manifests import PODS
 
-__all__ = ["Rule", "rules"]
+__all__ = ["Rule", "lease_rules", "rules"]
 
 _READ = ("get", "list", "watch")
 #: Applying what is not there yet needs leave to create as well as to patch.
@@ -19,15 +20,17 @@ _MANAGE = (*_READ, "create", "patch", "delete")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Leave to do some verbs on some resources of one API group."""
+    """Leave to do some verbs on some resources of one API group, or on those of certain names only."""
 
     group: str
     resources: tuple[str, ...]
     verbs: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the rule as a ClusterRole writes it."""
-        return {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
+        """Returns the rule as a role writes it."""
+        rule = {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
+        return rule | ({"resourceNames": list(self.names)} if self.names else {})
 
 
 def rules(extra: Iterable[ResourceType] = ()) -> tuple[Rule, ...]:
@@ -53,4 +56,13 @@ def rules(extra: Iterable[ResourceType] = ()) -> tuple[Rule, ...]:
         # kopf looks for types that are installed later, and for the namespaces that it is told to watch.
         Rule("apiextensions.k8s.io", ("customresourcedefinitions",), ("list", "watch")),
         Rule("", ("namespaces",), ("list", "watch")),
+    )
+
+
+def lease_rules() -> tuple[Rule, ...]:
+    """Returns what the operator may do in its own namespace besides: hold the Lease by which one of several leads."""
+    return (
+        # Leave to create cannot be tied to a name.
+        Rule(LEASES.group, (LEASES.plural,), ("create",)),
+        Rule(LEASES.group, (LEASES.plural,), ("get", "update"), (LEASE_NAME,)),
     )

@@ -254,6 +254,8 @@ def _events(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -
             continue
         if any(event.reason == condition.reason for event in events) or condition.reason.endswith("Pending"):
             continue
-        kind: Literal["Normal", "Warning"] = "Warning" if condition.status == "False" else "Normal"
+        # A summary that is Unknown for a reason of its own is a pass that failed; parts are Unknown while they wait.
+        failed = condition.status == "Unknown" and condition.type == WORKSPACE_SUCCEEDED
+        kind: Literal["Normal", "Warning"] = "Warning" if failed or condition.status == "False" else "Normal"
         events.append(Event(kind, condition.reason, condition.message))
     return tuple(events)

@@ -134,22 +134,31 @@ class FakeCluster(KubeClient):
     # What tests do to clients
 
     def fail(
-        self, method: str, path: str, status: int, *, times: int = 1, message: str = "", retry_after_seconds: int = 0
+        self,
+        method: str,
+        path: str,
+        status: int,
+        *,
+        times: int = 1,
+        message: str = "",
+        retry_after_seconds: int = 0,
+        after: int = 0,
     ) -> Fault:
         """Fails the next matching requests.
 
         Args:
-            method: HTTP method, "WATCH", or "" for any.
+            method: HTTP method, "WATCH", "WRITE" for all that mean to change something, or "" for any.
             path: Regular expression that the path contains.
             status: HTTP status to answer, e.g. 409, 410, 429 or 500.
             times: How many.
             message: For the Status.
             retry_after_seconds: Sent where above 0.
+            after: How many matching requests are served first.
 
         Returns:
             The fault, whose `times` counts down.
         """
-        fault = Fault(method, path, status, times, message or "injected by the test", retry_after_seconds)
+        fault = Fault(method, path, status, times, message or "injected by the test", retry_after_seconds, after)
         self._call(lambda: self._api.faults.append(fault))
         return fault
 

@@ -44,6 +44,8 @@ def test_installation_is_valid_and_complete(manifests: list[dict[str, object]]) 
         "ServiceAccount",
         "ClusterRole",
         "ClusterRoleBinding",
+        "Role",
+        "RoleBinding",
         "Service",
         "Deployment",
     ]
@@ -54,7 +56,10 @@ def test_installation_applies_in_order_to_an_empty_cluster(manifests: list[dict[
         for manifest in manifests:
             cluster.apply(manifest, manager="kubectl")
         pod = cluster.get("deployments", "kaito-operator", "serving")["spec"]["template"]["spec"]
-        assert {"name": "KAITO_MAX_SURGE", "value": "1"} in pod["containers"][0]["env"]
+        env = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}
+        assert env["KAITO_MAX_SURGE"] == "1"
+        # Two replicas without an election would undo one another's work.
+        assert (env["KAITO_LEADER_ELECTION"], env["KAITO_LEADER_ELECTION_NAMESPACE"]) == ("true", "serving")
         assert cluster.list("workspaces.kaito.sh") == []
 
 

@@ -1,13 +1,22 @@
 """What scenarios look at and do, in terms of the operator: templates, nodes, adapters. No scenario lives here."""
 
 import json
+from typing import Any
 
 import pytest
 from operator_world import World, conditions
 
 from kaito_core.api import KubeObject
+from kaito_core.reconcile.compare import HASH_ANNOTATION
 
-__all__ = ["add_node", "is_true", "pinned", "serving_config", "settled", "template", "uids"]
+__all__ = ["add_node", "end_state", "is_true", "pinned", "serving_config", "settled", "template", "uids"]
+
+
+#: Made by the server, or of the Workspace's uid, which the hash of a manifest covers.
+_VOLATILE = (
+    *("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "lastTransitionTime"),
+    *("clusterIP", "clusterIPs", HASH_ANNOTATION),
+)
 
 
 def serving_config(world: World, name: str) -> KubeObject:
@@ -59,3 +68,24 @@ def pinned(world: World, name: str) -> list[str]:
 def is_true(world: World, name: str, condition: str) -> bool:
     """Returns whether a condition of a Workspace holds."""
     return bool(conditions(world.get("workspaces", name)).get(condition, {}).get("status") == "True")
+
+
+def _essence(value: Any) -> Any:
+    """Returns an object without what differs between two runs."""
+    if isinstance(value, dict):
+        return {key: _essence(item) for key, item in value.items() if key not in _VOLATILE}
+    if isinstance(value, list):
+        return [_essence(item) for item in value]
+    return value
+
+
+def end_state(world: World) -> dict[str, Any]:
+    """Returns Workspace w and its children, without what differs between two runs."""
+    state = {}
+    for kind, name in (("configmaps", "w-serving"), ("services", "w"), ("deployments", "w"), ("workspaces", "w")):
+        found = world.existing(kind, name)
+        found.pop("status", None) if kind != "workspaces" else None
+        metadata = found["metadata"]
+        metadata["finalizers"] = sorted(metadata.get("finalizers", []))  # a set; whoever came first is first
+        state[kind] = _essence(found)
+    return state

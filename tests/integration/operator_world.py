@@ -90,7 +90,7 @@ class World:
         self.runtimes = Runtimes(cluster)
         self.passes = Passes()
         self._kubeconfig = str(cluster.kubeconfig(folder / f"kubeconfig-{uuid.uuid4().hex[:8]}"))
-        self._stop = threading.Event()
+        self._stop, self._ready = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -103,17 +103,35 @@ class World:
         settings: Settings | None = None,
     ) -> None:
         """Starts an operator in a thread and waits until it has begun."""
+        self.launch(providers=providers, settings=settings)
+        self.wait_ready()
+
+    def launch(
+        self,
+        *,
+        providers: Sequence[NodeProvider] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Starts an operator in a thread; one of several may have to stand by before it begins."""
         settings = settings or Settings(namespaces=(self.namespace,), health_port=0)
         installed = (OnPremProvider(), AzureProvider()) if providers is None else providers
         registry = registry_with(PRESETS, installed, settings=settings)
         self.passes = Passes()
         registry.register(self.passes, "passes")
-        self._stop, ready = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(settings, registry, ready, self._stop))
+        self._stop, self._ready = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(settings, registry, self._ready, self._stop))
         self._thread.start()
-        while not ready.wait(0.05):
+
+    def wait_ready(self) -> None:
+        """Waits until the operator has begun, and raises what ended it first."""
+        while not self._ready.wait(0.05):
             if self._failure is not None:
                 self.join()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the operator has begun."""
+        return self._ready.is_set()
 
     def _run(self, settings: Settings, registry: PluginRegistry, ready: threading.Event, stop: threading.Event) -> None:
         try:

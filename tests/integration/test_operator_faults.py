@@ -5,40 +5,15 @@ import threading
 from typing import Any
 
 import pytest
-from operator_looks import settled
+from operator_looks import end_state, settled
 from operator_world import World, adapter, conditions, workspace
 
 from kaito_core.api import KubeObject
 from kaito_core.api.crd import workspace_crd
 from kaito_core.errors import ClusterError
-from kaito_core.reconcile.compare import HASH_ANNOTATION
 from kaito_core.settings import Settings
 from kaito_core.testing.client import STRATEGIC
 from kaito_core.testing.cluster import FakeCluster, PodFailure
-
-#: Made by the server, or of the Workspace's uid, which the hash of a manifest covers.
-_VOLATILE = (
-    *("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "lastTransitionTime"),
-    *("clusterIP", "clusterIPs", HASH_ANNOTATION),
-)
-
-
-def _essence(value: Any) -> Any:
-    """Returns an object without what differs between two runs."""
-    if isinstance(value, dict):
-        return {key: _essence(item) for key, item in value.items() if key not in _VOLATILE}
-    if isinstance(value, list):
-        return [_essence(item) for item in value]
-    return value
-
-
-def _end_state(world: World) -> dict[str, Any]:
-    state = {}
-    for kind, name in (("configmaps", "w-serving"), ("services", "w"), ("deployments", "w"), ("workspaces", "w")):
-        found = world.existing(kind, name)
-        found.pop("status", None) if kind != "workspaces" else None
-        state[kind] = _essence(found)
-    return state
 
 
 def _story(world: World) -> dict[str, Any]:
@@ -49,7 +24,7 @@ def _story(world: World) -> dict[str, Any]:
         world.apply(workspace("w", adapters=[adapter("style", strength)]))
         world.wait_state("w", "Ready")
         settled(world, "w", {"style": (strength, "Ready")})
-    return _end_state(world)
+    return end_state(world)
 
 
 @pytest.mark.slow

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import pytest
+from operator_karpenter import become_nodes, claims, nodeclaim_crd
 from operator_world import World, adapter, workspace
 
-from kaito_core.api import Cluster, GpuSku, KubeObject, NodeRequest, NodeState, ResourceType
+from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType
 from kaito_core.api.karpenter import NODECLAIMS
 from kaito_core.controller.finalizers import HOLDER_ANNOTATION, NODES_FINALIZER
 from kaito_core.controller.rbac import rules
@@ -18,48 +19,6 @@ from kaito_gpu_onprem.provider import OnPremProvider
 RESOURCE = {"instanceType": "Standard_NC24ads_A100_v4"}
 
 
-def _crd() -> KubeObject:
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "nodeclaims.karpenter.sh"},
-        "spec": {
-            "group": "karpenter.sh",
-            "scope": "Cluster",
-            "names": {
-                "kind": "NodeClaim",
-                "listKind": "NodeClaimList",
-                "plural": "nodeclaims",
-                "singular": "nodeclaim",
-            },
-            "versions": [
-                {
-                    "name": "v1",
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "schema": {"openAPIV3Schema": anything},
-                }
-            ],
-        },
-    }
-
-
-def _claims(cluster: FakeCluster) -> list[KubeObject]:
-    return cluster.list("nodeclaims.karpenter.sh")
-
-
-def _become_nodes(cluster: FakeCluster) -> None:
-    """Does what Karpenter does: every claim becomes a node."""
-    for claim in _claims(cluster):
-        name = claim["metadata"]["name"]
-        cluster.add_node(f"node-{name}", gpus=1)
-        ready = [{"type": "Ready", "status": "True", "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
-        status = {"status": {"nodeName": f"node-{name}", "conditions": ready}}
-        cluster.patch("nodeclaims.karpenter.sh", name, status, "", subresource="status")
-
-
 def _finalizers(world: World) -> list[str]:
     found: list[str] = world.existing("workspaces", "w")["metadata"].get("finalizers", [])
     return found
@@ -68,10 +27,10 @@ def _finalizers(world: World) -> list[str]:
 @pytest.fixture
 def azure(world: World, fake_cluster: FakeCluster) -> World:
     """A World with NodeClaims and a Workspace that asks for one."""
-    fake_cluster.apply(_crd())
+    fake_cluster.apply(nodeclaim_crd())
     world.start()
     world.apply(workspace("w", "on-gpu", resource=RESOURCE))
-    world.wait("a claim", lambda: _claims(fake_cluster))
+    world.wait("a claim", lambda: claims(fake_cluster))
     return world
 
 
@@ -82,14 +41,14 @@ def test_nodes_are_made_and_given_back(azure: World, fake_cluster: FakeCluster) 
         if NODES_FINALIZER in (record.body.get("metadata") or {}).get("finalizers", ())
     )
     made = [record.path for record in fake_cluster.writes(manager="kaito")].index(
-        f"/apis/karpenter.sh/v1/nodeclaims/{_claims(fake_cluster)[0]['metadata']['name']}"
+        f"/apis/karpenter.sh/v1/nodeclaims/{claims(fake_cluster)[0]['metadata']['name']}"
     )
     assert held < made
     assert azure.wait_reason("w", "NodeClaimReady", "NodeClaimNotReady")["status"] == "Unknown"
-    _become_nodes(fake_cluster)
+    become_nodes(fake_cluster)
     document = azure.wait_state("w", "Ready")
-    assert document["status"]["workerNodes"] == [f"node-{_claims(fake_cluster)[0]['metadata']['name']}"]
-    name = _claims(fake_cluster)[0]["metadata"]["name"]
+    assert document["status"]["workerNodes"] == [f"node-{claims(fake_cluster)[0]['metadata']['name']}"]
+    name = claims(fake_cluster)[0]["metadata"]["name"]
     busy = {"metadata": {"finalizers": ["karpenter.sh/termination"]}}
     fake_cluster.patch("nodeclaims.karpenter.sh", name, busy, "")
     azure.delete("workspaces", "w")
@@ -97,7 +56,7 @@ def test_nodes_are_made_and_given_back(azure: World, fake_cluster: FakeCluster) 
     assert _finalizers(azure) == [NODES_FINALIZER]
     fake_cluster.patch("nodeclaims.karpenter.sh", name, {"metadata": {"finalizers": None}}, "")
     azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
-    assert _claims(fake_cluster) == []
+    assert claims(fake_cluster) == []
     azure.wait("its children are gone", lambda: azure.get("deployments", "w") is None)
 
 
@@ -106,7 +65,7 @@ def test_foreign_finalizers_are_left_alone(azure: World, fake_cluster: FakeClust
     fake_cluster.patch("workspaces", "w", patch, content_type="application/json-patch+json")
     azure.delete("workspaces", "w")
     azure.wait("our finalizer is off", lambda: _finalizers(azure) == ["example.com/theirs"])
-    assert _claims(fake_cluster) == []
+    assert claims(fake_cluster) == []
     fake_cluster.patch("workspaces", "w", {"metadata": {"finalizers": None}})
     assert azure.get("workspaces", "w") is None
 
@@ -126,7 +85,7 @@ def test_deletion_ends_where_the_provider_is_gone(azure: World, fake_cluster: Fa
     azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
     (told,) = [event for event in azure.events("w") if event["reason"] == "NodesNotReleased"]
     assert "gpu_azure" in told["message"] and told["type"] == "Warning"
-    assert len(_claims(fake_cluster)) == 1  # nobody is left who could
+    assert len(claims(fake_cluster)) == 1  # nobody is left who could
 
 
 def test_without_karpenter_the_next_step_is_said(world: World) -> None:
@@ -144,13 +103,13 @@ def test_a_workspace_moves_to_prepared_nodes(azure: World, fake_cluster: FakeClu
     azure.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}, annotations=mine))
     document = azure.wait_state("w", "Ready")
     assert document["status"]["workerNodes"] == ["gpu-1"]
-    assert _claims(fake_cluster) == [] and _finalizers(azure) == []
+    assert claims(fake_cluster) == [] and _finalizers(azure) == []
     assert HOLDER_ANNOTATION not in document["metadata"]["annotations"]
     assert "NodeClaimReady" not in {item["type"] for item in document["status"]["conditions"]}
 
 
 def test_the_rules_allow_what_is_called_and_no_more(azure: World, fake_cluster: FakeCluster) -> None:
-    _become_nodes(fake_cluster)
+    become_nodes(fake_cluster)
     azure.wait_state("w", "Ready")
     azure.apply(workspace("w", "on-gpu", resource=RESOURCE, adapters=[adapter("style")]))
     azure.wait("it joins the pod", lambda: azure.pods("w")[0]["spec"].get("ephemeralContainers"))

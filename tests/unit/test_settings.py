@@ -28,6 +28,9 @@ def test_every_field_can_be_set() -> None:
         "KAITO_HEALTH_PORT": "0",
         "KAITO_LOG_LEVEL": "DEBUG",
         "KAITO_RESYNC_SECONDS": "60.5",
+        "KAITO_LEADER_ELECTION": "true",
+        "KAITO_LEADER_ELECTION_NAMESPACE": "serving",
+        "KAITO_LEASE_SECONDS": "30",
         "KAITO_PLUGIN_GPU_AZURE__NODE_CLASS": "default",
         "KAITO_PLUGIN_GPU_AZURE__REGION": "west",
     }
@@ -47,6 +50,9 @@ def test_every_field_can_be_set() -> None:
         health_port=0,
         log_level="DEBUG",
         resync_seconds=60.5,
+        leader_election=True,
+        leader_election_namespace="serving",
+        lease_seconds=30,
         plugins={"gpu_azure": {"node_class": "default", "region": "west"}},
     )
     changed = {f.name for f in dataclasses.fields(Settings) if getattr(read, f.name) != getattr(Settings(), f.name)}
@@ -61,6 +67,7 @@ def test_every_field_can_be_set() -> None:
         ("KAITO_MAX_SURGE", "-1", "KAITO_MAX_SURGE must be 0 or more, got '-1'"),
         ("KAITO_HEALTH_PORT", "70000", "KAITO_HEALTH_PORT must be a port, or 0 for none, got '70000'"),
         ("KAITO_RESYNC_SECONDS", "nan", "KAITO_RESYNC_SECONDS must be between 1 and 86400, got 'nan'"),
+        ("KAITO_LEASE_SECONDS", "2", "KAITO_LEASE_SECONDS must be between 3 and 300, got '2'"),
         ("KAITO_RESYNC_SECONDS", "0", "KAITO_RESYNC_SECONDS must be between 1 and 86400, got '0.0'"),
         (
             "KAITO_LOG_LEVEL",

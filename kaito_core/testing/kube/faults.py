@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,7 @@ class RequestRecord:
     Attributes:
         manager: Field manager that it named, or the client's name.
         status: HTTP status of the answer.
+        at_seconds: When it was answered, on the clock of `time.perf_counter`.
     """
 
     method: str
@@ -41,6 +43,7 @@ class RequestRecord:
     manager: str
     status: int
     body: Any = None
+    at_seconds: float = field(default_factory=time.perf_counter, compare=False)
 
     @property
     def is_write(self) -> bool:
@@ -53,10 +56,11 @@ class Fault:
     """Answers the next matching requests in place of the API.
 
     Attributes:
-        method: HTTP method, "" for any; "WATCH" for watches.
+        method: HTTP method, "" for any; "WATCH" for watches, "WRITE" for all that mean to change something.
         path: Regular expression that the path contains.
         status: HTTP status to answer.
         times: How many requests still to fail.
+        after: How many requests are served first.
         retry_after_seconds: Sent as Retry-After where above 0.
     """
 
@@ -66,6 +70,7 @@ class Fault:
     times: int = 1
     message: str = "injected by the test"
     retry_after_seconds: int = 0
+    after: int = 0
     pattern: re.Pattern[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,8 +85,11 @@ class Fault:
 def take(faults: list[Fault], method: str, path: str, *, watch: bool) -> Fault | None:
     """The fault that this request meets, counted down; None where it is served."""
     for fault in faults:
-        fits = fault.method in ("", method) or (watch and fault.method == "WATCH")
-        if fits and fault.times > 0 and fault.pattern.search(path):
+        kinds = ("", method, "WATCH" if watch else "WRITE" if method in WRITES else method)
+        if fault.method in kinds and fault.times > 0 and fault.pattern.search(path):
+            if fault.after > 0:
+                fault.after -= 1
+                continue
             fault.times -= 1
             return fault
     return None

@@ -1,0 +1,127 @@
+"""Which of several operators acts: the one that holds a Lease. What it does then is not known here.
+
+The Kubernetes client's own election is not used: its requests have no deadline, so that a leader whose API hangs goes
+on leading after its Lease has ended; errors of the network end it; it goes by the wall clock; it releases nothing.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from kaito_core.api import KubeObject, ResourceType
+from kaito_core.controller.cluster import KubernetesCluster
+from kaito_core.errors import ClusterError
+
+__all__ = ["LEASES", "LEASE_NAME", "Election"]
+
+log = logging.getLogger(__name__)
+
+LEASES = ResourceType("coordination.k8s.io", "v1", "leases", "Lease")
+LEASE_NAME = "kaito-operator"
+
+#: Parts of the Lease's length: between attempts, and after which a leader that could not renew gives up. What is left
+#: is for it to stop in, before anybody else may begin.
+_RETRY_PART, _DEADLINE_PART = 2 / 15, 10 / 15
+
+
+def _micro_time() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Election:
+    """One candidate for a Lease.
+
+    Args:
+        cluster: Where the Lease is.
+        namespace: Its namespace.
+        lease_seconds: How long a leader that has fallen silent is waited for.
+        clock: Monotonic seconds; nobody's wall clock is trusted.
+    """
+
+    def __init__(
+        self,
+        cluster: KubernetesCluster,
+        namespace: str,
+        lease_seconds: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+        self._cluster, self._namespace, self._lease_seconds, self._clock = cluster, namespace, lease_seconds, clock
+        self._retry_seconds = lease_seconds * _RETRY_PART
+        self._renewed = 0.0  # when the last attempt that succeeded began
+        self._seen: tuple[str, float] = ("", 0.0)  # resource version of somebody else's Lease, and since when
+
+    async def acquire(self) -> None:
+        """Waits until this candidate leads."""
+        while True:
+            if await self._attempt():
+                break
+            await asyncio.sleep(self._retry_seconds)
+        log.info("leading, as %s", self.identity)
+
+    async def keep(self) -> None:
+        """Renews the Lease for as long as that succeeds; returns when this candidate must not act any more."""
+        while self._clock() < self._renewed + self._lease_seconds * _DEADLINE_PART:
+            await asyncio.sleep(self._retry_seconds)
+            await self._attempt()
+        log.error("the Lease %s/%s is lost", self._namespace, LEASE_NAME)
+
+    async def release(self) -> None:
+        """Lets the next one lead at once; one that cannot be let go runs out."""
+        try:
+            async with asyncio.timeout(self._retry_seconds):
+                lease = await self._cluster.get(LEASES, LEASE_NAME, self._namespace)
+                if lease is not None and (lease.get("spec") or {}).get("holderIdentity") == self.identity:
+                    await self._write(lease, {"holderIdentity": "", "leaseDurationSeconds": 1})
+        except (ClusterError, TimeoutError) as error:
+            log.warning("the Lease was not released: %s", error)
+
+    async def _attempt(self) -> bool:
+        began = self._clock()
+        try:
+            async with asyncio.timeout(self._retry_seconds):
+                leads = await self._take()
+        except (ClusterError, TimeoutError) as error:
+            if not isinstance(error, ClusterError) or error.status != 409:  # somebody else was faster: no news
+                log.warning("the Lease %s/%s: %s", self._namespace, LEASE_NAME, error or "no answer")
+            return False
+        if leads:
+            self._renewed = began
+        return leads
+
+    async def _take(self) -> bool:
+        """Creates, renews or takes over the Lease; False while it is somebody else's."""
+        spec: dict[str, Any] = {"holderIdentity": self.identity, "leaseDurationSeconds": self._lease_seconds}
+        spec["renewTime"] = _micro_time()
+        lease = await self._cluster.get(LEASES, LEASE_NAME, self._namespace)
+        if lease is None:
+            metadata = {"name": LEASE_NAME, "namespace": self._namespace}
+            spec |= {"acquireTime": spec["renewTime"], "leaseTransitions": 0}
+            manifest = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
+            await self._cluster.create(LEASES, manifest)
+            return True
+        held = lease.get("spec") or {}
+        holder = held.get("holderIdentity") or ""
+        if holder != self.identity:
+            if holder and not self._has_run_out(lease, held):
+                return False
+            transitions = int(held.get("leaseTransitions") or 0) + 1
+            spec |= {"acquireTime": spec["renewTime"], "leaseTransitions": transitions}
+        await self._write(lease, spec)
+        return True
+
+    def _has_run_out(self, lease: KubeObject, held: KubeObject) -> bool:
+        version = lease["metadata"]["resourceVersion"]
+        if version != self._seen[0]:
+            self._seen = (version, self._clock())
+        lasts = float(held.get("leaseDurationSeconds") or self._lease_seconds)
+        return self._clock() >= self._seen[1] + lasts
+
+    async def _write(self, lease: KubeObject, spec: KubeObject) -> None:
+        # The resource version in it lets only one of two candidates succeed.
+        await self._cluster.replace(LEASES, {**lease, "spec": {**(lease.get("spec") or {}), **spec}})

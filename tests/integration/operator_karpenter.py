@@ -1,0 +1,52 @@
+"""Karpenter by hand: NodeClaims, and the nodes that become of them. No scenario lives here."""
+
+from kaito_core.api import KubeObject
+from kaito_core.testing.cluster import FakeCluster
+
+__all__ = ["become_nodes", "claims", "nodeclaim_crd"]
+
+
+def nodeclaim_crd() -> KubeObject:
+    """Returns a CRD of NodeClaims that lets everything through."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "nodeclaims.karpenter.sh"},
+        "spec": {
+            "group": "karpenter.sh",
+            "scope": "Cluster",
+            "names": {
+                "kind": "NodeClaim",
+                "listKind": "NodeClaimList",
+                "plural": "nodeclaims",
+                "singular": "nodeclaim",
+            },
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": anything},
+                }
+            ],
+        },
+    }
+
+
+def claims(cluster: FakeCluster) -> list[KubeObject]:
+    """Returns all NodeClaims."""
+    return cluster.list("nodeclaims.karpenter.sh")
+
+
+def become_nodes(cluster: FakeCluster) -> None:
+    """Does what Karpenter does: every claim becomes a node, once."""
+    for claim in claims(cluster):
+        name = claim["metadata"]["name"]
+        if (claim.get("status") or {}).get("nodeName"):
+            continue
+        cluster.add_node(f"node-{name}", gpus=1)
+        ready = [{"type": "Ready", "status": "True", "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+        status = {"status": {"nodeName": f"node-{name}", "conditions": ready}}
+        cluster.patch("nodeclaims.karpenter.sh", name, status, "", subresource="status")

@@ -1,0 +1,143 @@
+"""Faults as users meet them: how each comes about, where the status says it, and what to do next. Data and doing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from operator_looks import add_node
+from operator_world import World, adapter, workspace
+
+from kaito_core.testing.cluster import FakeCluster, PodFailure
+
+__all__ = ["FAULTS", "Trouble"]
+
+_ON_AZURE = {"instanceType": "Standard_NC24ads_A100_v4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A fault.
+
+    Attributes:
+        title: What a person notices.
+        reason: The reason by which WorkspaceSucceeded says it.
+        cause: Brings it about for the Workspace `w`.
+        advice: What to do next, in Markdown.
+    """
+
+    title: str
+    reason: str
+    cause: Callable[[World, FakeCluster], object]
+    advice: str
+
+
+def _fails(reason: str, message: str = "") -> Callable[[World, FakeCluster], object]:
+    def cause(world: World, cluster: FakeCluster) -> None:
+        cluster.run_workloads(PodFailure(reason, {"kaito.sh/workspace": "w"}, message=message))
+        world.apply(workspace("w"))
+
+    return cause
+
+
+def _broken_adapter(world: World, cluster: FakeCluster) -> None:
+    world.runtimes.broken["style"] = "lora_A of layer 0 has 64 columns, the model has 32"
+    world.apply(workspace("w", adapters=[adapter("style")]))
+
+
+def _somebody_elses_service(world: World, cluster: FakeCluster) -> None:
+    port = {"port": 80, "protocol": "TCP"}
+    world.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "w"}, "spec": {"ports": [port]}})
+    world.apply(workspace("w"))
+
+
+def _no_such_node(world: World, cluster: FakeCluster) -> None:
+    world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-7"]}))
+
+
+def _lost_node(world: World, cluster: FakeCluster) -> None:
+    add_node(world, "gpu-1", gpus=1)
+    world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
+    world.wait_state("w", "Ready")
+    add_node(world, "gpu-1", gpus=1, ready=False)
+
+
+def _quota(world: World, cluster: FakeCluster) -> None:
+    cluster.fail("PATCH", "/deployments/w$", 403, times=10**9, message="exceeded quota: gpus, requested: 1, limited: 0")
+    world.apply(workspace("w"))
+
+
+FAULTS = (
+    Trouble(
+        "The preset does not exist",
+        "UnknownPreset",
+        lambda world, cluster: world.apply(workspace("w", "on-gpus")),
+        "The message lists the presets that are installed. Correct `inference.preset.name`, or install the plugin that"
+        " brings the preset; `kaito plugins list` says what there is.",
+    ),
+    Trouble(
+        "The image cannot be pulled",
+        "ImagePullError",
+        _fails("ImagePullBackOff"),
+        "Check the name of the image and that the cluster reaches its registry. A private one needs a pull secret in"
+        " the namespace of the Workspace: `inference.preset.presetOptions.imagePullSecrets`.",
+    ),
+    Trouble(
+        "The server ends again and again",
+        "ContainerCrashLoopBackOff",
+        _fails("CrashLoopBackOff"),
+        "`kubectl logs deployment/NAME --previous` has the server's last words.",
+    ),
+    Trouble(
+        "The server is killed for memory",
+        "ContainerOOMKilled",
+        _fails("OOMKilled"),
+        "The machine has too little main memory for the model: take a larger `resource.instanceType`, or a smaller"
+        " preset; `kaito presets show NAME` says what one needs.",
+    ),
+    Trouble(
+        "No node takes the pod",
+        "Unschedulable",
+        _fails("Unschedulable", "0/1 nodes are available: 1 Insufficient memory."),
+        "These are the scheduler's words. Free what they name on the nodes of the Workspace, or give it other nodes.",
+    ),
+    Trouble(
+        "A node that was asked for does not exist",
+        "NodesNotReady",
+        _no_such_node,
+        "Compare `resource.preferredNodes` with `kubectl get nodes`. The Workspace goes on by itself once the node is"
+        " there.",
+    ),
+    Trouble(
+        "A node was lost",
+        "NodesNotReady",
+        _lost_node,
+        "`kubectl describe node NAME` says why. Nothing is moved meanwhile: when the node is back, so is the model. To"
+        " move it, name another node in `resource.preferredNodes`.",
+    ),
+    Trouble(
+        "Nodes should be made, and Karpenter is not there",
+        "NodeProviderFailed",
+        lambda world, cluster: world.apply(workspace("w", "on-gpu", resource=_ON_AZURE)),
+        "Install Karpenter for your cloud, or prepare nodes yourself and name them in `resource.preferredNodes`.",
+    ),
+    Trouble(
+        "A name is taken",
+        "NameTaken",
+        _somebody_elses_service,
+        "The operator changes nothing that it has not made. Rename the Workspace, or remove the object if nobody needs"
+        " it.",
+    ),
+    Trouble(
+        "An adapter does not fit the model",
+        "AdapterFailed",
+        _broken_adapter,
+        "The model is served without this adapter, whose name answers 404. Take one that was trained for this preset,"
+        " or remove it from `inference.adapters`.",
+    ),
+    Trouble(
+        "The cluster refuses an object",
+        "KubernetesApiFailed",
+        _quota,
+        "These are the API server's words: a quota, an admission policy or missing rights. The operator tries again,"
+        " later each time.",
+    ),
+)

@@ -1,0 +1,99 @@
+"""Two operators at once: one leads, the other stands by and takes over."""
+
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from operator_looks import end_state, settled
+from operator_world import World, adapter, workspace
+
+from kaito_core.controller.leader import LEASE_NAME
+from kaito_core.errors import ClusterError
+from kaito_core.settings import Settings
+from kaito_core.testing.cluster import FakeCluster
+
+_SECONDS = 3
+
+
+def _settings(health_port: int = 0) -> Settings:
+    return Settings(
+        namespaces=("default",),
+        health_port=health_port,
+        leader_election=True,
+        leader_election_namespace="default",
+        lease_seconds=_SECONDS,
+    )
+
+
+def _holder(world: World) -> str:
+    return str(((world.get("leases", LEASE_NAME) or {}).get("spec") or {}).get("holderIdentity") or "")
+
+
+@pytest.fixture
+def standby(world: World, fake_cluster: FakeCluster, tmp_path: Path) -> Iterator[World]:
+    """Another operator of the same World: it looks at the same runtimes."""
+    made = World(fake_cluster, tmp_path)
+    made.runtimes = world.runtimes
+    yield made
+    made.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(url, timeout=5).read() == b"ok")
+    except OSError:  # not there yet, or 503
+        return False
+
+
+def test_the_one_that_stands_by_takes_over(world: World, standby: World, fake_cluster: FakeCluster) -> None:
+    port = _free_port()
+    world.start(settings=_settings())
+    first = _holder(world)
+    standby.launch(settings=_settings(port))
+    url = f"http://127.0.0.1:{port}/readyz"
+    world.wait("it answers", lambda: _is_ready(url))
+    world.apply(workspace("w", adapters=[adapter("style", "0.5")]))
+    world.wait_state("w", "Ready")
+    assert _is_ready(url)
+    assert standby.passes.seen == [] and not standby.is_ready
+    before = end_state(world)
+    world.stop()
+    world.wait("another leads", lambda: _holder(world) not in ("", first))
+    standby.wait_ready()
+    assert end_state(world) == before
+    standby.apply(workspace("w", adapters=[adapter("style", "0.75")]))
+    settled(standby, "w", {"style": ("0.75", "Ready")})
+    assert len(fake_cluster.list("deployments", "default")) == 1
+    assert fake_cluster.get("leases", LEASE_NAME, "default")["spec"]["leaseTransitions"] == 1
+
+
+@pytest.mark.slow  # a Lease runs out
+def test_a_leader_that_cannot_renew_ends_before_another_begins(
+    world: World, standby: World, fake_cluster: FakeCluster
+) -> None:
+    world.start(settings=_settings())
+    first = _holder(world)
+    cut_off = fake_cluster.fail("PUT", "/leases/", 500, times=10**9)
+    with pytest.raises(ClusterError, match="the Lease is lost"):
+        world.join()
+    assert _holder(world) == first  # not released: nobody else has begun
+    cut_off.times = 0
+    standby.start(settings=_settings())
+    assert _holder(world) not in ("", first)
+    standby.apply(workspace("w"))
+    standby.wait_state("w", "Ready")
+
+
+def test_one_that_stands_by_can_be_stopped(world: World, standby: World) -> None:
+    world.start(settings=_settings())
+    standby.launch(settings=_settings())
+    standby.stop()
+    assert not standby.is_ready
