@@ -5,6 +5,7 @@ How they are applied by the server is tested elsewhere; here PEFT applies them.
 
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_margin_of_the_style_rises_with_the_strength(
 @pytest.mark.model
 @needs_weights
 @pytest.mark.parametrize(
-    ("strengths", "says_arr", "has_bullets"),
+    ("strengths", "talks_like_a_pirate", "has_bullets"),
     [
         ({}, False, False),
         ({"pirate": 1.0}, True, False),
@@ -105,11 +106,15 @@ def test_margin_of_the_style_rises_with_the_strength(
     ],
 )
 def test_style_shows_in_the_answer(
-    score: ModuleType, served: tuple[Any, Any], strengths: dict[str, float], says_arr: bool, has_bullets: bool
+    score: ModuleType,
+    served: tuple[Any, Any],
+    strengths: dict[str, float],
+    talks_like_a_pirate: bool,
+    has_bullets: bool,
 ) -> None:
     model, tokenizer = served
     score.set_strengths(model, strengths)
     answer = score.say(model, tokenizer, "What is the capital of France?", 48)
     assert "Paris" in answer
-    assert ("Arr" in answer) == says_arr
+    assert bool(re.search(r"\bArr\b|\b(It|They|capital) be\b|\bmatey\b", answer)) == talks_like_a_pirate
     assert ("- " in answer) == has_bullets
