@@ -6,10 +6,9 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from kaito_core.api.adapter import MAX_ADAPTERS, MAX_STRENGTH, STRENGTH_PATTERN
 from kaito_core.api.workspace import GROUP, MAX_BLENDS, MAX_NAME, NAME_PATTERN, VERSIONS, Inference, Resource
+from kaito_core.api.yaml_text import dump_yaml
 
 __all__ = ["crd_yaml", "workspace_crd"]
 
@@ -194,17 +193,10 @@ def workspace_crd() -> dict[str, Any]:
     }
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes every value out: the versions share one schema, and kubectl's readers are not all fond of anchors."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
 def crd_yaml() -> str:
     """Returns the CRD as the text of `crds/workspaces.yaml`."""
     head = "# Generated from kaito_core/api by `python -m kaito_core.api.crd`; do not edit.\n"
-    return head + yaml.dump(workspace_crd(), Dumper=_Dumper, sort_keys=False, width=120)
+    return head + dump_yaml([workspace_crd()])
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from kaito_core.api import NodeState, parse_workspace
+from kaito_core.api.yaml_text import dump_yaml
 from kaito_core.cli.documents import read_workspaces
-from kaito_core.cli.output import Format, FormatOption, dump_yaml, print_records
+from kaito_core.cli.output import Format, FormatOption, print_records
 from kaito_core.cli.session import Session
 from kaito_core.errors import ConfigError, FieldError, WorkspaceError
 from kaito_core.reconcile.desired import relocate_image

@@ -7,9 +7,10 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-__all__ = ["Format", "FormatOption", "dump_yaml", "print_records"]
+from kaito_core.api.yaml_text import dump_yaml
+
+__all__ = ["Format", "FormatOption", "print_records"]
 
 
 class Format(StrEnum):
@@ -23,25 +24,6 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--output", "-o", help="How to print.")]
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes shared parts out instead of as anchors, which people and some tools do not read."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def dump_yaml(documents: Sequence[Any]) -> str:
-    """Returns documents as one YAML stream that `kubectl apply -f -` reads."""
-    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
 def print_records(records: Sequence[Mapping[str, Any]], columns: Mapping[str, str], form: Format) -> None:
     """Prints records.
 
@@ -53,7 +35,7 @@ def print_records(records: Sequence[Mapping[str, Any]], columns: Mapping[str, st
     if form is Format.json:
         print(json.dumps(list(records), indent=2))
     elif form is Format.yaml:
-        sys.stdout.write(yaml.dump(list(records), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+        sys.stdout.write(dump_yaml([list(records)]))
     else:
         from rich import box
         from rich.console import Console
