@@ -12,33 +12,18 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from kaito_core.testing.installed import PRESET_PLUGIN, install_plugin
+
 RUNS = 5
 PLUGINS = 100
-MODULE = """
-from kaito_core import hookimpl
-from kaito_core.api import ModelPreset, Weights
-
-@hookimpl
-def kaito_model_presets():
-    return [ModelPreset(
-        name="{name}", family="dummy", architecture="DummyForCausalLM",
-        weights=Weights(repository="example/{name}", revision="0123456789abcdef", size_gib=1),
-        gpus=1, gpu_memory_gib=4, memory_gib=8, disk_gib=20, context_length=2048, kv_bytes_per_token=8192,
-        license="Apache-2.0",
-    )]
-"""
 HALVES = "from importlib_metadata import entry_points; [entry.load() for entry in entry_points(group='kaito')]"
 
 
 def install_plugins(site: Path) -> None:
     """Leaves `PLUGINS` distributions with a plugin each in a folder, as pip would."""
     for number in range(PLUGINS):
-        name = f"dummy_{number:03}"
-        (site / f"{name}.py").write_text(MODULE.format(name=name.replace("_", "-")))
-        info = site / f"{name}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[kaito]\n{name} = {name}\n")
+        name = f"dummy-{number:03}"
+        install_plugin(site, name, PRESET_PLUGIN.format(name=name))
 
 
 def seconds(arguments: list[str], env: Mapping[str, str]) -> float:

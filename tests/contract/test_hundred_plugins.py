@@ -7,21 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kaito_core.testing.installed import PRESET_PLUGIN, install_plugin
+
 pytestmark = pytest.mark.slow
 
-GOOD = """
-from kaito_core import hookimpl
-from kaito_core.api import ModelPreset, Weights
-
-@hookimpl
-def kaito_model_presets():
-    return [ModelPreset(
-        name="{name}", family="dummy", architecture="DummyForCausalLM",
-        weights=Weights(repository="example/{name}", revision="0123456789abcdef", size_gib=1),
-        gpus=1, gpu_memory_gib=4, memory_gib=8, disk_gib=20, context_length=2048, kv_bytes_per_token=8192,
-        license="Apache-2.0",
-    )]
-"""
 HEAD = "from kaito_core import hookimpl\n@hookimpl\ndef kaito_model_presets():\n"
 
 #: What: (module, words of the error, words of the traceback).
@@ -32,7 +21,7 @@ BROKEN = {
     "recursion": ("def f(): g()\ndef g(): f()\nf()", "RecursionError", "def g(): f()"),
     "wrong-type": (f"{HEAD}    return 'falcon'", "must return a list of ModelPreset, got str", "TypeError"),
     "duplicate": (
-        GOOD.format(name="dummy-00"),
+        PRESET_PLUGIN.format(name="dummy-00"),
         "the preset 'dummy-00' is provided by dummy-00 (kaito-dummy-00 1.0) and by x-duplicate (kaito-x-duplicate 1.0)",
         "PluginConflictError",
     ),
@@ -51,24 +40,13 @@ BROKEN = {
 }
 
 
-def install(site: Path, name: str, text: str, *, api: str = "") -> None:
-    """Installs a distribution as pip leaves it: a module, and a folder of metadata."""
-    module = name.replace("-", "_")
-    (site / f"{module}.py").write_text(text)
-    info = site / f"kaito_{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kaito-{name}\nVersion: 1.0\n")
-    group = f"\n[kaito.api]\n{name} = {api}\n" if api else ""
-    (info / "entry_points.txt").write_text(f"[kaito]\n{name} = {module}\n{group}")
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     for number in range(90):
-        install(folder, f"dummy-{number:02}", GOOD.format(name=f"dummy-{number:02}"))
+        install_plugin(folder, f"dummy-{number:02}", PRESET_PLUGIN.format(name=f"dummy-{number:02}"))
     for what, (text, _, _) in BROKEN.items():
-        install(folder, f"x-{what}", text, api="v9" if what == "future-api" else "")
+        install_plugin(folder, f"x-{what}", text, api="v9" if what == "future-api" else "")
     return folder
 
 
