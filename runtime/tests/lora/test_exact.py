@@ -256,7 +256,8 @@ def test_large_steps_of_one_mix_ride_in_the_tail():
         assert (got[rows] - truth).abs().max() < 1e-4 * truth.abs().max().clamp(min=1)
 
 
-def test_packed_weights_give_the_same_up_to_rounding():
+@pytest.mark.parametrize("tokens", [1, 2, 6, 30])
+def test_packed_weights_give_the_same_up_to_rounding(tokens):
     sizes = {"hidden_size": 512, "intermediate_size": 640, "num_hidden_layers": 1}
     base, ours = llama(**sizes), llama(**sizes)
     lora = inject_lora(ours, pack=True)
@@ -264,8 +265,18 @@ def test_packed_weights_give_the_same_up_to_rounding():
     assert len(packed) == 5, "all but the small k_proj and v_proj"
     part = weights(base, target_paths(base, TARGETS[llama]), rank=8)
     version = lora.bank.load(part)
-    ids = torch.randint(0, 97, (2, 6), generator=torch.Generator().manual_seed(5))
+    ids = torch.randint(0, 97, (2, tokens), generator=torch.Generator().manual_seed(5))
     assert (logits(ours, ids) - logits(base, ids)).abs().max() < 1e-4
-    lora.routing.set([(12, {version: 0.7})])
+    lora.routing.set([(2 * tokens, {version: 0.7})])
     truth = logits(merged(base, [(part, 0.7)]), ids)
     assert (logits(ours, ids) - truth).abs().max() < 1e-4 * truth.abs().max()
+
+
+def test_packing_stores_small_weights_by_columns_and_leaves_the_replaced_layer_alone():
+    model = torch.nn.Sequential(torch.nn.Linear(640, 512), torch.nn.Linear(512, 4096))
+    small, large = model
+    lora = inject_lora(model, pack=True)
+    assert lora.layers["0"].weight.stride() == (1, 512)
+    assert lora.layers["1"].weight.stride() == (512, 1), "products of large weights are slower by columns"
+    assert small.weight.stride() == (640, 1) and torch.equal(small.weight, lora.layers["0"].weight)
+    assert lora.layers["1"].weight is large.weight

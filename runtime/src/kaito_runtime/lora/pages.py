@@ -50,11 +50,12 @@ class PageAllocator:
 class CatPool:
     """One layer's pages for the CPU path: A `[P*16, K]` and B transposed `[P*16, N]`, fp32, growing with use.
 
-    In this layout any pages that lie side by side are two views, ready for a product; with B as `[N, P*16]` the product
-    of one token took up to three times as long.
+    In this layout B of pages that lie side by side is a view, ready for a product, and loading writes whole rows. A is
+    copied to `[K, R]` when a set of pages is first live: as a transposed view its product took a third longer, and B as
+    `[N, P*16]` up to three times as long.
     """
 
-    CACHED = 8  # gathered copies of scattered pages, per layer
+    CACHED = 8  # sets of live pages, per layer
     itemsize = 4
 
     def __init__(self, k: int, n: int, device: torch.device) -> None:
@@ -93,9 +94,9 @@ class CatPool:
         first, count = pages[0], len(pages)
         if pages == tuple(range(first, first + count)):
             ranks = slice(first * PAGE, (first + count) * PAGE)
-            return self._a[ranks].t(), self._b_t[ranks]
+            return self._a[ranks].t().contiguous(), self._b_t[ranks]
         ranks_of = (torch.tensor(pages)[:, None] * PAGE + torch.arange(PAGE)).flatten().to(self._a.device)
-        return self._a[ranks_of].t(), self._b_t[ranks_of]
+        return self._a[ranks_of].t().contiguous(), self._b_t[ranks_of]
 
     def _grow(self, pages: int) -> None:
         held = self._a.shape[0] // PAGE
