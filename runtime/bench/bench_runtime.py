@@ -244,6 +244,8 @@ class Peft:
             model.load_adapter(folder, adapter_name=name)
         self._model: Any = model.eval()
         self._plain = load_fp32(path)  # PEFT's layers cost something also where they do nothing
+        for generator in (self._model, self._plain):  # `generate` looks here where its own configuration says None
+            generator.generation_config.eos_token_id = None
         self._combined: dict[tuple[tuple[str, float], ...], str] = {}
 
     def run(self, requests: list[Request]) -> Run:

@@ -11,16 +11,24 @@ small.
 import torch
 from torch import Tensor
 
-__all__ = ["ANY_TOKENS", "BY_COLUMNS_TOKENS", "MIN_ELEMENTS", "MIN_TOKENS"]
-__all__ += ["by_columns", "can_pack", "pack", "packed_linear", "suits_columns"]
+__all__ = [
+    "BY_COLUMNS_TOKENS",
+    "MIN_ELEMENTS",
+    "MIN_TOKENS",
+    "by_columns",
+    "can_pack",
+    "pack",
+    "packed_linear",
+    "suits_columns",
+]
 
 # Measured, see docs/explanation/lora-kernels.md: below these, the plain product is as fast or faster.
 MIN_TOKENS = 4
 MIN_ELEMENTS = 256 * 1024
-# Up to so many elements a weight is stored by columns, and from so many tokens on the product with it is the fastest.
+# Up to so many elements a weight is stored by columns; the product with it is the fastest of all for one token and from
+# so many tokens on, and slow in between.
 MAX_COLUMNS_ELEMENTS = 1024 * 1024
 BY_COLUMNS_TOKENS = 48
-ANY_TOKENS = 1 << 62
 
 
 def can_pack(weight: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """The layer that stands where a linear layer stood. How it multiplies is `kernels`' business, who puts it there
 `inject`'s."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from kaito_runtime.kernels.cat_expand import cat_expand_
 from kaito_runtime.kernels.dispatch import Base, Path, choose
 from kaito_runtime.kernels.packed import (
-    ANY_TOKENS,
     BY_COLUMNS_TOKENS,
     MIN_TOKENS,
     by_columns,
@@ -62,7 +62,7 @@ class LoraLinear(nn.Module):
         self._w_scale = cast(Tensor | None, getattr(base, "weight_scale", None))
         self._pdl = has_pdl(self.weight.device)
         self._packed: Tensor | None = None
-        self._packed_below = ANY_TOKENS * shape[0]  # elements of x; from there on the plain product is faster
+        self._packed_for = range(0)  # elements of x for which the packed product is the faster one
         self._merged: Tensor | None = None
         self._tail: Tensor | None = None  # [N, K + R]: W is a view of its first columns
         self._tail_holds: tuple[int, tuple[int, ...]] | None = None
@@ -109,7 +109,7 @@ class LoraLinear(nn.Module):
         return y
 
     def _product(self, x: Tensor) -> Tensor:
-        if self._packed is not None and MIN_TOKENS * self.lora_shape[0] <= x.numel() < self._packed_below:
+        if self._packed is not None and x.numel() in self._packed_for:
             return packed_linear(x, self._packed, self.bias)
         if self._base_forward is not None:
             return self._base_forward(x)
@@ -161,12 +161,13 @@ class LoraLinear(nn.Module):
         """Lays the weight out for CPU products, where that is faster: a packed copy, columns before rows, or both."""
         if self._base is not Base.DENSE:
             return
+        k, columns = self.in_features, self._base_forward is None and suits_columns(self.weight)
         if can_pack(self.weight):
             self._packed = pack(self.weight)
-        if self._base_forward is None and suits_columns(self.weight):
+            self._packed_for = range(2 * k, BY_COLUMNS_TOKENS * k) if columns else range(MIN_TOKENS * k, sys.maxsize)
+        if columns:
             # A parameter of our own: the replaced layer, which somebody else may still use, keeps its layout.
             self.weight = nn.Parameter(by_columns(self.weight), requires_grad=False)
-            self._packed_below = BY_COLUMNS_TOKENS * self.in_features
 
     def reserve_tail(self, pages: int) -> None:
         """Moves the weight into a buffer with room for `pages` B pages beside it, for large steps of one mix."""
