@@ -8,7 +8,7 @@ pass that raises. `tests/test_batching.py` fails by name where a new version of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers.generation.continuous_batching.utils import find_head_dim, fin
 
 from kaito_runtime import attention
 from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.prefixes import Prefixes
 
 __all__ = ["BatchLimits", "Batcher", "Row", "cache_bytes_per_token"]
 
@@ -36,12 +37,14 @@ class BatchLimits:
         page_tokens: Tokens of one page of it.
         step_tokens: Most tokens of one forward pass; longer prompts are cut into several.
         requests: Most requests of one forward pass.
+        reuse_prefixes: Keep what prompts have in common instead of computing it again.
     """
 
     cache_tokens: int
     page_tokens: int = 32
     step_tokens: int = 512
     requests: int = 64
+    reuse_prefixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,28 @@ class Batcher:
             raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {error}") from error
         self._processor.output_router = _Nowhere()
         self._processor.model_runner._sample = self._sample
+        self._prefixes = Prefixes(self._processor.cache) if limits.reuse_prefixes else None
         self.longest = self._processor.cache.max_tokens_read
 
-    def add(self, request_id: str, prompt: Sequence[int], max_tokens: int, end_tokens: Collection[int]) -> None:
-        """Queues a request; `max_tokens` must be positive and fit the cache together with the prompt."""
+    def add(
+        self,
+        request_id: str,
+        prompt: Sequence[int],
+        max_tokens: int,
+        end_tokens: Collection[int],
+        salt: Hashable = None,
+    ) -> None:
+        """Queues a request.
+
+        Args:
+            request_id: Unlike that of any other request.
+            prompt: Tokens.
+            max_tokens: Positive; must fit the cache together with the prompt.
+            end_tokens: Tokens that end the answer.
+            salt: Only requests with equal salts share prefixes.
+        """
+        if self._prefixes is not None:
+            self._prefixes.expect(request_id, salt)
         self._processor.scheduler.add_waiting_request(
             RequestState(
                 request_id=request_id,
@@ -103,6 +124,8 @@ class Batcher:
 
     def drop(self, request_ids: Collection[str]) -> None:
         """Forgets requests at once and frees their cache; unknown ids are ignored. Not between `prepare` and `step`."""
+        if self._prefixes is not None:
+            self._prefixes.forget(request_ids, spoilt=True)  # they may have been dropped since their numbers are wrong
         for request_id in request_ids:
             self._processor.scheduler.set_request_cancellation(request_id)
         self._processor.scheduler.clear_cancelled_requests()
@@ -127,7 +150,10 @@ class Batcher:
         with torch.inference_mode():  # cheaper for each operation than no_grad, which transformers uses
             self._processor._generation_step(self._model)
         self._processor.update_batch()
-        return {state.request_id for state in states if state.status == RequestStatus.FINISHED}
+        complete = {state.request_id for state in states if state.status == RequestStatus.FINISHED}
+        if self._prefixes is not None:
+            self._prefixes.forget(complete, spoilt=False)
+        return complete
 
     @property
     def running(self) -> int:
@@ -141,8 +167,15 @@ class Batcher:
 
     @property
     def cache_use(self) -> float:
-        """Share of the cache that is taken, in [0, 1]."""
-        return float(1.0 - self._processor.cache.compute_free_capacity())
+        """Share of the cache that is taken, in [0, 1]; what is only kept to be shared is not."""
+        cache = self._processor.cache
+        free = cache.compute_free_capacity(relative=False) + (self._prefixes.spare_bytes if self._prefixes else 0)
+        return float(1.0 - free / (cache.num_sectors * cache.bytes_per_sector))
+
+    @property
+    def prefix_tokens(self) -> tuple[int, int]:
+        """(tokens of all prompts so far, those of them that did not have to be computed)."""
+        return (0, 0) if self._prefixes is None else (self._prefixes.asked, self._prefixes.found)
 
     def _in_batch(self) -> list[Any]:
         return list(self._processor.inputs_and_outputs.requests_in_batch)
@@ -170,10 +203,9 @@ def _config(limits: BatchLimits) -> ContinuousBatchingConfig:
         max_batch_tokens=limits.step_tokens,
         max_requests_per_batch=min(limits.requests, limits.step_tokens),
         max_blocks_per_request=0,
-        # Shared prefixes are found by tokens alone: another request's adapters made those keys and values. They could
-        # be salted where they are searched and registered, but a prompt that is computed in part is rounded otherwise,
-        # so that answers would depend on what was asked before, and blocks of failed requests would have to be purged.
-        allow_block_sharing=False,
+        # Off by default: a prompt that is computed in part is rounded otherwise, so that answers would depend, in the
+        # last bit, on what was asked before.
+        allow_block_sharing=limits.reuse_prefixes,
         # Tokens are chosen in Python between two passes, so neither may run ahead of the other.
         use_async_batching=False,
         use_cuda_graph=False,
