@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AttentionInterface, ContinuousBatchingConfig
+from transformers import (
+    AttentionInterface,
+    BloomConfig,
+    BloomForCausalLM,
+    ContinuousBatchingConfig,
+    GPTJConfig,
+    GPTJForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
+)
 from transformers.generation.continuous_batching import cache, continuous_api, input_outputs, model_runner, scheduler
 from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState, RequestStatus
 
@@ -17,6 +28,15 @@ from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.testing.models import load_fp32
 
 LIMITS = BatchLimits(cache_tokens=256, page_tokens=8, step_tokens=16, requests=4)
+GPT = {"vocab_size": 97, "n_embd": 32, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+SMALL = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 @pytest.mark.parametrize(
@@ -180,9 +200,27 @@ def test_cache_size_is_that_of_keys_and_values(batcher: Recorder) -> None:
     assert cache_bytes_per_token(batcher._model) == 2 * 2 * 2 * 8 * 4  # two kinds, layers, heads, width, bytes
 
 
-def test_model_without_the_attention_interface_is_refused() -> None:
-    with pytest.raises(ModelLoadError, match="Linear cannot run in continuous batches"):
-        Batcher(nn.Linear(2, 2), LIMITS, lambda ids, logits: [])
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (lambda: nn.Linear(2, 2), "Linear cannot run in continuous batches: AttributeError"),
+        # Attention of their own: one ignores the paged cache, the other stumbles over it.
+        (lambda: GPTJForCausalLM(GPTJConfig(n_positions=64, rotary_dim=4, **GPT)), r"off by \d+%\): its attention"),
+        (lambda: BloomForCausalLM(BloomConfig(**GPT)), r"off by \d+%\): its attention"),
+        (lambda: StableLmForCausalLM(StableLmConfig(**SMALL)), "cannot run in continuous batches: AttributeError"),
+    ],
+    ids=["linear", "gptj", "bloom", "stablelm"],
+)
+def test_model_that_cannot_be_batched_is_refused(model: Any, why: str) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ModelLoadError, match=why):
+        Batcher(model().eval(), LIMITS, lambda ids, logits: [])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rounding_is_no_reason_to_refuse(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    Batcher(MixtralForCausalLM(MixtralConfig(**SMALL)).to(dtype).eval(), LIMITS, lambda ids, logits: [])
 
 
 def test_offset_of_a_request_counts_its_keys_once_a_pass_is_prepared(batcher: Recorder) -> None:

@@ -20,6 +20,7 @@ from transformers.generation.continuous_batching.requests import RequestState, R
 from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
 
 from kaito_runtime import attention
+from kaito_runtime.batch_check import BatchCheck
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.prefixes import Prefixes
 
@@ -71,7 +72,7 @@ class Batcher:
             returns the tokens.
 
     Raises:
-        ModelLoadError: transformers cannot run this model in continuous batches.
+        ModelLoadError: transformers cannot run this model in continuous batches, or not rightly.
     """
 
     def __init__(
@@ -79,20 +80,26 @@ class Batcher:
     ) -> None:
         wrapped: Any = model
         self._model = wrapped
-        self._choose = choose
         self._rows: tuple[Row, ...] = ()
+        self._prefixes: Prefixes | None = None
         try:
+            check = BatchCheck(wrapped)
             manager = wrapped.init_continuous_batching(
                 GenerationConfig(do_sample=False, eos_token_id=-1), _config(limits)
             )
             self._packed = _use_packed_attention(wrapped)
             self._processor = manager._create_batch_processor()
-        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-            raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {error}") from error
-        self._processor.output_router = _Nowhere()
-        self._processor.model_runner._sample = self._sample
-        self._prefixes = Prefixes(self._processor.cache) if limits.reuse_prefixes else None
+            self._processor.output_router = _Nowhere()
+            self._processor.model_runner._sample = self._sample
+            self._choose: Callable[[Sequence[str], Tensor], Sequence[int]] = check.choose
+            check.run(self)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {why}") from error
         self.longest = self._processor.cache.max_tokens_read
+        self._choose = choose
+        if limits.reuse_prefixes:
+            self._prefixes = Prefixes(self._processor.cache)
 
     def add(
         self,
