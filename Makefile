@@ -71,6 +71,7 @@ bench-imports: install ## What starting costs: the command line, a hundred plugi
 
 docs: install ## Write the reference pages and the preset schema anew, from the code
 	$(BIN)/python docs/reference/generate.py
+	$(BIN)/python docs/reference/generate_validation.py
 	$(BIN)/python -m kaito_core.api.preset_schema > kaito_core/schemas/model-preset.json
 
 bench-operator: install ## What the operator costs with 100 and 1,000 Workspaces, on the emulated API

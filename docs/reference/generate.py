@@ -28,8 +28,9 @@ from kaito_core.api import (
     Weights,
 )
 from kaito_core.api.docstrings import field_docs, summary
+from kaito_core.controller.metrics import LABELS, Metrics
 from kaito_core.errors import FieldError
-from kaito_core.settings import Settings
+from kaito_core.settings import CONFIG_VARIABLE, Settings, setting_docs
 
 FOLDER = Path(__file__).parent
 RECORDS = (ModelPreset, Weights, GpuSku, NodeRequest, NodeState, RejectedNode, AdapterRef, FetchStep, FieldError)
@@ -57,6 +58,14 @@ kv_bytes_per_token: 8192
 license: Apache-2.0
 """
 
+SETTINGS_EXAMPLE = """\
+namespaces: [team-a, team-b]
+log_format: json
+plugins:
+  gpu_azure:
+    node_class: default
+"""
+
 
 def hooks() -> dict[str, Any]:
     """Returns the hook specifications by name."""
@@ -70,7 +79,13 @@ def example(hook: object) -> str:
 
 def pages() -> dict[str, str]:
     """Returns the text of each page by its file's name."""
-    return {"hooks.md": _hooks_page(), "records.md": _records_page(), "presets-yaml.md": _presets_page()}
+    return {
+        "hooks.md": _hooks_page(),
+        "records.md": _records_page(),
+        "presets-yaml.md": _presets_page(),
+        "settings.md": _settings_page(),
+        "metrics.md": _metrics_page(),
+    }
 
 
 def _hooks_page() -> str:
@@ -145,6 +160,43 @@ def _presets_page() -> str:
     )
 
 
+def _settings_page() -> str:
+    rows = [
+        f"| `{doc.variable}` | {'' if doc.name == 'plugins' else f'`{doc.name}`'} | {doc.kind} "
+        f"| {f'`{doc.default}`' if doc.default else ''} | {doc.meaning} |"
+        for doc in setting_docs()
+    ]
+    return _page(
+        [
+            "# Settings",
+            "Settings of the operator and the command line come from three places: options of a command win over the "
+            "environment, and the environment over a YAML file, which `kaito --config FILE` or the variable "
+            f"`{CONFIG_VARIABLE}` names. In the environment, lists are separated by commas.",
+            f"```yaml\n{SETTINGS_EXAMPLE}```",
+            "A key that is no setting, or a value of the wrong type, ends the command with a message that names the "
+            "file, the key and what would be right. Unknown variables are passed over: a cluster adds some of its own.",
+            "\n".join(["| variable | key | type | default | meaning |", "|---|---|---|---|---|", *rows]),
+        ]
+    )
+
+
+def _metrics_page() -> str:
+    rows = []
+    for family in Metrics().registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(f"`{label}`" for label in LABELS.get(family.name, ()))
+        rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return _page(
+        [
+            "# Metrics of the operator",
+            "Served at `/metrics` on the port that `KAITO_HEALTH_PORT` sets, in the text format of Prometheus. "
+            "Counters and histograms also have a series `..._created`.",
+            "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *rows]),
+            "`stage` is `nodes`, `server` or `ready`; `outcome` is `steady`, `wrote` or `failed`.",
+        ]
+    )
+
+
 def _page(parts: list[str]) -> str:
     return _NOTE + "\n" + "\n\n".join(part for part in parts if part) + "\n"
 
@@ -190,12 +242,8 @@ def _value(value: object) -> str:
 
 
 def _settings_table() -> str:
-    source = inspect.getsource(Settings)
-    docs = dict(re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""$', source, re.MULTILINE | re.DOTALL))
-    rows = [
-        f"| `{name}` | {kind} | {default} | {' '.join(docs[name].split())} |"
-        for name, kind, default in _fields(Settings)
-    ]
+    docs = {doc.name: doc.meaning for doc in setting_docs()}
+    rows = [f"| `{name}` | {kind} | {default} | {docs[name]} |" for name, kind, default in _fields(Settings)]
     return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows])
 
 

@@ -18,7 +18,9 @@ __all__ = [
     "ADAPTER_NAME",
     "DEFAULT_STRENGTH",
     "MAX_ADAPTERS",
+    "MAX_ADAPTER_NAME",
     "MAX_STRENGTH",
+    "MAX_STRENGTH_TEXT",
     "STRENGTH_PATTERN",
     "AdapterRef",
     "AdapterSource",
@@ -29,9 +31,13 @@ __all__ = [
 DEFAULT_STRENGTH = 1.0
 MAX_STRENGTH = 10.0
 MAX_ADAPTERS = 10  # upstream's limit
-STRENGTH_PATTERN = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?$"
+_DECIMAL = re.compile(r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?")
+#: What the CRD says of a strength in a string, range included: an exponent above zero would need arithmetic.
+STRENGTH_PATTERN = r"^[+-]?(0*10([.]0*)?|0*[0-9]([.][0-9]*)?|[.][0-9]+)([eE]-[0-9]{1,3})?$"
+MAX_STRENGTH_TEXT = 64
 #: An adapter's name becomes a container name, a folder and a model id: a DNS-1123 label. The container is called
 #: "adapter-NAME", which leaves 55 of the label's 63 characters.
+MAX_ADAPTER_NAME = 55
 ADAPTER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,53}[a-z0-9])?")
 
 
@@ -46,7 +52,7 @@ def parse_strength(value: object) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"must be a number or a string with a number, got {shown(value)}")
-    if isinstance(value, str) and re.fullmatch(STRENGTH_PATTERN, value) is None:
+    if isinstance(value, str) and _DECIMAL.fullmatch(value) is None:
         raise ValueError(f"must be a finite number, got {shown(value)}")
     # Comparing comes before converting: an int may be too large for a float.
     if isinstance(value, int) and abs(value) > MAX_STRENGTH:
@@ -56,6 +62,8 @@ def parse_strength(value: object) -> float:
         raise ValueError(f"must be a finite number, got {shown(value)}")
     if abs(number) > MAX_STRENGTH:
         raise ValueError(f"must be between {-MAX_STRENGTH:g} and {MAX_STRENGTH:g}, got {shown(value)}")
+    if isinstance(value, str) and (len(value) > MAX_STRENGTH_TEXT or re.fullmatch(STRENGTH_PATTERN, value) is None):
+        raise ValueError(f"must be plain decimal notation such as '0.5' or '5e-1', got {shown(value)}")
     return number + 0.0  # "-0" becomes 0: the sign of a zero would only show up as a difference in bits
 
 
@@ -71,6 +79,7 @@ class AdapterRef:
         digest: "sha256:..." that the adapter's files must have, or None.
         pull_secrets: Names of image pull secrets.
         volume: The Kubernetes volume source, for the scheme "volume".
+        access_secret: Name of the Secret whose key HF_TOKEN opens private repositories, "" for none.
     """
 
     name: str
@@ -80,6 +89,7 @@ class AdapterRef:
     digest: str | None = None
     pull_secrets: tuple[str, ...] = ()
     volume: Mapping[str, Any] | None = None
+    access_secret: str = ""
 
     @property
     def revision(self) -> str:
@@ -106,7 +116,7 @@ class FetchStep:
         mounts: Volume mounts besides the adapter volume, as Kubernetes writes them.
         volumes: Pod volumes that `mounts` name.
         pull_secrets: Names of image pull secrets that the pod needs for `image`.
-        pull_policy: imagePullPolicy of the container.
+        pull_policy: imagePullPolicy of the container, where it has an image of its own.
     """
 
     command: tuple[str, ...]

@@ -6,21 +6,28 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 from collections.abc import Mapping
 from typing import Any
 
-from kaito_core.api.adapter import MAX_ADAPTERS, MAX_STRENGTH, STRENGTH_PATTERN
-from kaito_core.api.workspace import GROUP, MAX_BLENDS, MAX_NAME, NAME_PATTERN, VERSIONS, Inference, Resource
+from kaito_core.api.adapter import MAX_STRENGTH, MAX_STRENGTH_TEXT, STRENGTH_PATTERN
+from kaito_core.api.rules import RULES
+from kaito_core.api.spelling import WORKSPACE_NAME
+from kaito_core.api.workspace import GROUP, VERSIONS, Inference, Resource
 from kaito_core.api.yaml_text import dump_yaml
 
 __all__ = ["crd_yaml", "workspace_crd"]
 
 #: What a JSON schema says and a structural schema must not, or need not.
-_DROPPED = ("$defs", "title", "additionalProperties", "default", "description", "const")
+_DROPPED = ("$defs", "title", "additionalProperties", "default", "description", "const", "propertyNames")
 _ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-#: A string or a number. A structural schema has no type for that, so the pattern binds strings and the bounds numbers.
+#: A string or a number. A structural schema has no type for that, so each keyword binds the values that it knows: the
+#: pattern strings, the bounds numbers, and limits that cannot be met keep lists and mappings out.
 _STRENGTH = {
     "x-kubernetes-preserve-unknown-fields": True,
     "pattern": STRENGTH_PATTERN,
+    "maxLength": MAX_STRENGTH_TEXT,
     "minimum": -MAX_STRENGTH,
     "maximum": MAX_STRENGTH,
+    "not": {"enum": [True, False]},
+    **{f"min{parts}": 1 for parts in ("Items", "Properties")},
+    **{f"max{parts}": 0 for parts in ("Items", "Properties")},
 }
 _STRING = {"type": "string"}
 
@@ -40,12 +47,12 @@ def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> di
             for name, value in result["properties"].items()
         }
     elif result.get("type") == "object":
-        values = schema.get("additionalProperties")
+        # A structural schema knows no patterns of keys; a rule checks those.
+        (values,) = result.pop("patternProperties", {"": schema.get("additionalProperties")}).values()
         if not isinstance(values, Mapping):
-            return dict(_ANYTHING)
+            return {**result, **_ANYTHING}
         number = values.get("type") == "number"
         result["additionalProperties"] = _STRENGTH if number else _structural(values, definitions)
-        result.pop("minProperties", None)
     if "items" in result:
         result["items"] = _structural(result["items"], definitions)
     return result
@@ -56,21 +63,11 @@ def _spec(model: type[Inference] | type[Resource]) -> dict[str, Any]:
     return _structural(schema, schema.get("$defs", {}))
 
 
-def _inference() -> dict[str, Any]:
-    schema = _spec(Inference)
-    schema["x-kubernetes-validations"] = [
-        {
-            "rule": "has(self.preset) != has(self.template)",
-            "message": "must have a preset or a template, and not both",
-        },
-        {
-            "rule": "!has(self.template) || ((!has(self.adapters) || size(self.adapters) == 0) && "
-            "(!has(self.blends) || size(self.blends) == 0))",
-            "message": "must have no adapters and no blends beside a template: only presets apply adapters",
-        },
-    ]
-    schema["properties"]["adapters"]["maxItems"] = MAX_ADAPTERS
-    schema["properties"]["blends"]["maxItems"] = MAX_BLENDS
+def _place(schema: dict[str, Any], place: str) -> dict[str, Any]:
+    """Returns the schema at a place such as `inference.adapters[].source`."""
+    for name in place.replace("[]", ".[]").split("."):
+        if name:
+            schema = schema["items"] if name == "[]" else schema["properties"][name]
     return schema
 
 
@@ -156,13 +153,17 @@ def workspace_crd() -> dict[str, Any]:
             # Pods, Services and labels carry the name; a Service's is the strictest.
             "metadata": {
                 "type": "object",
-                "properties": {"name": {**_STRING, "maxLength": MAX_NAME, "pattern": NAME_PATTERN}},
+                "properties": {
+                    "name": {**_STRING, "maxLength": WORKSPACE_NAME.longest, "pattern": WORKSPACE_NAME.pattern}
+                },
             },
             "resource": _resource(),
-            "inference": _inference(),
+            "inference": _spec(Inference),
             "status": _status(),
         },
     }
+    for rule in RULES:
+        _place(schema, rule.place).setdefault("x-kubernetes-validations", []).append(rule.to_dict())
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

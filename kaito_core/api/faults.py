@@ -65,6 +65,11 @@ def describe(error: Mapping[str, Any]) -> str:
     kind, value = error["type"], error["input"]
     if kind in ("kaito", "missing", "extra_forbidden", "invalid_key"):
         return _PHRASES.get(kind, str(error["msg"]))
+    if kind in ("too_long", "too_short"):
+        limit = (
+            f"at most {error['ctx']['max_length']}" if kind == "too_long" else f"at least {error['ctx']['min_length']}"
+        )
+        return f"must have {limit} {'entry' if limit.endswith(' 1') else 'entries'}, got {len(value)}"
     text = str(error["msg"])
     text = f"{text[:1].lower()}{text[1:]}".replace("input should", "must").replace("string should", "must")
     phrase = _PHRASES.get(kind, text)

@@ -6,7 +6,7 @@ Only what kaito itself relies on is checked; the API server checks the rest.
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 from kaito_core.api.faults import clipped, fault, shown
 
@@ -87,7 +87,28 @@ _TEMPLATE: Mapping[str, Any] = {
     },
 }
 
+
+def _structural(shape: object) -> dict[str, Any]:
+    """Returns what the CRD says of a shape: these parts have these types, and everything else is kept."""
+    if isinstance(shape, list):
+        return {"type": "array", "items": _structural(shape[0])}
+    assert isinstance(shape, Mapping)
+    schema: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    if shape:
+        schema["properties"] = {name: _structural(part) for name, part in shape.items()}
+    return schema
+
+
+def _template_schema() -> dict[str, Any]:
+    schema = _structural(_TEMPLATE)
+    schema["required"] = ["spec"]
+    spec = schema["properties"]["spec"]
+    spec["required"] = ["containers"]
+    spec["properties"]["containers"]["minItems"] = 1
+    return schema
+
+
 #: JSON data that is passed on as it is.
 FreeForm = Annotated[dict[str, Any], BeforeValidator(_free_form)]
 #: A PodTemplateSpec that kaito can add labels, tolerations and affinity to.
-PodTemplate = Annotated[dict[str, Any], BeforeValidator(_pod_template)]
+PodTemplate = Annotated[dict[str, Any], BeforeValidator(_pod_template), WithJsonSchema(_template_schema())]

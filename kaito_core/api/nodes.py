@@ -6,7 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from kaito_core.api.cluster import Cluster, ResourceType
 
-__all__ = ["GpuSku", "NodeProvider", "NodeRequest", "NodeState", "RejectedNode"]
+__all__ = ["GPU_RESOURCES", "NVIDIA_GPU", "GpuSku", "NodeProvider", "NodeRequest", "NodeState", "RejectedNode"]
+
+NVIDIA_GPU = "nvidia.com/gpu"
+#: What device plugins call a GPU in a node's status.allocatable, and GPU nodes their taint.
+GPU_RESOURCES = (NVIDIA_GPU, "amd.com/gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +22,14 @@ class GpuSku:
         gpus: GPUs per machine.
         gpu_memory_gib: GPU memory of the whole machine, in GiB.
         gpu_model: GPU model, such as "NVIDIA A100".
+        gpu_resource: What its device plugin calls a GPU, which is what pods ask for.
     """
 
     name: str
     gpus: int
     gpu_memory_gib: float
     gpu_model: str
+    gpu_resource: str = NVIDIA_GPU
 
     @property
     def memory_per_gpu_gib(self) -> float:
@@ -47,6 +53,9 @@ class NodeRequest:
         gpus: GPUs needed on each node; 0 asks for none.
         gpu_memory_gib: GPU memory needed on each node, in GiB.
         disk_gib: Disk needed on each node, in GiB.
+        tolerations: What the pods tolerate, as Kubernetes writes it; of the GPU taints those of every vendor.
+        held_nodes: Names of the nodes that the Workspace's pods are on or meant for.
+        taken: GPUs that other Workspaces have on a node, by node name and "namespace/name".
     """
 
     workspace: str
@@ -60,6 +69,9 @@ class NodeRequest:
     gpus: int = 0
     gpu_memory_gib: float = 0.0
     disk_gib: float = 0.0
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    held_nodes: tuple[str, ...] = ()
+    taken: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +94,7 @@ class NodeState:
         rejected: Nodes that do not fit, each with the reason.
         sku: The machine type of the nodes, where it is known.
         created: Names of the objects that the provider made for the Workspace (NodeClaims).
+        gpu_resource: What the nodes call a GPU, all that are ready the same; "" for what `sku` says, or NVIDIA's name.
     """
 
     ready: tuple[str, ...]
@@ -91,6 +104,7 @@ class NodeState:
     rejected: tuple[RejectedNode, ...] = ()
     sku: GpuSku | None = None
     created: tuple[str, ...] = ()
+    gpu_resource: str = ""
 
 
 @runtime_checkable

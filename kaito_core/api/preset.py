@@ -53,12 +53,15 @@ class ModelPreset(_Record):
         recipe: Name of the runtime recipe that knows the architecture ("default" needs none).
         image: Image of the runtime.
         weights: Where the weights come from.
-        access: "private" presets need the user's own image with the weights in it, or a model access secret.
+        access: "private" presets need the user's own image with the weights in it, or a model access secret, as gated
+            weights do.
         dtype: Type the weights are computed in on a GPU.
         gpus: GPUs that one replica needs; 0 runs on CPU.
         gpu_memory_gib: GPU memory that one replica needs in all, in GiB.
-        memory_gib: Main memory that one replica needs, in GiB.
-        disk_gib: Disk for weights and adapters, in GiB.
+        memory_gib: Main memory that one replica needs, in GiB; the pods of a distributed one share it equally.
+        disk_gib: Disk for weights and adapters that each pod needs, in GiB; every pod has all the files.
+        heads: What the number of GPUs of a replica must divide: the key-value heads of a layer, or its query heads if
+            they all have one key-value head; 0 where it is not known.
         distributed: Whether a replica spans nodes: a StatefulSet under torchrun instead of a Deployment.
         context_length: Longest sequence, in tokens.
         kv_bytes_per_token: Key-value cache per token over all layers, in bytes at 16 bits a value.
@@ -79,6 +82,7 @@ class ModelPreset(_Record):
     gpu_memory_gib: float = Field(ge=0)
     memory_gib: float = Field(gt=0)
     disk_gib: float = Field(gt=0)
+    heads: int = Field(default=0, ge=0)
     distributed: bool = False
     context_length: int = Field(gt=0)
     kv_bytes_per_token: int = Field(gt=0)
@@ -99,4 +103,6 @@ class ModelPreset(_Record):
             raise fault(f"gpus ({self.gpus}) and gpu_memory_gib ({self.gpu_memory_gib:g}) must both be 0 or neither")
         if self.distributed and self.gpus < 2:
             raise fault(f"distributed needs at least 2 gpus, got {self.gpus}")
+        if self.heads and self.gpus and self.heads % self.gpus:
+            raise fault(f"gpus must divide heads ({self.heads}), got {self.gpus}")
         return self

@@ -7,7 +7,10 @@ import math
 import re
 from decimal import Decimal
 
-__all__ = ["format_gib", "parse_gib", "parse_quantity"]
+__all__ = ["MAX_DEVICES", "device_count", "format_gib", "parse_gib", "parse_quantity"]
+
+#: More devices than this on one node is a reporting error, and would not survive arithmetic elsewhere.
+MAX_DEVICES = 1024
 
 _FACTORS = {
     "": Decimal(1),
@@ -51,6 +54,15 @@ def parse_gib(text: str | int | float) -> float:
         ValueError: `text` is not a quantity.
     """
     return float(parse_quantity(text) / _FACTORS["Gi"])
+
+
+def device_count(value: object) -> int | None:
+    """Returns a number of devices, such as a node's GPUs; None for what is no such number, or an absurd one."""
+    try:
+        number = parse_quantity(str(value))
+    except ValueError:
+        return None
+    return int(number) if 0 <= number <= MAX_DEVICES and number == int(number) else None
 
 
 def format_gib(gib: float) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kaito_core.api.adapter import FetchStep
+from kaito_core.api.nodes import NVIDIA_GPU
 
 __all__ = [
     "MANAGED_BY_LABEL",
@@ -48,8 +49,9 @@ class Workload:
         image: Image of the runtime.
         model: Model id under which the Workspace's own mix is served; also names the recipe's preset.
         gpus: GPUs per pod, 0 for none.
+        gpu_resource: What the nodes call a GPU.
         memory_gib: Main memory per pod, in GiB.
-        disk_gib: Disk for the weights, in GiB.
+        disk_gib: Disk for the weights per pod, in GiB.
         weights: The step that puts the weights in place.
         adapters: The steps that put adapters in place, by folder ("name/revision") in the Workspace's order.
         startup_seconds: How long loading may take.
@@ -67,5 +69,6 @@ class Workload:
     weights: FetchStep
     adapters: Mapping[str, FetchStep]
     startup_seconds: int
+    gpu_resource: str = NVIDIA_GPU
     nodes: tuple[str, ...] = ()
     pull_secrets: tuple[str, ...] = ()

@@ -7,21 +7,46 @@ Rules that need plugins (is the preset known?) live in `reconcile.validate`; the
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
-from kaito_core.api.adapter import ADAPTER_NAME, DEFAULT_STRENGTH, MAX_ADAPTERS, AdapterRef, parse_strength
+from kaito_core.api.adapter import (
+    ADAPTER_NAME,
+    DEFAULT_STRENGTH,
+    MAX_ADAPTER_NAME,
+    MAX_ADAPTERS,
+    AdapterRef,
+    parse_strength,
+)
 from kaito_core.api.cluster import ResourceType
+from kaito_core.api.document import Document
 from kaito_core.api.faults import describe, fault, field_path, shown
 from kaito_core.api.freeform import FreeForm, PodTemplate
 from kaito_core.api.generic import generic_id
+from kaito_core.api.selector import LabelSelector
+from kaito_core.api.spelling import (
+    IMAGE,
+    INSTANCE_TYPE,
+    OBJECT_NAME,
+    OPTIONAL_OBJECT_NAME,
+    PRESET_NAME_IN_USE,
+    URI,
+    URL,
+    WORKSPACE_NAME,
+)
 from kaito_core.errors import FieldError, InvalidWorkspaceError
 
 __all__ = [
     "GROUP",
     "MAX_BLENDS",
-    "MAX_NAME",
-    "NAME_PATTERN",
+    "MAX_COUNT",
     "PROVIDER_ANNOTATION",
     "VERSIONS",
     "WORKSPACES",
@@ -42,12 +67,10 @@ VERSIONS = ("v1alpha1", "v1beta1")  # one schema; the last one is stored
 WORKSPACES = ResourceType(GROUP, VERSIONS[-1], "workspaces", "Workspace")
 PROVIDER_ANNOTATION = "kaito.sh/node-provider"
 
-#: The Service has the Workspace's name: an RFC 1035 label. Eleven of its 63 characters are left for what a StatefulSet
-#: adds in the label controller-revision-hash of its pods, which is longer than "-headless".
-MAX_NAME = 52
-MAX_BLENDS = 100
+MAX_BLENDS = 64
 MAX_COUNT = 1000
-NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+MAX_SECRETS = 32
+MAX_URLS = 100
 
 #: Ids that the runtime serves besides adapters and blends.
 RESERVED_MODEL_IDS = ("base",)
@@ -71,59 +94,23 @@ def _model_id(name: str) -> str:
     return name
 
 
-def _url(url: str) -> str:
-    if not url or any(character.isspace() for character in url):
-        raise fault(f"must be a URL without blanks, got {shown(url)}")
-    return url
-
-
 Strength = Annotated[float, BeforeValidator(_strength)]
-ModelId = Annotated[str, AfterValidator(_model_id)]
-Url = Annotated[str, AfterValidator(_url)]
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+ModelId = Annotated[
+    str,
+    AfterValidator(_model_id),
+    WithJsonSchema({"type": "string", "pattern": f"^{ADAPTER_NAME.pattern}$", "maxLength": MAX_ADAPTER_NAME}),
+]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+Secrets = tuple[Annotated[str, OBJECT_NAME], ...]
+#: A volume's kind and its fields; which kinds there are is for Kubernetes to say.
+VolumeSource = Annotated[
+    FreeForm,
+    Field(min_length=1, max_length=1),
+    WithJsonSchema({"type": "object", "minProperties": 1, "maxProperties": 1}),
+]
 
 
-def _without_blanks(document: object) -> object:
-    """Returns a mapping without its nulls: a field left blank in YAML is absent, as the Kubernetes API has it.
-
-    A blank strength stays, to be refused: nobody writes the word to ask for the default.
-    """
-    if not isinstance(document, Mapping):
-        return document
-    return {key: value for key, value in document.items() if value is not None or key == "strength"}
-
-
-class _Spec(BaseModel):
-    # by_name is off: "pull_secrets" for "pullSecrets" would work here and be refused by the cluster.
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
-
-    _blanks = model_validator(mode="before")(_without_blanks)
-
-
-class Expression(_Spec):
-    """One requirement of a label selector."""
-
-    key: str = Field(min_length=1)
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _values_fit(self) -> Self:
-        if self.operator in ("In", "NotIn") and not self.values:
-            raise fault(f"must have values for the operator {self.operator}")
-        if self.operator in ("Exists", "DoesNotExist") and self.values:
-            raise fault(f"must have no values for the operator {self.operator}")
-        return self
-
-
-class LabelSelector(_Spec):
-    """A Kubernetes label selector."""
-
-    match_labels: dict[str, str] = Field(default_factory=dict)
-    match_expressions: tuple[Expression, ...] = ()
-
-
-class Resource(_Spec):
+class Resource(Document):
     """The nodes.
 
     Attributes:
@@ -134,12 +121,12 @@ class Resource(_Spec):
     """
 
     count: int = Field(default=1, ge=1, le=MAX_COUNT, strict=True)
-    instance_type: str = ""
+    instance_type: Annotated[str, INSTANCE_TYPE] = ""
     label_selector: LabelSelector = LabelSelector()
-    preferred_nodes: tuple[str, ...] = ()
+    preferred_nodes: tuple[Annotated[str, OBJECT_NAME], ...] = Field(default=(), max_length=MAX_COUNT)
 
 
-class PresetOptions(_Spec):
+class PresetOptions(Document):
     """How a preset differs for this Workspace.
 
     Attributes:
@@ -148,28 +135,28 @@ class PresetOptions(_Spec):
         model_access_secret: Secret whose key HF_TOKEN opens a gated model.
     """
 
-    image: str = ""
-    image_pull_secrets: tuple[str, ...] = ()
-    model_access_secret: str = ""
+    image: Annotated[str, IMAGE] = ""
+    image_pull_secrets: Secrets = Field(default=(), max_length=MAX_SECRETS)
+    model_access_secret: Annotated[str, OPTIONAL_OBJECT_NAME] = ""
 
 
-class Preset(_Spec):
+class Preset(Document):
     """The model, by the name of an installed preset."""
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, PRESET_NAME_IN_USE]
     access_mode: Literal["public", "private"] = "public"
     preset_options: PresetOptions = PresetOptions()
 
 
-class AdapterOrigin(_Spec):
+class AdapterOrigin(Document):
     """Where an adapter comes from: exactly one of image, urls, uri and volumeSource."""
 
     name: ModelId
-    image: str = ""
-    image_pull_secrets: tuple[str, ...] = ()
-    urls: tuple[Url, ...] = ()
-    uri: str = ""
-    volume_source: FreeForm | None = None
+    image: Annotated[str, IMAGE] = ""
+    image_pull_secrets: Secrets = Field(default=(), max_length=MAX_SECRETS)
+    urls: tuple[Annotated[str, URL], ...] = Field(default=(), max_length=MAX_URLS)
+    uri: Annotated[str, URI] = ""
+    volume_source: VolumeSource | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -187,12 +174,10 @@ class AdapterOrigin(_Spec):
             raise fault(
                 f"must have exactly one of image, urls, uri and volumeSource, got {' and '.join(given) or 'none'}"
             )
-        if self.uri and "://" not in self.uri and not self.uri.startswith("file:"):
-            raise fault(f"must have a uri of the form scheme://..., got {shown(self.uri)}")
         return self
 
 
-class Adapter(_Spec):
+class Adapter(Document):
     """One LoRA adapter.
 
     Attributes:
@@ -235,21 +220,21 @@ class Adapter(_Spec):
         )
 
 
-class Blend(_Spec):
+class Blend(Document):
     """A named set of adapter strengths, served as a model id of its own."""
 
     name: ModelId
-    strengths: dict[str, Strength] = Field(min_length=1)
+    strengths: dict[str, Strength] = Field(min_length=1, max_length=MAX_ADAPTERS)
 
 
-class Inference(_Spec):
+class Inference(Document):
     """What is served: a preset with adapters, or the user's own pod template."""
 
     preset: Preset | None = None
     template: PodTemplate | None = None
-    adapters: tuple[Adapter, ...] = ()
-    blends: tuple[Blend, ...] = ()
-    config: str = ""
+    adapters: tuple[Adapter, ...] = Field(default=(), max_length=MAX_ADAPTERS)
+    blends: tuple[Blend, ...] = Field(default=(), max_length=MAX_BLENDS)
+    config: Annotated[str, OPTIONAL_OBJECT_NAME] = ""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -259,17 +244,13 @@ class Inference(_Spec):
             raise fault("must have a preset or a template, got both")
         if self.template is not None and (self.adapters or self.blends):
             raise fault("must have no adapters and no blends beside a template: only presets apply adapters")
-        if len(self.adapters) > MAX_ADAPTERS:
-            raise fault(f"must have at most {MAX_ADAPTERS} adapters, got {len(self.adapters)}")
-        if len(self.blends) > MAX_BLENDS:
-            raise fault(f"must have at most {MAX_BLENDS} blends, got {len(self.blends)}")
         return self
 
 
-class _Metadata(_Spec):
+class _Metadata(Document):
     model_config = ConfigDict(extra="ignore")  # the API server adds fields of its own
 
-    name: str = Field(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN)
+    name: Annotated[str, WORKSPACE_NAME]
     namespace: str = "default"
     uid: str = ""
     generation: int = 0
@@ -279,7 +260,7 @@ class _Metadata(_Spec):
     finalizers: tuple[str, ...] = ()
 
 
-class Workspace(_Spec):
+class Workspace(Document):
     """A served model on Kubernetes. There is no `spec`: the fields stand at the top, as upstream has them."""
 
     api_version: str
@@ -309,6 +290,13 @@ def _cross_checks(workspace: Workspace) -> list[FieldError]:
     """Returns the faults that concern two entries of a list, each at the later one."""
     errors: list[FieldError] = []
     preset = workspace.inference.preset
+    if preset is not None and preset.access_mode == "private" and not preset.preset_options.image:
+        errors.append(
+            FieldError(
+                "inference.preset.presetOptions.image",
+                "is required where accessMode is private: your image with the weights in /workspace/tfs/weights",
+            )
+        )
     taken = {generic_id(preset.name): "inference.preset.name"} if preset is not None else {}
     adapters = [
         (f"inference.adapters[{i}].source.name", adapter.name) for i, adapter in enumerate(workspace.inference.adapters)
@@ -355,7 +343,7 @@ def parse_workspace(document: object) -> Workspace:
     try:
         workspace = Workspace.model_validate(dict(document))
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False)
+        faults = error.errors(include_url=False)
         raise InvalidWorkspaceError(
             [FieldError(field_path(found["loc"]), describe(found)) for found in faults]
         ) from error

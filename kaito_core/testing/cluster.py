@@ -6,13 +6,14 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
 from kaito_core.testing.client import STRATEGIC, KubeClient
-from kaito_core.testing.kube.faults import Fault, RequestRecord
+from kaito_core.testing.kube.faults import Fault, Manner, RequestRecord
 from kaito_core.testing.kube.http import EmulatedApi, MockedApi
 from kaito_core.testing.kube.store import Store
 from kaito_core.testing.workloads import PodFailure, Workloads
@@ -35,12 +36,15 @@ class FakeCluster(KubeClient):
     ```
 
     Everything of `KubeClient` works on it; its own requests are neither logged nor failed.
+
+    Args:
+        clock: The server's clock, which need not be right.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__("", has_gc=True, has_workloads=False)
         self._thread = threading.Thread(target=self._serve, name="fake-cluster", daemon=True)
-        self._ready = threading.Event()
+        self._ready, self._clock = threading.Event(), clock
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
@@ -80,7 +84,7 @@ class FakeCluster(KubeClient):
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._api = EmulatedApi(Store())
+        self._api = EmulatedApi(Store(self._clock))
         self._mock = MockedApi(self._api)
         async with self._mock:
             runner = web.ServerRunner(web.Server(self._mock), shutdown_timeout=1.0)
@@ -91,6 +95,7 @@ class FakeCluster(KubeClient):
             self.url = f"http://{host}:{port}"
             self._ready.set()
             await self._stop.wait()
+            self._api.closing.set()
             self._api.watches.end("drop")
             await runner.cleanup()
 
@@ -101,6 +106,10 @@ class FakeCluster(KubeClient):
             return function()
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+    def serve_service(self, namespace: str, name: str, port: int, host: str = "127.0.0.1") -> None:
+        """Says where a Service answers, for webhooks that are configured with it."""
+        self._call(lambda: self._api.webhooks.endpoints.__setitem__((namespace, name), (host, port)))
 
     # What tests look at
 
@@ -137,8 +146,9 @@ class FakeCluster(KubeClient):
         self,
         method: str,
         path: str,
-        status: int,
+        status: int = 500,
         *,
+        manner: Manner = "error",
         times: int = 1,
         message: str = "",
         retry_after_seconds: int = 0,
@@ -150,6 +160,7 @@ class FakeCluster(KubeClient):
             method: HTTP method, "WATCH", "WRITE" for all that mean to change something, or "" for any.
             path: Regular expression that the path contains.
             status: HTTP status to answer, e.g. 409, 410, 429 or 500.
+            manner: "error" for that, "hang" for no answer at all, "cut" for a connection that dies in mid-answer.
             times: How many.
             message: For the Status.
             retry_after_seconds: Sent where above 0.
@@ -158,7 +169,8 @@ class FakeCluster(KubeClient):
         Returns:
             The fault, whose `times` counts down.
         """
-        fault = Fault(method, path, status, times, message or "injected by the test", retry_after_seconds, after)
+        message = message or "injected by the test"
+        fault = Fault(method, path, status, times, message, retry_after_seconds, after, manner)
         self._call(lambda: self._api.faults.append(fault))
         return fault
 

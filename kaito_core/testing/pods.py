@@ -13,6 +13,7 @@ __all__ = ["PodFailure", "is_ready", "node_for", "pod_status"]
 Object = dict[str, Any]
 
 _IMAGE_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName")
+_CONFIG_REASONS = ("CreateContainerConfigError",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,11 @@ class PodFailure:
     """How pods fail.
 
     Attributes:
-        reason: "ImagePullBackOff", "CrashLoopBackOff", "OOMKilled", "Unschedulable" or "NotReady".
+        reason: "ImagePullBackOff", "CreateContainerConfigError", "CrashLoopBackOff", "OOMKilled", "Evicted",
+            "Unschedulable", "NotReady", or "FailedCreate", where the API server refuses the pod.
         labels: Pods that fail; all where empty.
         container: Container or init container that fails; the first container where empty.
-        message: What the kubelet or the scheduler says.
+        message: What the kubelet, the scheduler or the API server says.
     """
 
     reason: str
@@ -68,7 +70,7 @@ def _misfit(pod: Object, node: Object, pods: Sequence[Object]) -> str:
     affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     )
-    if affinity and not any(matches_labels(term, labels) for term in affinity["nodeSelectorTerms"]):
+    if affinity and not any(_term_fits(term, node) for term in affinity["nodeSelectorTerms"]):
         return "node(s) didn't match Pod's node affinity/selector"
     used = [other for other in pods if other["spec"].get("nodeName") == node["metadata"]["name"]]
     allocatable = node.get("status", {}).get("allocatable") or {}
@@ -77,6 +79,19 @@ def _misfit(pod: Object, node: Object, pods: Sequence[Object]) -> str:
         if int(allocatable.get(resource, 0)) - taken < amount:
             return f"Insufficient {resource}"
     return ""
+
+
+def _term_fits(term: Object, node: Object) -> bool:
+    """Whether a node satisfies all of a term; one that asks for nothing is satisfied by none."""
+    fields = [
+        {**field, "key": "name"} for field in term.get("matchFields") or () if field.get("key") == "metadata.name"
+    ]
+    if not term.get("matchExpressions") and not fields:
+        return False
+    expressions = {"matchExpressions": term.get("matchExpressions") or []}
+    return matches_labels(expressions, node["metadata"].get("labels") or {}) and matches_labels(
+        {"matchExpressions": fields}, {"name": node["metadata"]["name"]}
+    )
 
 
 def _devices(pod: Object) -> dict[str, int]:
@@ -112,6 +127,9 @@ def pod_status(pod: Object, now: str, failure: PodFailure | None, *, unschedulab
         return {"phase": "Pending", "qosClass": "BestEffort", "conditions": _since(pod, [condition], now)}
     if failure is not None and failure.reason == "Unschedulable":
         failure = None  # it has a node already
+    if failure is not None and failure.reason == "Evicted":
+        message = failure.message or "The node was low on resource: ephemeral-storage."
+        return {"phase": "Failed", "reason": "Evicted", "message": message, "startTime": now}
     spec, started = pod["spec"], pod.get("status", {}).get("startTime", now)
     broken = "" if failure is None else failure.container or spec["containers"][0]["name"]
     init_broken = any(container["name"] == broken for container in spec.get("initContainers") or ())
@@ -132,7 +150,7 @@ def pod_status(pod: Object, now: str, failure: PodFailure | None, *, unschedulab
     ]
     contained = all(item["ready"] for item in main)
     ready = contained and ready_node
-    pulled = not (failure is not None and failure.reason in _IMAGE_REASONS)
+    pulled = not (failure is not None and failure.reason in (*_IMAGE_REASONS, *_CONFIG_REASONS))
     phase = "Pending" if init_broken or not pulled else "Running"
     holds = {
         "PodScheduled": True,
@@ -190,6 +208,8 @@ def _container(container: Object, *, now: str, done: bool, failure: PodFailure |
     if failure.reason in _IMAGE_REASONS:
         message = failure.message or f'Back-off pulling image "{container.get("image", "")}"'
         return _waiting(container, failure.reason, message)
+    if failure.reason in _CONFIG_REASONS:
+        return _waiting(container, failure.reason, failure.message)
     if failure.reason == "OOMKilled":
         last = _ended(137, "OOMKilled", now, failure.message)
     else:

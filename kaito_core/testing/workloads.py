@@ -21,6 +21,7 @@ Object = dict[str, Any]
 
 _BY_KIND = {resource.kind: resource for resource in BUILTIN}
 _PODS, _NODES = _BY_KIND["Pod"], _BY_KIND["Node"]
+_EVENTS = next(resource for resource in BUILTIN if resource.kind == "Event" and not resource.group)
 _DEPLOYMENTS, _REPLICASETS, _STATEFULSETS = (_BY_KIND[kind] for kind in ("Deployment", "ReplicaSet", "StatefulSet"))
 _MANAGER = WriteOptions("kube-controller-manager")
 _STATUS = WriteOptions("kube-controller-manager", subresource="status")
@@ -36,6 +37,7 @@ class Workloads:
         self._scheduled = False
         self._pass_seconds = 0.0  # how long the last pass took
         self._owned: dict[tuple[str, str], list[Object]] = {}
+        self._refused: dict[str, str] = {}  # why pods cannot be created, by the uid of their controller
         store.listeners.append(self._wake)
 
     def run(self, failures: Sequence[PodFailure]) -> None:
@@ -110,6 +112,7 @@ class Workloads:
                 "Progressing": (True, "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated"),
             },
         )
+        status["conditions"] += self._replica_failure(current) if current is not None else []
         self._set_status(_DEPLOYMENTS, deployment, status)
 
     def _replicaset_spec(self, spec: Object, revision: str) -> Object:
@@ -135,7 +138,16 @@ class Workloads:
             "replicas": len(kept),
             "readyReplicas": sum(map(is_ready, kept)),
         }
+        if failure := self._replica_failure(replicaset):
+            status["conditions"] = failure
         self._set_status(_REPLICASETS, replicaset, status)
+
+    def _replica_failure(self, replicaset: Object) -> list[Object]:
+        """The condition of a ReplicaSet whose pods are refused, which its Deployment repeats."""
+        message = self._refused.get(replicaset["metadata"]["uid"])
+        if message is None:
+            return []
+        return [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}]
 
     def _statefulset(self, statefulset: Object) -> None:
         spec, name = statefulset["spec"], statefulset["metadata"]["name"]
@@ -225,6 +237,14 @@ class Workloads:
         if annotations:
             pod_meta["annotations"] = annotations
         pod = {"metadata": pod_meta, "spec": {**template["spec"], **extra}}
+        uid, name = owner["metadata"]["uid"], meta.get("name", f"{meta.get('generateName', '')}xxxxx")
+        refusal = next((item for item in self._failures if item.reason == "FailedCreate" and item.fits(pod)), None)
+        if refusal is not None:
+            self._refused[uid] = f'pods "{name}" is forbidden: {refusal.message}'
+            if owner["kind"] == "StatefulSet":  # which has no condition for it
+                self._write(_EVENTS, owner["metadata"]["namespace"], _failed_create(owner, self._refused[uid]))
+            return
+        self._refused.pop(uid, None)
         self._write(_PODS, owner["metadata"]["namespace"], pod)
 
     def _write(self, resource: Resource, namespace: str, obj: Object) -> None:
@@ -262,6 +282,17 @@ class Workloads:
 
 def _hash(template: Object) -> str:
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _failed_create(owner: Object, message: str) -> Object:
+    about = {key: owner["metadata"][key] for key in ("name", "namespace", "uid")}
+    return {
+        "metadata": {"name": f"{owner['metadata']['name']}.failedcreate"},
+        "involvedObject": {"apiVersion": owner["apiVersion"], "kind": owner["kind"], **about},
+        "type": "Warning",
+        "reason": "FailedCreate",
+        "message": message,
+    }
 
 
 def _reference(owner: Object) -> Object:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 
+from kaito_core.api.crd import workspace_crd
 from kaito_core.testing.client import STRATEGIC, KubeClient
 from kaito_core.testing.kube.errors import ApiError
+from kaito_core.testing.workspace_cases import CASES, Case, workspace_document
 
 Object = dict[str, Any]
 
@@ -90,3 +93,67 @@ def test_a_deployment_gets_a_ready_pod(cluster: KubeClient, namespace: str) -> N
         return bool(found.get("status", {}).get("readyReplicas") == 1)
 
     cluster.wait("a ready replica", ready, 120)
+
+
+def loose_crd() -> Object:
+    """The CRD as of a time without rules, under which anything could be stored."""
+    crd = copy.deepcopy(workspace_crd())
+    for version in crd["spec"]["versions"]:
+        version["schema"]["openAPIV3Schema"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return crd
+
+
+def verdict(cluster: KubeClient, namespace: str, case: Case, name: str) -> str:
+    """What the server says to a row, "" where it accepts it; nothing is stored."""
+    new = copy.deepcopy(case.new)
+    path = f"/apis/{new['apiVersion']}/namespaces/{namespace}/workspaces"
+    query = {"dryRun": "All", "fieldValidation": "Ignore" if case.only_python else "Strict"}
+    try:
+        if case.old is None:
+            cluster.request("POST", path, {**new, "metadata": {**new["metadata"], "namespace": namespace}}, query=query)
+        else:
+            stored = cluster.get("workspaces", name, namespace) or {}
+            kept = {key: stored["metadata"][key] for key in ("resourceVersion", "uid")}
+            new["metadata"] |= {**kept, "name": name, "namespace": namespace}
+            cluster.request("PUT", f"{path}/{name}", new, query=query)
+    except ApiError as error:
+        return f"{error.code} {error}"
+    return ""
+
+
+def refuses_names(cluster: KubeClient, namespace: str) -> bool:
+    """Whether the server goes by the rules already; a CRD takes a moment to be taken in."""
+    return bool(verdict(cluster, namespace, Case("", "", workspace_document(metadata__name="7b")), ""))
+
+
+def test_each_row_of_the_table_gets_its_verdict(cluster: KubeClient, namespace: str) -> None:
+    cluster.apply(loose_crd())
+    names = {case.id: f"row-{index}" for index, case in enumerate(CASES) if case.old is not None}
+    cluster.wait("the Workspace's type", lambda: cluster.list("customresourcedefinitions"))
+    for case in CASES:
+        if case.old is not None:
+            metadata = {"name": names[case.id], "namespace": namespace}
+            document = {**case.old, "metadata": metadata}
+            cluster.wait("a place to store", lambda document=document: stores(cluster, document))
+            if status := case.old.get("status"):
+                cluster.patch("workspaces", names[case.id], {"status": status}, namespace, subresource="status")
+    cluster.apply(workspace_crd())
+    cluster.wait("the rules", lambda: refuses_names(cluster, namespace))
+    wrong = {}
+    for case in CASES:
+        found = verdict(cluster, namespace, case, names.get(case.id, ""))
+        refused = () if case.only_python else case.refused
+        if bool(found) != bool(refused) or (found and not found.startswith("422 ")):
+            wrong[case.id] = found or "accepted"
+    assert wrong == {}
+
+
+def stores(cluster: KubeClient, document: Object) -> bool:
+    """Whether an object could be created; a type that has just come is not served at once."""
+    try:
+        cluster.create(document)
+    except ApiError as error:
+        if error.code == 404:
+            return False
+        raise
+    return True

@@ -1,5 +1,6 @@
-"""The checked-in CRD: generated from the models, structural, and in agreement with the parser."""
+"""The checked-in CRD: generated from the models, structural, and within what rules may cost."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,23 +10,17 @@ import pytest
 import yaml
 
 import kaito_core
-from kaito_core.api import parse_workspace
 from kaito_core.api.crd import crd_yaml, workspace_crd
+from kaito_core.api.rules import RULES
 from kaito_core.api.workspace import Inference, Resource
-from kaito_core.errors import InvalidWorkspaceError
+from kaito_core.testing.cluster import FakeCluster
+from kaito_core.testing.kube.cel_cost import MOST_PER_CRD, MOST_PER_RULE, rule_costs, too_costly
+from kaito_core.testing.kube.errors import ApiError
+from kaito_core.testing.kube.structural import structural_causes
 
 CHECKED_IN = Path(kaito_core.__file__).parent / "crds" / "workspaces.yaml"
 CRD = workspace_crd()
 SCHEMA: dict[str, Any] = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-
-#: What apiextensions/v1 JSONSchemaProps knows and a structural schema may use.
-#: Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
-ALLOWED = {
-    *("type", "properties", "required", "items", "additionalProperties", "enum", "default", "description", "format"),
-    *("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
-    *("pattern", "nullable", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string"),
-    *("x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations"),
-}
 
 
 def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -64,37 +59,27 @@ def test_both_versions_are_served_with_one_schema_and_the_last_is_stored() -> No
     assert CRD["metadata"]["name"] == f"{CRD['spec']['names']['plural']}.{CRD['spec']['group']}"
 
 
-def test_every_node_uses_words_of_a_structural_schema_only() -> None:
-    strange = {path: words for path, node in nodes(SCHEMA) if (words := set(node) - ALLOWED)}
-    assert strange == {}, "no $ref, anyOf, const, exclusiveMinimum, title, ..."
+def test_the_schema_is_structural() -> None:
+    assert structural_causes(CRD) == []
 
 
-def test_every_node_has_a_type_or_keeps_what_it_does_not_know() -> None:
-    loose = [
-        path
-        for path, node in nodes(SCHEMA)
-        if "type" not in node and not node.get("x-kubernetes-preserve-unknown-fields")
-    ]
-    assert loose == []
+def test_the_rules_cost_little_of_what_the_api_server_allows() -> None:
+    assert too_costly(CRD) == []
+    costs = list(rule_costs(SCHEMA, ""))
+    assert len(costs) == len(RULES)
+    assert max(cost.cost for cost in costs) < MOST_PER_RULE / 10
+    assert sum(cost.cost for cost in costs) < MOST_PER_CRD / 10
+    assert all(cost.cost > 0 for cost in costs), "0 is what the estimate gives where it does not know a function"
 
 
-def test_properties_and_additional_properties_exclude_each_other() -> None:
-    assert [path for path, node in nodes(SCHEMA) if {"properties", "additionalProperties"} <= set(node)] == []
-
-
-def test_arrays_say_what_they_hold_and_required_fields_exist() -> None:
-    assert [path for path, node in nodes(SCHEMA) if node.get("type") == "array" and "items" not in node] == []
+def test_everything_that_a_rule_can_see_is_bounded() -> None:
     for path, node in nodes(SCHEMA):
-        assert set(node.get("required", [])) <= set(node.get("properties", {})), path
-
-
-def test_keys_of_list_maps_are_required_scalars() -> None:
-    maps = {path: node for path, node in nodes(SCHEMA) if node.get("x-kubernetes-list-type") == "map"}
-    assert set(maps) == {".status.conditions", ".status.adapters"}
-    for node in maps.values():
-        for key in node["x-kubernetes-list-map-keys"]:
-            assert key in node["items"]["required"]
-            assert node["items"]["properties"][key]["type"] == "string"
+        if path.startswith((".status", ".apiVersion", ".kind")) or ".template" in path:
+            continue  # no rule looks there
+        kind = node.get("type")
+        assert kind != "string" or "maxLength" in node or "enum" in node, path
+        assert kind != "array" or "maxItems" in node, path
+        assert "additionalProperties" not in node or "maxProperties" in node, path
 
 
 def test_defaults_are_given_where_asked_for_and_are_valid() -> None:
@@ -115,73 +100,115 @@ def test_every_field_of_the_models_is_there(model: Any, path: str) -> None:
     assert set(place(path)["properties"]) == {field.alias for field in model.model_fields.values()}
 
 
-def test_objects_without_known_fields_keep_what_they_hold() -> None:
-    for path in (".inference.template", ".inference.adapters[].source.volumeSource"):
-        assert place(path) == {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+def test_parts_that_kubernetes_gives_a_meaning_to_keep_what_they_hold() -> None:
+    template = {path: node for path, node in nodes(SCHEMA) if path.startswith(".inference.template")}
+    parts = [*template.values(), place(".inference.adapters[].source.volumeSource")]
+    objects = [node for node in parts if node["type"] == "object"]
+    assert len(objects) > 10
+    assert all(node["x-kubernetes-preserve-unknown-fields"] is True for node in objects)
 
 
-def document(**parts: Any) -> dict[str, Any]:
-    adapter = {"source": {"name": "style", "image": "registry.example/style:1"}, "strength": "0.5"}
-    base = {
-        "apiVersion": "kaito.sh/v1beta1",
-        "kind": "Workspace",
-        "metadata": {"name": "demo"},
-        "inference": {"preset": {"name": "falcon-7b"}, "adapters": [adapter]},
-    }
-    return {**base, **parts}
+def broken(path: str, /, **words: Any) -> dict[str, Any]:
+    """The CRD with keywords added to the schema at a path; `...` takes one out."""
+    crd: dict[str, Any] = json.loads(json.dumps(CRD))  # a copy in which no two places share a part
+    for version in crd["spec"]["versions"]:
+        found = dict(nodes(version["schema"]["openAPIV3Schema"]))[path]
+        for word, given in words.items():
+            if given is ...:
+                del found[word]
+            else:
+                found[word] = given
+    return crd
 
 
-def with_strength(value: object) -> dict[str, Any]:
-    source = {"name": "style", "image": "registry.example/style:1"}
-    return document(inference={"preset": {"name": "m"}, "adapters": [{"source": source, "strength": value}]})
-
-
-GOOD = [
-    document(),
-    document(resource={"count": 2, "instanceType": "x", "preferredNodes": ["a"], "labelSelector": {}}),
-    document(inference={"template": {"spec": {"containers": [{"name": "a", "anything": {"at": ["all"]}}]}}}),
-    *(with_strength(value) for value in ("0.2", 1, -10, "1e-3", 0.25, ".5")),
-]
-#: Documents that both refuse, and what is wrong with them.
-BAD = {
-    "no inference": {key: value for key, value in document().items() if key != "inference"},
-    "count": document(resource={"count": 0}),
-    "count as text": document(resource={"count": "2"}),
-    "preset without name": document(inference={"preset": {}}),
-    "access mode": document(inference={"preset": {"name": "a", "accessMode": "secret"}}),
-    "operator": document(resource={"labelSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}),
-    "name": document(metadata={"name": "Demo"}),
-    "long name": document(metadata={"name": "a" * 53}),
-    "digest": document(
-        inference={"preset": {"name": "a"}, "adapters": [{"source": {"name": "b", "image": "c"}, "digest": "x"}]}
+RULE = "x-kubernetes-validations"
+SOURCE, NAME, COUNT = ".inference.adapters[].source", ".inference.adapters[].source.name", ".resource.count"
+#: CRDs that an API server refuses, each with the field of the schema that it names.
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "no type": (broken(NAME, type=...), "properties[name].type"),
+    "unknown type": (broken(NAME, type="text"), "properties[name].type"),
+    "root without type": (broken(".", type="array", items={"type": "string"}), "openAPIV3Schema.type"),
+    "reference": (broken(SOURCE, **{"$ref": "#/x"}), "properties[source].$ref"),
+    "unique items": (broken(".inference.adapters", uniqueItems=True), "properties[adapters].uniqueItems"),
+    "pattern of properties": (
+        broken(SOURCE, patternProperties={"a": {"type": "string"}}),
+        "properties[source].patternProperties",
     ),
-    "adapter without source": document(inference={"preset": {"name": "a"}, "adapters": [{"strength": 1}]}),
-    "eleven adapters": document(
-        inference={
-            "preset": {"name": "m"},
-            "adapters": [{"source": {"name": f"a{i}", "image": "x"}} for i in range(11)],
-        }
+    "array without items": (broken(".inference.adapters", items=...), "properties[adapters].items"),
+    "properties of two kinds": (
+        broken(SOURCE, additionalProperties={"type": "string"}),
+        "properties[source].additionalProperties",
     ),
-    "empty blend strength": document(
-        inference={
-            "preset": {"name": "m"},
-            "adapters": [{"source": {"name": "a", "image": "x"}}],
-            "blends": [{"name": "b", "strengths": {"a": ""}}],
-        }
+    "no other properties": (broken(SOURCE, additionalProperties=False), "properties[source].additionalProperties"),
+    "fields dropped by word": (
+        broken(SOURCE, **{"x-kubernetes-preserve-unknown-fields": False}),
+        "properties[source].x-kubernetes-preserve-unknown-fields",
     ),
-    **{f"strength {value!r}": with_strength(value) for value in ("NaN", "inf", "abc", 11, -11, "", "0x1", "1 ")},
+    "metadata with labels": (
+        broken(".metadata", properties={"labels": {"type": "object"}}),
+        "properties[metadata]",
+    ),
+    "default of another type": (broken(COUNT, default="1"), "properties[count].default"),
+    "default below the minimum": (broken(COUNT, default=0), "properties[count].default"),
+    "default with an unknown field": (broken(".inference.preset.presetOptions", default={"x": "y"}), ".default"),
+    "map of nothing": (broken(".status.conditions", **{"x-kubernetes-list-map-keys": []}), "list-map-keys"),
+    "map of an unknown key": (broken(".status.conditions", **{"x-kubernetes-list-map-keys": ["x"]}), "list-map-keys"),
+    "map of an optional key": (
+        broken(".status.conditions[]", required=["status", "reason", "message", "lastTransitionTime"]),
+        "properties[type].default",
+    ),
+    "map of text": (broken(NAME, **{"x-kubernetes-list-type": "map"}), "properties[name].type"),
+    "set of objects": (broken(".inference.adapters", **{"x-kubernetes-list-type": "set"}), "x-kubernetes-map-type"),
+    "type inside not": (broken(COUNT, **{"not": {"type": "integer", "minimum": 5}}), "properties[count].not.type"),
+    "new field inside anyOf": (broken(".", anyOf=[{"properties": {"new": {"minLength": 1}}}]), ".anyOf[0]"),
+    "rule without text": (broken(SOURCE, **{RULE: [{"rule": ""}]}), f"{RULE}[0].rule"),
+    "rule of no CEL": (broken(SOURCE, **{RULE: [{"rule": "self.name =="}]}), f"{RULE}[0].rule"),
+    "rule with an unknown variable": (broken(SOURCE, **{RULE: [{"rule": "other == 1"}]}), f"{RULE}[0].rule"),
+    "rule with two lines for a message": (
+        broken(SOURCE, **{RULE: [{"rule": "true", "message": "a\nb"}]}),
+        f"{RULE}[0].message",
+    ),
+    "rule for an unknown field": (
+        broken(SOURCE, **{RULE: [{"rule": "true", "message": "m", "fieldPath": ".nothing"}]}),
+        f"{RULE}[0].fieldPath",
+    ),
+}
+#: CRDs that are refused for what their rules may cost.
+COSTLY = {
+    "names without an end": broken(NAME, maxLength=...),
+    "blends without number": broken(".inference.blends", maxItems=...),
+    "optional fields compared": broken(
+        ".resource", **{RULE: [{"rule": "self.?instanceType.orValue('') == oldSelf.?instanceType.orValue('')"}]}
+    ),
+    "three loops": broken(
+        ".inference",
+        **{RULE: [{"rule": "self.blends.all(a, self.blends.all(b, self.blends.all(c, a.name + b.name != c.name)))"}]},
+    ),
 }
 
 
-@pytest.mark.parametrize("good", GOOD, ids=range(len(GOOD)))
-def test_good_documents_pass_the_schema_and_the_parser(good: dict[str, Any]) -> None:
-    jsonschema.validate(good, SCHEMA)
-    parse_workspace(good)
+@pytest.mark.parametrize("what", BROKEN)
+def test_schemas_that_are_not_structural_are_found(what: str) -> None:
+    crd, field = BROKEN[what]
+    found = structural_causes(crd)
+    assert any(field in cause.field for cause in found), found
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_bad_documents_fail_both(what: str) -> None:
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(BAD[what], SCHEMA)
-    with pytest.raises(InvalidWorkspaceError):
-        parse_workspace(BAD[what])
+def test_words_that_a_server_would_drop_in_silence_are_found() -> None:
+    assert [cause.field[-5:] for cause in structural_causes(broken(NAME, const="a"))] == ["const", "const"]
+
+
+@pytest.mark.parametrize("what", COSTLY)
+def test_rules_that_cost_too_much_are_found(what: str) -> None:
+    assert structural_causes(COSTLY[what]) == []
+    assert any("exceeds budget" in cause.message for cause in too_costly(COSTLY[what]))
+
+
+@pytest.mark.parametrize("crd", [BROKEN["no type"][0], COSTLY["optional fields compared"]], ids=["structure", "cost"])
+def test_the_emulated_api_refuses_them(crd: dict[str, Any], fake_cluster: FakeCluster) -> None:
+    with pytest.raises(ApiError, match="is invalid"):
+        fake_cluster.create(crd)
+
+
+def test_both_versions_of_openapi_readers_understand_the_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)

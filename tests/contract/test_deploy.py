@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -68,6 +69,45 @@ def test_the_operator_may_manage_what_installed_providers_make(manifests: list[d
     groups = {group for rule in role["rules"] for group in rule["apiGroups"]}  # type: ignore[attr-defined]
     assert "karpenter.sh" in groups
     assert all("*" not in (*rule["resources"], *rule["verbs"]) for rule in role["rules"])  # type: ignore[attr-defined]
+
+
+def _installed(*arguments: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "kaito_core.cli", "install", *arguments]
+    return list(yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+def test_an_operator_of_some_namespaces_has_rights_in_these_alone() -> None:
+    manifests = _installed("--namespace", "team-a", "--env", "KAITO_NAMESPACES=team-a,team-b")
+    (cluster_role,) = (item for item in manifests if item["kind"] == "ClusterRole")
+    of_cluster = {resource for rule in cluster_role["rules"] for resource in rule["resources"]}
+    assert {"nodeclaims", "nodes", "customresourcedefinitions", "namespaces"} <= of_cluster
+    assert not {"workspaces", "deployments", "services", "configmaps", "pods"} & of_cluster
+    assert {rule["verbs"][0] for rule in cluster_role["rules"] if "events" in rule["resources"]} == {"list"}
+    roles = {
+        (item["metadata"]["namespace"], item["metadata"]["name"]): item for item in manifests if item["kind"] == "Role"
+    }
+    assert set(roles) == {
+        ("team-a", "kaito-operator"),
+        ("team-a", "kaito-operator-workspaces"),
+        ("team-b", "kaito-operator-workspaces"),
+    }
+    in_b = roles["team-b", "kaito-operator-workspaces"]["rules"]
+    assert {"workspaces", "deployments", "pods"} <= {resource for rule in in_b for resource in rule["resources"]}
+    bindings = [item for item in manifests if item["kind"] == "RoleBinding"]
+    assert {item["subjects"][0]["namespace"] for item in bindings} == {"team-a"}
+    assert [(item["metadata"]["namespace"], item["roleRef"]["name"]) for item in bindings] == list(roles)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for manifest in manifests[1:]:
+            kubernetes_validate.validate(manifest, "1.36", strict=True)
+
+
+def test_the_deployed_operator_logs_json_and_is_probed() -> None:
+    (deployment,) = (item for item in _installed() if item["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert {"name": "KAITO_LOG_FORMAT", "value": "json"} in container["env"]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)

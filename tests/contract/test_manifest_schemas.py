@@ -1,67 +1,24 @@
 """Rendered manifests against Kubernetes' own schemas, and rules that the schemas do not say."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import kubernetes_validate
 import pytest
+from rendered import CASES, LONG, REGISTRY, late_containers, manifests, pod_of
 
-from kaito_core.api import GpuSku, KubeObject, NodeState, parse_workspace
+from kaito_core.api import NodeState, parse_workspace
 from kaito_core.api.quantity import parse_quantity
+from kaito_core.api.workspace import MAX_BLENDS
 from kaito_core.reconcile.plan import desired_manifests
-from kaito_core.reconcile.podspec import adapter_container
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
-from kaito_core.testing.registry import example_preset, registry_with
 
 SCHEMAS = kubernetes_validate.latest_version()
-LONG = "w" * 52
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-CANONICAL = re.compile(r"[1-9][0-9]*(Mi|Gi)?")
-
-REGISTRY = registry_with(
-    [
-        example_preset(name="one"),
-        example_preset(name="cpu", gpus=0, gpu_memory_gib=0, memory_gib=1.3, disk_gib=0.7),
-        example_preset(name="many", gpus=4, gpu_memory_gib=100),
-        example_preset(name="spread", gpus=8, gpu_memory_gib=160, distributed=True),
-    ]
-)
-ADAPTERS = [
-    {"source": {"name": "a" * 55, "image": "registry.example/a:1", "imagePullSecrets": ["pull"]}},
-    {"source": {"name": "volume", "volumeSource": {"persistentVolumeClaim": {"claimName": "c"}}}},
-    {"source": {"name": "files", "urls": ["https://files.example/a.tar"]}, "strength": -1},
-    {"source": {"name": "hub", "uri": "hf://owner/name"}},
-    {"source": {"name": "folder", "uri": "file:///srv/adapters/a"}},
-]
-OPTIONS = {"image": "registry.example/w:1", "imagePullSecrets": ["pull", "other"]}
-CASES: dict[str, dict[str, Any]] = {
-    "plain": {"preset": {"name": "one"}},
-    "cpu": {"preset": {"name": "cpu"}},
-    "adapters": {"preset": {"name": "one"}, "adapters": ADAPTERS, "blends": [{"name": "mix", "strengths": {"hub": 1}}]},
-    "several gpus": {"preset": {"name": "many"}},
-    "distributed": {"preset": {"name": "spread"}, "adapters": ADAPTERS},
-    "own weights": {"preset": {"name": "one", "accessMode": "private", "presetOptions": OPTIONS}},
-    "template": {"template": {"spec": {"containers": [{"name": "main", "image": "registry.example/llm:1"}]}}},
-}
-
-
-def manifests(case: str, *, nodes: tuple[str, ...] = ("node-a", "node-b"), **metadata: Any) -> list[KubeObject]:
-    document = {
-        "apiVersion": "kaito.sh/v1beta1",
-        "kind": "Workspace",
-        "metadata": {"name": LONG, "namespace": "models", "uid": "uid", "generation": 3, **metadata},
-        "resource": {"count": 2},
-        "inference": CASES[case],
-    }
-    state = NodeState(nodes, sku=GpuSku("A", 4, 320, "A100") if nodes else None)
-    return desired_manifests(resolve(parse_workspace(document), REGISTRY), state, Settings())
-
-
-def pod_of(objects: list[KubeObject]) -> KubeObject:
-    template: KubeObject = objects[-1]["spec"]["template"]
-    return template
+CANONICAL = re.compile(r"[1-9][0-9]*(Mi|Gi)?|[1-9][0-9]{0,2}m")
 
 
 def quantities(node: Any, inside: str = "") -> Iterator[tuple[str, str]]:
@@ -89,14 +46,7 @@ def test_manifests_fit_the_schemas(case: str, nodes: tuple[str, ...]) -> None:
 
 def test_a_pod_that_adapters_have_joined_fits_the_schema() -> None:
     pod = pod_of(manifests("plain"))
-    document = {
-        "apiVersion": "kaito.sh/v1beta1",
-        "kind": "Workspace",
-        "metadata": {"name": "demo"},
-        "inference": CASES["adapters"],
-    }
-    steps = resolve(parse_workspace(document), REGISTRY).adapters
-    late = [adapter_container(folder, step, "runtime:1", late=True) for folder, step in steps.items()]
+    late = late_containers()
     kubernetes_validate.validate(
         {"apiVersion": "v1", "kind": "Pod", **pod, "spec": {**pod["spec"], "ephemeralContainers": late}},
         SCHEMAS,
@@ -122,6 +72,80 @@ def test_names_are_labels(case: str) -> None:
     ]
     assert [name for name in names if not LABEL.fullmatch(name)] == []
     assert len({container["name"] for container in containers}) == len(containers)
+
+
+@every_case
+def test_objects_are_small_enough_to_be_stored(case: str) -> None:
+    for manifest in manifests(case):
+        size = len(json.dumps(manifest).encode())
+        assert size < 256 * 1024, manifest["kind"]  # etcd takes 1.5 MiB, a ConfigMap 1 MiB
+
+
+def test_the_largest_configuration_fits_a_config_map() -> None:
+    names = [f"{index}{'a' * 54}" for index in range(10)]
+    strengths = dict.fromkeys(names, "-1.2345678901234567")
+    largest = {
+        "preset": {"name": "one"},
+        "adapters": [{"source": {"name": name, "uri": f"hf://o/{name}"}} for name in names],
+        "blends": [{"name": f"{index:03}{'b' * 52}", "strengths": strengths} for index in range(MAX_BLENDS)],
+    }
+    config_map = manifests(largest)[0]
+    assert config_map["kind"] == "ConfigMap"
+    assert len(json.dumps(config_map["data"]).encode()) < 1024 * 1024
+
+
+def test_a_node_affinity_names_one_node_a_term() -> None:
+    """The API server refuses more, and anything but metadata.name."""
+    affinity = pod_of(manifests("plain"))["spec"]["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert [field for term in terms for field in term["matchFields"]] == [
+        {"key": "metadata.name", "operator": "In", "values": [node]} for node in ("node-a", "node-b")
+    ]
+
+
+def test_what_a_template_says_about_nodes_holds_too() -> None:
+    expression = {"key": "disk", "operator": "In", "values": ["fast"]}
+    preference = [{"weight": 1, "preference": {"matchExpressions": [expression]}}]
+    mine = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    picky = {
+        "template": {
+            "spec": {
+                "containers": [{"name": "main", "image": "registry.example/llm:1"}],
+                "tolerations": [mine],
+                "affinity": {
+                    "podAntiAffinity": {},
+                    "nodeAffinity": {
+                        required: {"nodeSelectorTerms": [{"matchExpressions": [expression]}]},
+                        "preferredDuringSchedulingIgnoredDuringExecution": preference,
+                    },
+                },
+            }
+        }
+    }
+    objects = manifests(picky)
+    spec = pod_of(objects)["spec"]
+    assert spec["tolerations"].count(mine) == 1
+    assert "podAntiAffinity" in spec["affinity"]
+    affinity = spec["affinity"]["nodeAffinity"]
+    assert affinity["preferredDuringSchedulingIgnoredDuringExecution"] == preference
+    terms = affinity[required]["nodeSelectorTerms"]
+    assert [(term["matchExpressions"], term["matchFields"][0]["values"]) for term in terms] == [
+        ([expression], ["node-a"]),
+        ([expression], ["node-b"]),
+    ]
+    for manifest in objects:
+        kubernetes_validate.validate(manifest, SCHEMAS, strict=True)
+
+
+@every_case
+def test_replicas_have_a_budget_that_lets_nodes_be_drained(case: str) -> None:
+    objects = manifests(case)
+    budgets = [manifest for manifest in objects if manifest["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == (case != "distributed")
+    for budget in budgets:
+        assert budget["spec"]["selector"]["matchLabels"].items() <= pod_of(objects)["metadata"]["labels"].items()
+        assert budget["spec"]["maxUnavailable"] == 1
 
 
 @every_case
@@ -204,10 +228,29 @@ def test_the_images_of_adapters_copy_their_own_data() -> None:
     ]
 
 
+@every_case
 @pytest.mark.parametrize(("value", "kind"), [("True", "LoadBalancer"), ("true", "ClusterIP"), ("False", "ClusterIP")])
-def test_the_load_balancer_annotation(value: str, kind: str) -> None:
-    service = manifests("plain", annotations={"kaito.sh/enablelb": value})[1]
-    assert (service["kind"], service["spec"]["type"]) == ("Service", kind)
+def test_the_load_balancer_annotation(case: str, value: str, kind: str) -> None:
+    objects = manifests(case, annotations={"kaito.sh/enablelb": value})
+    services = {o["metadata"]["name"]: o["spec"].get("type") for o in objects if o["kind"] == "Service"}
+    assert services[LONG] == kind
+    assert services.get(f"{LONG}-headless") is None
+
+
+@pytest.mark.parametrize("case", ["plain", "several gpus", "distributed"])
+def test_gpus_go_by_the_name_that_the_nodes_have(case: str) -> None:
+    spec = pod_of(manifests(case, gpu_resource="amd.com/gpu"))["spec"]
+    (runtime,) = spec["containers"]
+    for kind in ("limits", "requests"):
+        assert {resource for resource in runtime["resources"][kind] if "/" in resource} == {"amd.com/gpu"}
+    assert {"key": "amd.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec["tolerations"]
+
+
+def test_pull_secrets_reach_the_pod() -> None:
+    """The kubelet uses a pod's pull secrets for all its containers, ephemeral ones included."""
+    names = [secret["name"] for secret in pod_of(manifests("own weights"))["spec"]["imagePullSecrets"]]
+    assert names == ["pull", "other"]
+    assert {"name": "pull"} in pod_of(manifests("adapters"))["spec"]["imagePullSecrets"]
 
 
 @pytest.mark.parametrize(("surge", "unavailable"), [(0, 1), (2, 0)])

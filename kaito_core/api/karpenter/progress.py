@@ -11,14 +11,14 @@ from typing import Any
 from kaito_core.api.cluster import KubeObject
 from kaito_core.api.karpenter.claims import is_ready
 from kaito_core.api.karpenter.cloud import KarpenterCloud
-from kaito_core.api.nodes import NodeRequest, NodeState
+from kaito_core.api.nodes import GPU_RESOURCES, NodeRequest, NodeState
+from kaito_core.api.quantity import device_count
 
 __all__ = ["RETRY_AFTER", "capacity_words", "claims_state", "offers_gpus"]
 
 #: How long nothing is asked for again after a refusal: the answer is a deletion, which wakes the operator at once.
 RETRY_AFTER = timedelta(minutes=5)
 _STAGES = ("Launched", "Registered", "Initialized", "Ready")
-_GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu")
 _CAPACITY = re.compile(
     r"quota|insufficient.{0,16}capacity|all requested instance types were unavailable|sku.?not.?available|"
     r"(allocation|provisioning).?failed|overconstrained|out of capacity|(vcpu|instance).?limit.?exceeded",
@@ -42,8 +42,8 @@ def capacity_words(events: Iterable[KubeObject], names: Iterable[str], now: date
 
 def offers_gpus(node: KubeObject | None) -> bool:
     """Returns whether a node's device plugin has registered GPUs."""
-    allocatable: Mapping[str, Any] = (node or {}).get("status", {}).get("allocatable", {})
-    return any(str(allocatable.get(resource, "0")).strip("0") for resource in _GPU_RESOURCES)
+    allocatable: Mapping[str, Any] = (node or {}).get("status", {}).get("allocatable") or {}
+    return any(device_count(allocatable.get(resource, 0)) for resource in GPU_RESOURCES)
 
 
 def claims_state(

@@ -56,9 +56,10 @@ class KarpenterProvider:
         plan = plan_claims(request, existing, self._cloud)
         refused = await self._refusal(cluster, plan.create)
         made = [] if refused else await asyncio.gather(*(self._apply(cluster, manifest) for manifest in plan.create))
-        names = [claim["status"]["nodeName"] for claim in plan.keep if is_ready(claim)] if request.gpus else []
+        claims = (*plan.keep, *made)  # one whose labels were taken off by hand has been there, with its node
+        names = [claim["status"]["nodeName"] for claim in claims if is_ready(claim)] if request.gpus else []
         nodes = await asyncio.gather(*(cluster.get(NODES, name) for name in names))
-        state = claims_state(request, (*plan.keep, *made), dict(zip(names, nodes, strict=True)), self._cloud, refused)
+        state = claims_state(request, claims, dict(zip(names, nodes, strict=True)), self._cloud, refused)
         if not state.reason:
             await asyncio.gather(*(_delete(cluster, claim) for claim in plan.surplus))
         return state

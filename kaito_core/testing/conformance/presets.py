@@ -118,7 +118,8 @@ class ModelPresetConformance:
         """`sources` says for every number where it comes from, and names no field that does not exist."""
         fields = set(ModelPreset.model_fields) | {f"weights.{name}" for name in ("revision", "size_gib", "package")}
         for preset in self.presets():
-            wanted = {*_NUMBERS, "weights.revision", "weights.size_gib", *(["gpu_memory_gib"] if preset.gpus else [])}
+            wanted = {*_NUMBERS, "weights.revision", "weights.size_gib"}
+            wanted |= {name for name in ("gpu_memory_gib", "heads") if getattr(preset, name)}
             missing = sorted(name for name in wanted if not preset.sources.get(name, "").strip())
             assert not missing, f"preset '{preset.name}': sources says nothing of {', '.join(missing)}"
             unknown = sorted(set(preset.sources) - fields)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from kaito_core.testing.kube.errors import ApiError
 
-__all__ = ["Fault", "RequestRecord", "take"]
+__all__ = ["Fault", "Manner", "RequestRecord", "take"]
+
+#: How a request fails: it is answered by an error; it is not served, and nothing answers; or it is served, and the
+#: connection dies in the middle of the answer.
+Manner = Literal["error", "hang", "cut"]
 
 _REASONS = {
     400: "BadRequest",
@@ -62,6 +66,7 @@ class Fault:
         times: How many requests still to fail.
         after: How many requests are served first.
         retry_after_seconds: Sent as Retry-After where above 0.
+        manner: How the requests fail; `status` is of those that are answered by an error.
     """
 
     method: str
@@ -71,6 +76,7 @@ class Fault:
     message: str = "injected by the test"
     retry_after_seconds: int = 0
     after: int = 0
+    manner: Manner = "error"
     pattern: re.Pattern[str] = field(init=False)
 
     def __post_init__(self) -> None:

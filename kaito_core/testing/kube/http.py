@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from kaito_core.testing.kube.options import DeleteOptions, WriteOptions
 from kaito_core.testing.kube.resources import Resource
 from kaito_core.testing.kube.store import Store
 from kaito_core.testing.kube.watching import Watches, is_true
+from kaito_core.testing.kube.webhooks import OPERATIONS, Webhooks
 
 __all__ = ["TEST_CLIENT", "EmulatedApi", "MockedApi"]
 
@@ -44,16 +46,22 @@ class EmulatedApi:
         self.faults: list[Fault] = []
         self.log: list[RequestRecord] = []
         self.watches = Watches(store)
+        self.webhooks = Webhooks(store)
+        self.closing = asyncio.Event()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serves one request, errors included."""
         query, agent = dict(request.query), request.headers.get("User-Agent", "unknown").split("/")[0]
         watch = request.method == "GET" and is_true(query, "watch")
         body: Any = None
+        fault: Fault | None = None
         try:
             body = _decode(await request.read(), request.content_type)
             fault = take(self.faults, request.method, request.path, watch=watch) if agent != TEST_CLIENT else None
-            if fault is not None:
+            if fault is not None and fault.manner == "hang":
+                self._note(request, query, agent, 0, body)
+                await self.closing.wait()
+            if fault is not None and fault.manner != "cut":
                 raise fault.error()
             route = routes.parse(request.path)
             resource = self.store.resource(route.group, route.version, route.plural) if route else None
@@ -63,7 +71,9 @@ class EmulatedApi:
                 self._note(request, query, agent, 200, None)
                 return await self.watches.serve(request, resource, route, query)
             else:
+                warnings = await self._admit(request, resource, route, query, body, agent)
                 response = self._directed(request, resource, route, query, body, agent)
+                response.headers.extend([("Warning", f'299 - "{warning}"') for warning in warnings])
         except ApiError as error:
             response = _json(error.to_status(), error.code)
             if error.details and "retryAfterSeconds" in error.details:
@@ -72,6 +82,8 @@ class EmulatedApi:
             _log.exception("%s %s", request.method, request.path)
             response = _json(ApiError(500, "InternalError", repr(error)).to_status(), 500)
         self._note(request, query, agent, response.status, body)
+        if fault is not None and fault.manner == "cut" and isinstance(response, web.Response):
+            return await _cut(request, response)
         return response
 
     def _note(self, request: web.BaseRequest, query: dict[str, str], agent: str, status: int, body: Any) -> None:
@@ -120,6 +132,28 @@ class EmulatedApi:
         if request.method == "DELETE" and not route.subresource:
             return self._delete(resource, route, query, body or {})
         raise errors.method_not_allowed()
+
+    async def _admit(
+        self,
+        request: web.BaseRequest,
+        resource: Resource,
+        route: routes.Route,
+        query: Mapping[str, str],
+        body: Any,
+        agent: str,
+    ) -> list[str]:
+        """Asks the webhooks about what a write would store, and returns their warnings; raises where one refuses."""
+        operation, stored = OPERATIONS.get(request.method, ""), self.store.objects(resource.storage)
+        old = stored.get((route.namespace, route.name)) if route.name else None
+        if operation == "UPDATE" and old is None:
+            operation = "CREATE"
+        if not (hooks := self.webhooks.concerned(resource, route.subresource, operation)):
+            return []
+        new = None
+        if operation != "DELETE":
+            trial = self._directed(request, resource, route, {**query, "dryRun": "All"}, body, agent)
+            new = json.loads(trial.text or "null")
+        return await self.webhooks.admit(hooks, resource, operation, new, old)
 
     def _read(
         self, request: web.BaseRequest, resource: Resource, route: routes.Route, query: Mapping[str, str]
@@ -217,6 +251,18 @@ class MockedApi(kmock.RawHandler):  # type: ignore[misc]  # kmock's types do not
             return await super()._handle(request)  # type: ignore[no-any-return]
         except NotImplementedError:  # kmock's word for "no reaction is declared"
             return await self._api.answer(request._raw_request)
+
+
+async def _cut(request: web.BaseRequest, answer: web.Response) -> web.StreamResponse:
+    """Sends half of an answer and ends the connection."""
+    whole = answer.body if isinstance(answer.body, bytes) else b""
+    half = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
+    half.content_length = len(whole)
+    await half.prepare(request)
+    await half.write(whole[: len(whole) // 2])
+    if request.transport is not None:
+        request.transport.abort()
+    return half
 
 
 def _decode(raw: bytes, content_type: str) -> Any:

@@ -108,7 +108,7 @@ def complete(resource: Resource, old: Object | None, obj: Object, *, strict: boo
         message = f'{kind} in version "{resource.version}" cannot be handled as a {kind}: strict decoding error: {what}'
         raise errors.bad_request(message)
     obj = schema.fill(obj, resource.schema)
-    causes = schema.validate(obj, resource.schema) or list(rules.broken(obj, old, resource.schema))
+    causes = schema.validate(obj, resource.schema, old) or list(rules.broken(obj, old, resource.schema))
     if causes:
         raise errors.invalid(resource, obj["metadata"]["name"], causes)
     return obj

@@ -106,12 +106,21 @@ CRDS = Resource(
     subresources=("status",),
     generation=True,
 )
+WEBHOOKS = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration",
+    namespaced=False,
+    generation=True,
+)
 
 BUILTIN: tuple[Resource, ...] = (
     NAMESPACES,
     CRDS,
     Resource("", "v1", "configmaps", "ConfigMap", short_names=("cm",)),
     Resource("", "v1", "secrets", "Secret"),
+    WEBHOOKS,
     Resource(
         "",
         "v1",

@@ -10,7 +10,7 @@ from typing import Any
 from kaito_core.testing.kube.errors import Cause
 from kaito_core.testing.kube.shape import SchemaShape, item_key
 
-__all__ = ["fill", "prune", "validate"]
+__all__ = ["fill", "problems", "prune", "validate"]
 
 Schema = dict[str, Any]
 _IMPLICIT = ("apiVersion", "kind", "metadata")
@@ -22,6 +22,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
 }
+_END = re.compile(r"(?<!\\)[$](?![^\[]*\])")  # to Python a newline may follow
 _NAMES = ((bool, "boolean"), (str, "string"), (int, "integer"), (float, "number"), (list, "array"), (dict, "object"))
 
 
@@ -77,10 +78,19 @@ def prune(value: Any, schema: Schema, path: str = "") -> tuple[Any, list[str]]:
     return value, []
 
 
-def validate(obj: dict[str, Any], schema: Schema) -> list[Cause]:
-    """Every rule of the schema that the object breaks, CEL rules aside."""
+def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = None) -> list[Cause]:
+    """Every rule of the schema that the object breaks, CEL rules aside.
+
+    Args:
+        obj: The object.
+        schema: Its schema.
+        old: The stored object; what is wrong in parts that have not changed is let pass, as the server does.
+    """
     body = {name: value for name, value in obj.items() if name not in _IMPLICIT}
-    causes = list(_problems(body, schema, ""))
+    named = (schema.get("properties") or {}).get("metadata") or {}
+    causes = [*_problems(obj.get("metadata") or {}, named, "metadata"), *_problems(body, schema, "")]
+    if old is not None:
+        causes = [cause for cause in causes if not _is_unchanged(cause, obj, old)]
     duplicates_only = all(cause.reason == "FieldValueDuplicate" for cause in causes)
     if causes and not duplicates_only and "x-kubernetes-validations" in json.dumps(schema):
         causes.append(
@@ -91,6 +101,24 @@ def validate(obj: dict[str, Any], schema: Schema) -> list[Cause]:
             )
         )
     return causes
+
+
+def problems(value: Any, schema: Schema, path: str) -> list[Cause]:
+    """Every rule that a value at a path breaks, CEL rules aside."""
+    return list(_problems(value, schema, path))
+
+
+def _is_unchanged(cause: Cause, obj: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether the value that a cause is about, up to the first list, is as it was."""
+    names = re.findall(r'"([^"]*)" must not', cause.message) if cause.field == "<nil>" else [cause.field]
+    path = names[0].partition("[")[0].split(".") if names else []
+    if cause.reason == "FieldValueRequired":
+        path = path[:-1]
+    was: Any = old
+    is_: Any = obj
+    for name in path:
+        was, is_ = (part.get(name) if isinstance(part, dict) else None for part in (was, is_))
+    return bool(path) and was == is_
 
 
 def _type_name(value: Any) -> str:
@@ -117,6 +145,8 @@ def _problems(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
         yield _type_problem(value, wanted, path)
         return
     yield from _scalar_problems(value, schema, path)
+    if "not" in schema and not list(_problems(value, schema["not"], path)):
+        yield Cause("<nil>", f'Invalid value: "": "{path}" must not validate the schema (not)')
     if isinstance(value, dict):
         for name in schema.get("required") or ():
             if name not in value:
@@ -124,6 +154,9 @@ def _problems(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
         known, more = schema.get("properties") or {}, schema.get("additionalProperties")
         if len(value) > schema.get("maxProperties", len(value)):
             yield Cause(path, f"Too many: {len(value)}: must have at most {schema['maxProperties']} items")
+        if len(value) < schema.get("minProperties", 0):
+            message = f"{path} in body should have at least {schema['minProperties']} properties"
+            yield Cause(path, f"Invalid value: {len(value)}: {message}")
         for name, sub in value.items():
             rule = known.get(name, more if isinstance(more, dict) else {})
             yield from _problems(sub, rule, f"{path}.{name}" if path else name)
@@ -139,7 +172,8 @@ def _type_problem(value: Any, wanted: str, path: str) -> Cause:
 
 def _scalar_problems(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
     shown = json.dumps(value)
-    if "enum" in schema and value not in schema["enum"]:
+    # To Python true is 1.
+    if "enum" in schema and (value, type(value)) not in [(item, type(item)) for item in schema["enum"]]:
         allowed = ", ".join(json.dumps(item) for item in schema["enum"])
         yield Cause(path, f"Unsupported value: {shown}: supported values: {allowed}", "FieldValueNotSupported")
     if isinstance(value, str):
@@ -149,7 +183,7 @@ def _scalar_problems(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
         if len(value) < schema.get("minLength", 0):
             message = f"Invalid value: {shown}: {path} in body should be at least {schema['minLength']} chars long"
             yield Cause(path, message)
-        if "pattern" in schema and not re.search(schema["pattern"], value):
+        if "pattern" in schema and not re.search(_END.sub(r"\\Z", schema["pattern"]), value):
             yield Cause(path, f"Invalid value: {shown}: {path} in body should match '{schema['pattern']}'")
     if isinstance(value, int | float) and not isinstance(value, bool):
         if value < schema.get("minimum", value):

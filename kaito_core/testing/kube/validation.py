@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from kaito_core.testing.kube import rules
+from kaito_core.testing.kube.cel_cost import too_costly
 from kaito_core.testing.kube.errors import Cause
 from kaito_core.testing.kube.resources import CRDS, Resource
+from kaito_core.testing.kube.structural import structural_causes
 
 __all__ = ["check_change", "check_new"]
 
@@ -64,7 +65,7 @@ def _crd_problems(crd: Object) -> list[Cause]:
     if sum(bool(version.get("storage")) for version in spec["versions"]) != 1:
         message = "Invalid value: must have exactly one version marked as storage version"
         return [Cause("spec.versions", message)]
-    return rules.too_costly(crd)
+    return structural_causes(crd) or too_costly(crd)
 
 
 def _name_problems(resource: Resource, name: str) -> list[Cause]:

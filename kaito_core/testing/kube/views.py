@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -80,6 +81,8 @@ def _cell(obj: Object, column: Any) -> Any:
     if value is not None and column["type"] == "date":
         then = datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
         return f"{int((datetime.now(UTC) - then).total_seconds())}s"
+    if column["type"] == "string" and isinstance(value, list | dict):
+        return json.dumps(value, separators=(",", ":"))
     return value
 
 

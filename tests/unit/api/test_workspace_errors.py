@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from kaito_core.api import parse_workspace
+from kaito_core.api.spelling import WORKSPACE_NAME
 from kaito_core.errors import InvalidWorkspaceError
 
 Make = Callable[..., dict[str, Any]]
@@ -153,11 +154,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "uri without scheme": (
         {"inference__adapters": source(uri="models/style")},
-        f"{A0}.source must have a uri of the form scheme://..., got 'models/style'",
+        f"{A0}.source.uri must be a uri of the form scheme://..., at most 2048 characters, got 'models/style'",
     ),
     "url with a blank": (
         {"inference__adapters": source(urls=["https://a.example/x y"])},
-        f"{A0}.source.urls[0] must be a URL without blanks, got 'https://a.example/x y'",
+        f"{A0}.source.urls[0] must be a URL without blanks, at most 2048 characters, got 'https://a.example/x y'",
     ),
     "url as text": (
         {"inference__adapters": source(urls="https://a.example/x")},
@@ -169,7 +170,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "eleven adapters": (
         {"inference__adapters": [{"source": {"name": f"a{i}", "image": "a"}} for i in range(11)]},
-        "inference must have at most 10 adapters, got 11",
+        "inference.adapters must have at most 10 entries, got 11",
     ),
     "blend of an unknown adapter": (
         {"inference__blends": [{"name": "mix", "strengths": {"no-such": 1}}]},
@@ -216,11 +217,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no name": ({"metadata": {}}, "metadata.name is required"),
     "name in capitals": (
         {"metadata__name": "Demo"},
-        "metadata.name must match pattern '^[a-z]([-a-z0-9]*[a-z0-9])?$', got 'Demo'",
+        f"metadata.name must be {WORKSPACE_NAME.rule}, got 'Demo'",
     ),
     "name too long": (
         {"metadata__name": "a" * 53},
-        f"metadata.name must have at most 52 characters, got '{'a' * 53}'",
+        f"metadata.name must be {WORKSPACE_NAME.rule}, got '{'a' * 53}'",
     ),
     "wrong group": (
         {"apiVersion": "kaito.sh/v2"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import shutil
 import subprocess
@@ -152,6 +153,29 @@ def test_faults_hit_the_next_requests_and_then_end(fake_cluster: FakeCluster) ->
         assert json.load(caught.value)["reason"] == "TooManyRequests"
         assert fault.times == left
     assert call(path, "PATCH", {"data": {"k": "2"}})["data"] == {"k": "2"}
+
+
+def test_a_request_that_hangs_is_not_served(fake_cluster: FakeCluster) -> None:
+    fake_cluster.apply(CM)
+    path = f"{fake_cluster.url}/api/v1/namespaces/default/configmaps/a"
+    fake_cluster.fail("PATCH", "configmaps/a$", manner="hang")
+    body = json.dumps({"data": {"k": "2"}}).encode()
+    headers = {"Content-Type": MERGE, "User-Agent": "someone"}
+    with pytest.raises(TimeoutError):
+        urllib.request.urlopen(urllib.request.Request(path, body, headers, method="PATCH"), timeout=0.2)
+    assert fake_cluster.get("configmaps", "a")["data"] == {"k": "1"}
+    assert [record.status for record in fake_cluster.requests(method="PATCH")] == [0]
+    assert call(path, "PATCH", {"data": {"k": "3"}})["data"] == {"k": "3"}
+
+
+def test_a_connection_that_dies_in_mid_answer_was_served(fake_cluster: FakeCluster) -> None:
+    fake_cluster.apply(CM)
+    path = f"{fake_cluster.url}/api/v1/namespaces/default/configmaps/a"
+    fake_cluster.fail("PATCH", "configmaps/a$", manner="cut")
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        call(path, "PATCH", {"data": {"k": "2"}})
+    assert fake_cluster.get("configmaps", "a")["data"] == {"k": "2"}
+    assert call(path, "PATCH", {"data": {"k": "3"}})["data"] == {"k": "3"}
 
 
 def test_writes_are_counted_by_manager_and_path(fake_cluster: FakeCluster) -> None:

@@ -8,7 +8,6 @@ import pytest
 from _pytest.logging import LogCaptureFixture
 
 from kaito_core.testing.kube import cel, rules
-from kaito_core.testing.kube.cel_syntax import UnsupportedRule, parse
 
 SELF = {"n": 3, "s": "abc", "l": [1, 2, 3], "m": {"k": "v"}, "items": [{"x": 1}, {"x": 2, "y": True}]}
 
@@ -40,19 +39,19 @@ SELF = {"n": 3, "s": "abc", "l": [1, 2, 3], "m": {"k": "v"}, "items": [{"x": 1},
     ],
 )
 def test_expressions(text: str, value: Any) -> None:
-    assert cel.evaluate(parse(text), {"self": SELF}) == value
+    assert cel.evaluate(text, {"self": SELF}) == value
 
 
 @pytest.mark.parametrize("text", ["self.missing == 1", "self.l[9]", "self.n && true", "self.s < 1", "1 / 0"])
 def test_expressions_without_a_value(text: str) -> None:
     with pytest.raises(cel.EvaluationError):
-        cel.evaluate(parse(text), {"self": SELF})
+        cel.evaluate(text, {"self": SELF})
 
 
-@pytest.mark.parametrize("text", ["self.n +", "self @ 1", "(1", "duration('1s') == self", "1 2"])
+@pytest.mark.parametrize("text", ["self.n +", "self @ 1", "(1", "quantity('1') == self", "1 2"])
 def test_what_is_not_known_is_said_so(text: str) -> None:
-    with pytest.raises(UnsupportedRule):
-        cel.evaluate(parse(text), {"self": SELF})
+    with pytest.raises(cel.UnsupportedRule):
+        cel.evaluate(text, {"self": SELF})
 
 
 IMMUTABLE = {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "immutable"}]}
@@ -82,17 +81,3 @@ def test_a_rule_that_is_not_known_lets_pass_and_is_logged(caplog: LogCaptureFixt
     schema = {"x-kubernetes-validations": [{"rule": "quantity(self).isGreaterThan(1)"}]}
     assert list(rules.broken("1", None, schema)) == []
     assert "does not know a rule" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("rule", "kind", "refused"),
-    [
-        ("self.?type.orValue('') == oldSelf.?type.orValue('')", "string", True),
-        ("has(self.type) == has(oldSelf.type)", "string", False),
-        ("self.?type.orValue(0) == oldSelf.?type.orValue(0)", "integer", False),
-    ],
-)
-def test_comparing_optional_strings_is_too_costly(rule: str, kind: str, refused: bool) -> None:
-    inner = {"properties": {"type": {"type": kind}}, "x-kubernetes-validations": [{"rule": rule}]}
-    crd = {"spec": {"versions": [{"schema": {"openAPIV3Schema": {"properties": {"resource": inner}}}}]}}
-    assert bool(rules.too_costly(crd)) is refused

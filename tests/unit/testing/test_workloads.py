@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kaito_core.reconcile.podspec import node_affinity
 from kaito_core.testing.cluster import FakeCluster, PodFailure
 from kaito_core.testing.pods import node_for
 
@@ -185,6 +186,8 @@ AFFINITY = {
         }
     }
 }
+#: A term that asks for nothing is satisfied by no node.
+EMPTY_TERM = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}
 
 
 @pytest.mark.parametrize(
@@ -201,6 +204,12 @@ AFFINITY = {
         ({"nodeSelector": {"pool": "a"}}, node(), False),
         ({"affinity": AFFINITY}, node(pool="b"), True),
         ({"affinity": AFFINITY}, node(pool="c"), False),
+        ({"affinity": node_affinity(["other", "n"])}, node(), True),
+        ({"affinity": node_affinity(["other"])}, node(), False),
+        ({"affinity": node_affinity(["n"], AFFINITY)}, node(pool="b"), True),
+        ({"affinity": node_affinity(["n"], AFFINITY)}, node(pool="c"), False),
+        ({"affinity": node_affinity(["other"], AFFINITY)}, node(pool="b"), False),
+        ({"affinity": EMPTY_TERM}, node(), False),
     ],
 )
 def test_where_a_pod_fits(spec: Object, candidate: Object, fits: bool) -> None:

@@ -1,0 +1,40 @@
+"""Label selectors as Kubernetes writes them. Which nodes one fits is not decided here."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from kaito_core.api.document import Document
+from kaito_core.api.faults import fault
+from kaito_core.api.spelling import LABEL_KEY, LABEL_VALUE
+
+__all__ = ["MAX_LABELS", "MAX_VALUES", "Expression", "LabelSelector"]
+
+MAX_LABELS = 32  # of each kind in one selector: the bound that the cost of the CRD's rules is reckoned with
+MAX_VALUES = 100
+
+Key = Annotated[str, LABEL_KEY]
+Value = Annotated[str, LABEL_VALUE]
+
+
+class Expression(Document):
+    """One requirement of a label selector."""
+
+    key: Key
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: tuple[Value, ...] = Field(default=(), max_length=MAX_VALUES)
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> Self:
+        if self.operator in ("In", "NotIn") and not self.values:
+            raise fault(f"must have values for the operator {self.operator}")
+        if self.operator in ("Exists", "DoesNotExist") and self.values:
+            raise fault(f"must have no values for the operator {self.operator}")
+        return self
+
+
+class LabelSelector(Document):
+    """A Kubernetes label selector."""
+
+    match_labels: dict[Key, Value] = Field(default_factory=dict, max_length=MAX_LABELS)
+    match_expressions: tuple[Expression, ...] = Field(default=(), max_length=MAX_LABELS)
