@@ -1,10 +1,11 @@
 """The commands, by name. Each command's module is small; what is slow to import is imported when it runs."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kaito_core.cli import commands, plugins, presets
+from kaito_core.cli import commands, operator, plugins, presets
 from kaito_core.cli.new import new
 from kaito_core.cli.session import Session
 
@@ -35,11 +36,14 @@ def _options(
     strict_plugins: Annotated[
         bool, typer.Option("--strict-plugins", help="Exit with status 2 if a plugin is broken.")
     ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings; default: $KAITO_CONFIG.", show_default=False)
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    context.obj = Session(strict_plugins=strict_plugins)
+    context.obj = Session(strict_plugins=strict_plugins, config=config)
 
 
 app.add_typer(presets.app, name="presets")
@@ -50,8 +54,8 @@ for command in (
     commands.validate,
     commands.render,
     commands.install,
-    commands.operator,
     commands.crd,
 ):
     app.command()(command)
 app.command()(new)
+app.command(epilog=operator.settings_help())(operator.operator)

@@ -1,4 +1,4 @@
-"""The commands that take Workspaces: up, validate, render; and operator, chat and crd."""
+"""The commands that take Workspaces: up, validate, render; and install, chat and crd."""
 
 import sys
 from pathlib import Path
@@ -15,8 +15,9 @@ from kaito_core.errors import ConfigError, FieldError, WorkspaceError
 from kaito_core.reconcile.desired import relocate_image
 from kaito_core.reconcile.plan import desired_manifests
 from kaito_core.reconcile.resolve import resolve
+from kaito_core.settings import Settings
 
-__all__ = ["chat", "crd", "install", "operator", "render", "up", "validate"]
+__all__ = ["chat", "crd", "install", "render", "up", "validate"]
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with a Workspace.", show_default=False)]
 FilesArgument = Annotated[
@@ -132,12 +133,15 @@ def install(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A setting of the operator. Can be repeated.", show_default=False),
     ] = None,
+    webhook: Annotated[
+        bool, typer.Option("--webhook", help="Let the API server ask the operator before it takes a Workspace.")
+    ] = False,
 ) -> None:
     """Print everything that runs the operator on a cluster, for `kubectl apply -f -`."""
     from kaito_core.controller.installation import OPERATOR_IMAGE, installation
 
     session: Session = context.obj
-    settings = session.settings
+    settings, variables = session.settings, _variables(env or [])
     sys.stdout.write(
         dump_yaml(
             installation(
@@ -145,7 +149,9 @@ def install(
                 image=image or relocate_image(OPERATOR_IMAGE, settings.image_registry),
                 health_port=settings.health_port or 8081,
                 watches=[watch for provider in session.registry.providers.values() for watch in provider.watches],
-                env=_variables(env or []),
+                env=variables,
+                namespaces=Settings.from_env(variables).namespaces,
+                webhook=webhook,
             )
         )
     )
@@ -156,19 +162,6 @@ def _variables(values: list[str]) -> dict[str, str]:
     if wrong := next((value for value in values if not value.startswith("KAITO_") or "=" not in value), None):
         raise ConfigError(f"--env must be KAITO_NAME=VALUE, got '{wrong}'")
     return variables
-
-
-def operator(
-    context: typer.Context,
-    kubeconfig: Annotated[
-        Path | None, typer.Option(help="Cluster to work on; default: as kubectl finds it.", show_default=False)
-    ] = None,
-) -> None:
-    """Run the operator: it watches Workspaces and makes the cluster serve them."""
-    from kaito_core.controller.app import run_operator
-
-    session: Session = context.obj
-    run_operator(session.settings, session.registry, kubeconfig=str(kubeconfig) if kubeconfig else None)
 
 
 def chat(

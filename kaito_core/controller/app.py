@@ -1,22 +1,22 @@
-"""The operator as a process: its parts put together, kopf's settings, start and stop."""
+"""The operator as a process: its parts put together, start and stop."""
 
 import asyncio
-import itertools
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import kopf
 
 from kaito_core.api import KubeObject, ResourceType
 from kaito_core.api.workload import WORKSPACE_LABEL
-from kaito_core.api.workspace import GROUP, WORKSPACES
+from kaito_core.api.workspace import WORKSPACES
 from kaito_core.controller.cache import Cache, Change, Key, watched_resources
 from kaito_core.controller.cluster import KubernetesCluster, connect
 from kaito_core.controller.execute import CHILDREN
 from kaito_core.controller.handlers import register
 from kaito_core.controller.health import HealthServer
+from kaito_core.controller.heartbeat import Heartbeat
 from kaito_core.controller.leader import Election
 from kaito_core.controller.loop import Loop, Outcome
 from kaito_core.controller.metrics import Metrics
@@ -24,6 +24,8 @@ from kaito_core.controller.reconciler import Reconciler
 from kaito_core.controller.replicas import Ask, Replicas, ask_over_http
 from kaito_core.controller.resync import Resync
 from kaito_core.controller.wakes import concerned
+from kaito_core.controller.watching import watch, watch_session, watch_settings
+from kaito_core.controller.webhook import Webhook
 from kaito_core.errors import ClusterError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.reconcile.manifests import PODS
@@ -56,17 +58,23 @@ class Operator:
         self._settings, self._cluster, self._ready = settings, cluster, ready
         self._metrics = Metrics()
         self._metrics.tell_plugins(registry.plugins)
-        self._metrics.workspaces.set_function(lambda: float(len(self._everyone())))
         self._reconciler = Reconciler(settings, registry, cluster, Replicas(ask), self._metrics)
         self._loop = Loop(self._look)
         self._resync = Resync(cluster, settings.namespaces, settings.resync_seconds, self._synced, self._metrics)
+        self.heartbeat = Heartbeat(settings.watch_silence_seconds)
         cluster.on_change = lambda change: self._wake([change])
+        cluster.on_write = self._metrics.wrote
+        cluster.on_absent = lambda resource: self.heartbeat.forget(resource.plural)
+        self._metrics.follow(self._metrics.workspaces, lambda: len(self._everyone()))
+        self._metrics.follow(self._metrics.queue_depth, lambda: self._loop.depth)
+        self._metrics.follow(self._metrics.watches_silent, lambda: len(self.heartbeat.silent()))
+        self._metrics.follow(self._metrics.leader, lambda: 0 if self._stands_by else 1)
         self._stands_by = settings.leader_election
-        self._health = HealthServer(self._metrics, lambda: self._stands_by or self._resync.is_synced)
+        self._health = HealthServer(self._metrics, self._why_dead, self._why_unready)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def answer_probes(self) -> None:
-        """Starts to answer probes; one that stands by is ready to."""
+        """Starts to answer probes; one that stands by is ready to while the API answers."""
         await self._health.start(self._settings.health_port)
 
     def start(self) -> None:
@@ -91,6 +99,19 @@ class Operator:
         if change is not None:
             self._wake([change])
 
+    def _why_dead(self) -> str:
+        for task in self._tasks:
+            if task.done():
+                return f"the task '{task.get_name()}' has ended"
+        silent = [f"{path} for {seconds:.0f} s" for path, seconds in sorted(self.heartbeat.silent().items())]
+        return f"watches are silent: {', '.join(silent)}" if silent else ""
+
+    async def _why_unready(self) -> str:
+        if not self._stands_by and not self._resync.is_synced:
+            return "the caches are not filled yet"
+        silent = await self._cluster.why_silent()
+        return f"the Kubernetes API cannot be reached: {silent}" if silent else ""
+
     async def _look(self, key: Key, streak: int) -> Outcome:
         return await self._reconciler.run(key, streak)
 
@@ -112,29 +133,6 @@ class Operator:
         return {(document["metadata"]["namespace"], document["metadata"]["name"]) for document in documents}
 
 
-class _Backoffs:
-    """Never gives up: kopf's own backoffs end after a minute, and the watch that they end is not started again."""
-
-    def __iter__(self) -> Iterator[float]:
-        return itertools.chain((1, 2, 4, 8, 15), itertools.repeat(30))
-
-
-def kopf_settings() -> kopf.OperatorSettings:
-    """Returns settings under which kopf watches and writes nothing."""
-    settings = kopf.OperatorSettings()
-    settings.peering.standalone = True  # a foreign "default" peering would freeze us
-    settings.posting.enabled = False  # our own events are one per change
-    # Nothing is written under these names; another operator's would be taken for ours all the same.
-    settings.persistence.finalizer = f"{GROUP}/kopf"
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, key="kopf-last-seen")
-    settings.networking.request_timeout = 60
-    settings.networking.connect_timeout = 10
-    settings.networking.enforce_retry_after = True
-    settings.networking.error_backoffs = _Backoffs()
-    return settings
-
-
 async def _operate(
     settings: Settings,
     plugins: PluginRegistry,
@@ -146,10 +144,10 @@ async def _operate(
     providers = [resource for provider in plugins.providers.values() for resource in provider.watches]
     watched = watched_resources((*CHILDREN.values(), PODS), providers)
     types = [item.resource for item in watched]
-    async with await connect(Cache(watched), types, kubeconfig) as cluster:
+    async with await connect(Cache(watched), types, kubeconfig, settings.api_timeout_seconds) as cluster:
         operator = Operator(settings, plugins, cluster, ask, ready)
         registry = kopf.OperatorRegistry()
-        options = kopf_settings()
+        options = watch_settings(operator.heartbeat.watch_seconds)
         for item in watched:
             if item.labelled:
                 selector = (item.resource.group, item.resource.version, item.resource.plural)
@@ -157,18 +155,8 @@ async def _operate(
         register(registry, watched, operator.feed)
 
         @kopf.on.login(registry=registry)
-        async def login(**_: object) -> kopf.ConnectionInfo:
-            found = await cluster.connection()
-            return kopf.ConnectionInfo(
-                server=found.server,
-                scheme="Bearer" if found.token else None,
-                token=found.token or None,
-                ca_path=found.ca_file,
-                certificate_path=found.certificate_file,
-                private_key_path=found.key_file,
-                insecure=found.insecure,
-                proxy_url=found.proxy,
-            )
+        async def login(**_: object) -> kopf.AiohttpSession:
+            return watch_session(await cluster.connection(), operator.heartbeat)
 
         stop, stopping = stop or threading.Event(), asyncio.Event()
         election = _election(settings, cluster)
@@ -182,24 +170,36 @@ async def _operate(
                 keeper.cancel()
 
         follower = asyncio.create_task(_follow(stop, stopping), name="stop event")
+        webhook = _webhook(settings, plugins, cluster)
         try:
             await operator.answer_probes()
+            if webhook is not None:  # of every replica, also while it stands by
+                webhook.start()
             if election is not None:
                 if not await _elected(election, stopping):
                     return
+                cluster.may_write = lambda: election.leads
                 keeper = asyncio.create_task(_lead(election, operator, stopping), name="lease")
             operator.start()
-            await _watch(registry, options, settings.namespaces, stopping)
+            await watch(registry, options, settings.namespaces, stopping)
             if keeper is not None and keeper.done() and not keeper.cancelled():
                 raise ClusterError("the Lease is lost: another operator may lead; start again to stand by")
         finally:
             stop.set()  # a thread waits for it, also where a signal came first
             await operator.close()
+            if webhook is not None:
+                await webhook.close()
             if keeper is not None and election is not None:
                 keeper.cancel()
                 await asyncio.gather(keeper, return_exceptions=True)
                 await election.release()
             await follower
+
+
+def _webhook(settings: Settings, plugins: PluginRegistry, cluster: KubernetesCluster) -> Webhook | None:
+    if not settings.webhook_port:
+        return None
+    return Webhook(cluster, plugins, settings.webhook_namespace, settings.webhook_port)
 
 
 def _election(settings: Settings, cluster: KubernetesCluster) -> Election | None:
@@ -242,29 +242,6 @@ async def _follow(stop: threading.Event, stopping: asyncio.Event) -> None:
     stopping.set()
 
 
-async def _watch(
-    registry: kopf.OperatorRegistry,
-    options: kopf.OperatorSettings,
-    namespaces: Sequence[str],
-    stopping: asyncio.Event,
-) -> None:
-    """Runs kopf until it is stopped.
-
-    Raises:
-        ClusterError: A watch has failed for good. An operator that went on without it would be blind.
-    """
-    try:
-        await kopf.operator(
-            registry=registry,
-            settings=options,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            stop_flag=stopping,
-        )
-    except Exception as error:
-        raise ClusterError(f"the cluster cannot be watched any more: {error}") from error
-
-
 def run_operator(
     settings: Settings,
     registry: PluginRegistry,
@@ -289,8 +266,4 @@ def run_operator(
         ClusterError: A watch has ended for good, or the Lease is lost; start again.
         OSError: The health port is taken.
     """
-    # One line for each change is ours; kopf's own are about its innards.
-    logging.getLogger("kopf").setLevel(logging.WARNING)
-    for plugin in registry.failures:
-        log.error("plugin '%s' (%s) is left out: %s", plugin.name, plugin.distribution or plugin.module, plugin.error)
     asyncio.run(_operate(settings, registry, kubeconfig, ready, stop, ask))

@@ -3,10 +3,12 @@
 What is written and when is not decided here.
 """
 
+import asyncio
 import builtins
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -19,14 +21,18 @@ from kaito_core.api.workload import MANAGER
 from kaito_core.controller.cache import Cache, Change, Watched
 from kaito_core.errors import ClusterError, ConfigError
 
-__all__ = ["Connection", "KubernetesCluster", "Listing", "connect", "identity"]
+__all__ = ["Connection", "KubernetesCluster", "Listing", "Write", "connect", "identity"]
+
+log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _APPLY = "application/apply-patch+yaml"
 _PAGE = 500
-_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
+_TIMEOUT_SECONDS, _CONNECT_SECONDS, _PROBE_SECONDS = 60.0, 10.0, 3.0
+#: An API that is too busy says when to come back; it is obeyed this often, and for no longer than this each time.
+_RETRIES, _LONGEST_RETRY_SECONDS = 4, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,16 @@ class Listing:
 
     items: tuple[KubeObject, ...]
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write that the API has answered. Attributes: verb: as RBAC has it. status: HTTP status, 0 for no answer."""
+
+    verb: str
+    resource: ResourceType
+    subresource: str
+    status: int
 
 
 async def _configuration(kubeconfig: str | None) -> Configuration:
@@ -73,30 +89,51 @@ async def _configuration(kubeconfig: str | None) -> Configuration:
     return configuration
 
 
-async def connect(cache: Cache, types: Iterable[ResourceType], kubeconfig: str | None = None) -> "KubernetesCluster":
+async def connect(
+    cache: Cache,
+    types: Iterable[ResourceType],
+    kubeconfig: str | None = None,
+    timeout_seconds: float = _TIMEOUT_SECONDS,
+) -> "KubernetesCluster":
     """Returns the cluster of a kubeconfig or of the pod that we run in; nothing is sent yet.
 
     Args:
         cache: Where reads are answered from, where it can.
         types: Kinds whose manifests may be applied without asking the API for their plural.
         kubeconfig: Path; None for the pod's service account or the user's default.
+        timeout_seconds: How long an answer is waited for.
 
     Raises:
         ConfigError: There is no usable configuration.
     """
-    return KubernetesCluster(await _configuration(kubeconfig), cache, types)
+    return KubernetesCluster(await _configuration(kubeconfig), cache, types, timeout_seconds)
 
 
 class KubernetesCluster:
     """Implements `kaito_core.api.Cluster`, and what the operator needs besides."""
 
-    def __init__(self, configuration: Configuration, cache: Cache, types: Iterable[ResourceType] = ()) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        cache: Cache,
+        types: Iterable[ResourceType] = (),
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> None:
         self.cache = cache
         #: Called where the answer to a write shows that others have written too.
         self.on_change: Callable[[Change], None] = lambda change: None
+        #: Called after each write.
+        self.on_write: Callable[[Write], None] = lambda write: None
+        #: Called where a type that should be watched is not served.
+        self.on_absent: Callable[[ResourceType], None] = lambda resource: None
+        #: Asked before each write but those to the Lease: one that does not lead any more must not write.
+        self.may_write: Callable[[], bool] = lambda: True
         self._configuration = configuration
         self._client = ApiClient(configuration)
         self._client.user_agent = f"{MANAGER}-operator"
+        self._timeout = aiohttp.ClientTimeout(
+            total=timeout_seconds, sock_connect=min(_CONNECT_SECONDS, timeout_seconds)
+        )
         self._types = {(resource.api_version, resource.kind): resource for resource in types}
 
     async def __aenter__(self) -> Self:
@@ -163,10 +200,23 @@ class KubernetesCluster:
         changes: list[Change] = []
         for namespace in namespaces if watched.resource.namespaced and namespaces else ("",):
             listing = await self.fetch(watched.resource, namespace, selector if watched.labelled else "")
+            if not listing.version:
+                self.on_absent(watched.resource)
             # An absent type has no resource version: nothing of it can be newer than its absence.
             version = listing.version or 1 << 63
             changes += self.cache.replace(watched.resource, listing.items, version, namespace)
         return changes
+
+    async def why_silent(self) -> str:
+        """Returns why the API cannot be reached, "" where it answers."""
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await self._send("GET", "/version")
+        except TimeoutError:
+            return f"no answer within {_PROBE_SECONDS:g} seconds"
+        except ClusterError as error:
+            return str(error) if error.status in (0, 401) or error.status >= 500 else ""
+        return ""
 
     async def apply(self, manifest: KubeObject) -> KubeObject:
         """Applies a manifest on the server, as the field manager `kaito`, and returns the object."""
@@ -179,9 +229,15 @@ class KubernetesCluster:
     async def _apply(self, manifest: KubeObject, subresource: str = "") -> KubeObject:
         resource = await self._resource(manifest["apiVersion"], manifest["kind"])
         metadata = manifest["metadata"]
-        path = _path(resource, metadata.get("namespace", ""), metadata["name"], subresource)
-        query = {"fieldManager": MANAGER, "force": "true"}
-        answer = await self._send("PATCH", path, query=query, body=manifest, content_type=_APPLY)
+        name, namespace = metadata["name"], metadata.get("namespace", "")
+        before = self.cache.get(resource, name, namespace)
+        query = {"force": "true"}
+        status, answer = await self._write(
+            _Call("PATCH", "patch", resource, namespace, name, subresource, query, _APPLY), manifest
+        )
+        changed = before is None or _version(before) != _version(answer)
+        if not subresource and changed:
+            _tell("Create" if status == 201 else "Change", resource, name, "Missing" if status == 201 else "Differs")
         return self._keep(resource, answer, wrote=subresource)
 
     async def delete(self, resource: ResourceType, name: str, namespace: str = "", *, uid: str = "") -> bool:
@@ -190,13 +246,14 @@ class KubernetesCluster:
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
-            await self._send("DELETE", _path(resource, namespace, name), body=options)
+            await self._write(_Call("DELETE", "delete", resource, namespace, name), options)
         except ClusterError as error:
             if error.status != 404:
                 raise
             if cached := self.cache.get(resource, name, namespace):
                 self.cache.remove(resource, cached, gone=True)
             return False
+        _tell("Delete", resource, name, "NotNeeded")
         return True  # what came of it is for the watch to tell, which wakes whoever waits for it
 
     async def annotate(
@@ -204,9 +261,9 @@ class KubernetesCluster:
     ) -> None:
         """Sets annotations of the object with that uid."""
         patch = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
-        query = {"fieldManager": MANAGER}
-        path = _path(resource, namespace, name)
-        self._keep(resource, await self._send("PATCH", path, query=query, body=patch, content_type=_MERGE))
+        call = _Call("PATCH", "patch", resource, namespace, name, content_type=_MERGE)
+        self._keep(resource, (await self._write(call, patch))[1])
+        _tell("Annotate", resource, name, "ConfigurationChanged")
 
     async def add_ephemeral_container(
         self, pods: ResourceType, name: str, namespace: str, uid: str, container: KubeObject
@@ -214,20 +271,40 @@ class KubernetesCluster:
         """Adds an ephemeral container to the running pod with that uid; one of the same name stays as it is."""
         # Server-side apply would take the containers that others added off the list; merging by name does not.
         patch = {"metadata": {"uid": uid}, "spec": {"ephemeralContainers": [container]}}
-        path = _path(pods, namespace, name, "ephemeralcontainers")
-        query = {"fieldManager": MANAGER}
-        self._keep(pods, await self._send("PATCH", path, query=query, body=patch, content_type=_STRATEGIC))
+        call = _Call("PATCH", "patch", pods, namespace, name, "ephemeralcontainers", content_type=_STRATEGIC)
+        self._keep(pods, (await self._write(call, patch))[1])
+        _tell("AddContainer", pods, name, "AdapterAdded")
 
-    async def create(self, resource: ResourceType, manifest: KubeObject) -> KubeObject:
-        """Creates an object."""
-        path = _path(resource, manifest["metadata"].get("namespace", ""))
-        return await self._send("POST", path, query={"fieldManager": MANAGER}, body=manifest)
+    async def create(self, resource: ResourceType, manifest: KubeObject, *, lease: bool = False) -> KubeObject:
+        """Creates an object; with `lease` it is the Lease itself, which is written by those who do not lead too."""
+        call = _Call("POST", "create", resource, manifest["metadata"].get("namespace", ""))
+        return (await self._write(call, manifest, fenced=not lease))[1]
 
-    async def replace(self, resource: ResourceType, obj: KubeObject) -> KubeObject:
-        """Replaces an object, if it still has the resource version of `obj`."""
+    async def replace(self, resource: ResourceType, obj: KubeObject, *, lease: bool = False) -> KubeObject:
+        """Replaces an object, if it still has the resource version of `obj`; `lease` as for `create`."""
         metadata = obj["metadata"]
-        path = _path(resource, metadata.get("namespace", ""), metadata["name"])
-        return await self._send("PUT", path, query={"fieldManager": MANAGER}, body=obj)
+        call = _Call("PUT", "update", resource, metadata.get("namespace", ""), metadata["name"])
+        return (await self._write(call, obj, fenced=not lease))[1]
+
+    async def _write(self, call: "_Call", body: KubeObject, *, fenced: bool = True) -> tuple[int, KubeObject]:
+        """Returns the status and the document of the answer to a write.
+
+        Raises:
+            ClusterError: As for any request, and where another operator may lead by now.
+        """
+        path = _path(call.resource, call.namespace, call.name, call.subresource)
+        if fenced and not self.may_write():
+            raise ClusterError(f"{call.method} {path}: not sent: this operator does not lead any more")
+        query = {**call.query, **({"fieldManager": MANAGER} if call.method != "DELETE" else {})}
+        status = 0
+        try:
+            status, document = await self._exchange(call.method, path, query, body, call.content_type)
+        except ClusterError as error:
+            status = error.status
+            raise
+        finally:
+            self.on_write(Write(call.verb, call.resource, call.subresource, status))
+        return status, document
 
     def _keep(self, resource: ResourceType, obj: KubeObject, *, wrote: str = "") -> KubeObject:
         """Takes in the answer to a write: the next pass must see it, though the watch may not have told yet.
@@ -251,37 +328,72 @@ class KubernetesCluster:
             raise ClusterError(f"the cluster has no {kind} in {api_version}", status=404, api_reason="NotFound")
         return self._types[api_version, kind]
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: KubeObject | None = None,
-        content_type: str = _JSON,
-    ) -> KubeObject:
-        """Returns the JSON of an answer.
+    async def _send(self, method: str, path: str, *, query: Mapping[str, str] | None = None) -> KubeObject:
+        """Returns the JSON of an answer; raises as `_exchange` does."""
+        return (await self._exchange(method, path, query or {}, None, _JSON))[1]
+
+    async def _exchange(
+        self, method: str, path: str, query: Mapping[str, str], body: KubeObject | None, content_type: str
+    ) -> tuple[int, KubeObject]:
+        """Returns the status and the JSON of an answer.
 
         Raises:
             ClusterError: The answer is an error, or there is none.
         """
         target = f"{path}?{urlencode(query)}" if query else path
         headers = {"Content-Type": content_type, "Accept": _JSON}
-        try:
-            call = await self._client.param_serialize(
-                method, target, header_params=headers, body=body, auth_settings=["BearerToken"]
-            )
-            response = await self._client.call_api(*call, _request_timeout=_TIMEOUT)
-            text = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ClusterError(f"{method} {path}: {type(error).__name__}: {error}") from error
+        for retries in range(_RETRIES + 1):
+            try:
+                call = await self._client.param_serialize(
+                    method, target, header_params=headers, body=body, auth_settings=["BearerToken"]
+                )
+                response = await self._client.call_api(*call, _request_timeout=self._timeout)
+                text = await response.read()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise ClusterError(f"{method} {path}: {type(error).__name__}: {error}") from error
+            wait = _retry_after(response.status, response.getheader("Retry-After", ""))
+            if wait is None or retries == _RETRIES:
+                break
+            log.debug("%s %s: the API asks to come back in %g seconds", method, path, wait)
+            await asyncio.sleep(wait)
         if response.status >= 400:
             raise _failure(method, path, response.status, text)
         try:
-            return dict(json.loads(text))
+            return response.status, dict(json.loads(text))
         except ValueError as error:
             message = f"{method} {path}: the answer is no JSON object: {text[:200]!r}"
             raise ClusterError(message, status=response.status) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A write that is to be sent."""
+
+    method: str
+    verb: str
+    resource: ResourceType
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = _JSON
+
+
+def _tell(action: str, resource: ResourceType, name: str, reason: str) -> None:
+    """Logs a change: one line each."""
+    thing = f"{resource.kind}/{name}"
+    log.info("%s %s: %s", action, thing, reason, extra={"action": action, "object": thing, "reason": reason})
+
+
+def _retry_after(status: int, header: str) -> float | None:
+    """Returns in how many seconds a busy API wants to be asked again; None where it does not say, or it is too long."""
+    if status not in (429, 503) or not header.isdigit() or int(header) > _LONGEST_RETRY_SECONDS:
+        return None
+    return float(header)
+
+
+def _version(obj: KubeObject) -> str:
+    return str(obj["metadata"].get("resourceVersion", ""))
 
 
 def _apart(obj: KubeObject, field: str) -> KubeObject:

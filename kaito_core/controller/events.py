@@ -48,11 +48,9 @@ def event_manifest(document: KubeObject, event: Event, now: datetime) -> KubeObj
 
 async def emit(cluster: KubernetesCluster, document: KubeObject, event: Event, now: datetime) -> None:
     """Writes an event and a line of the log. One that cannot be written is not worth another try."""
-    name = f"{document['metadata']['namespace']}/{document['metadata']['name']}"
-    log.log(
-        logging.WARNING if event.type == "Warning" else logging.INFO, "%s: %s: %s", name, event.reason, event.message
-    )
+    level = logging.WARNING if event.type == "Warning" else logging.INFO
+    log.log(level, "%s: %s", event.reason, event.message, extra={"action": "Status", "reason": event.reason})
     try:
         await cluster.create(EVENTS, event_manifest(document, event, now))
     except ClusterError as error:
-        log.warning("%s: the event was not written: %s", name, error)
+        log.warning("the event was not written: %s", error, extra={"action": "Event", "reason": "Failed"})

@@ -5,7 +5,7 @@ list is applied, and taken out, as the field manager that owns it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -37,10 +37,11 @@ def holder_of(document: KubeObject) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NodeKeeper:
-    """Asks providers for nodes and gives them back."""
+    """Asks providers for nodes and gives them back; `on_error` is told the provider and what it raised."""
 
     registry: PluginRegistry
     cluster: KubernetesCluster
+    on_error: Callable[[str, Exception], None]
 
     async def ensure(self, document: KubeObject, provider: NodeProvider | None, request: NodeRequest) -> NodeState:
         """Returns how the nodes of a Workspace stand; without a provider any node will do.
@@ -59,7 +60,7 @@ class NodeKeeper:
             await self._hold(document, wanted)  # before anything is made: nothing may outlive the Workspace unnoticed
         if provider is None:
             return NodeState(ready=())
-        async with _patience(provider):
+        async with self._patience(provider):
             return await provider.ensure(request, self.cluster)
 
     async def release(self, document: KubeObject) -> Event | None:
@@ -85,7 +86,7 @@ class NodeKeeper:
         provider = self.registry.providers.get(holder)
         if provider is None:
             return
-        async with _patience(provider):
+        async with self._patience(provider):
             released = await provider.release(request, self.cluster)
         if not released:
             message = f"waiting until node provider '{holder}' has given its nodes back"
@@ -97,13 +98,18 @@ class NodeKeeper:
             manifest["metadata"] |= {"finalizers": [NODES_FINALIZER], "annotations": {HOLDER_ANNOTATION: provider}}
         return await self.cluster.apply(manifest)
 
-
-@asynccontextmanager
-async def _patience(provider: NodeProvider) -> AsyncIterator[None]:
-    """Ends a provider's call that takes too long: it is asked to say how things stand, not to wait."""
-    try:
-        async with asyncio.timeout(_PROVIDER_SECONDS):
-            yield
-    except TimeoutError as error:
-        message = f"node provider '{provider.name}' did not answer within {_PROVIDER_SECONDS:g} seconds"
-        raise ProviderError(message) from error
+    @asynccontextmanager
+    async def _patience(self, provider: NodeProvider) -> AsyncIterator[None]:
+        """Ends a provider's call that takes too long: it is asked to say how things stand, not to wait."""
+        try:
+            async with asyncio.timeout(_PROVIDER_SECONDS):
+                yield
+        except TimeoutError as error:
+            self.on_error(provider.name, error)
+            message = f"node provider '{provider.name}' did not answer within {_PROVIDER_SECONDS:g} seconds"
+            raise ProviderError(message) from error
+        except NotReadyError:
+            raise  # a normal wait
+        except Exception as error:
+            self.on_error(provider.name, error)
+            raise

@@ -1,6 +1,6 @@
-"""The operator's own HTTP: /livez, /readyz and /metrics."""
+"""The operator's own HTTP: /livez, /readyz and /metrics. What is alive and ready is not decided here."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,11 +15,14 @@ class HealthServer:
 
     Args:
         metrics: What /metrics shows.
-        is_ready: Whether the caches are filled.
+        why_dead: Says what only a new start can mend, "" where there is nothing.
+        why_unready: Says what the operator waits for, "" where there is nothing.
     """
 
-    def __init__(self, metrics: Metrics, is_ready: Callable[[], bool]) -> None:
-        self._metrics, self._is_ready = metrics, is_ready
+    def __init__(
+        self, metrics: Metrics, why_dead: Callable[[], str], why_unready: Callable[[], Awaitable[str]]
+    ) -> None:
+        self._metrics, self._why_dead, self._why_unready = metrics, why_dead, why_unready
         app = web.Application()
         app.add_routes(
             [web.get("/livez", self._livez), web.get("/readyz", self._readyz), web.get("/metrics", self._render)]
@@ -41,11 +44,14 @@ class HealthServer:
         await self._runner.cleanup()
 
     async def _livez(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok")
+        return _answer(self._why_dead())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        ready = self._is_ready()
-        return web.Response(text="ok" if ready else "the caches are not filled yet", status=200 if ready else 503)
+        return _answer(await self._why_unready())
 
     async def _render(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _answer(problem: str) -> web.Response:
+    return web.Response(text=problem or "ok", status=503 if problem else 200)

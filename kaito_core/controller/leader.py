@@ -53,7 +53,7 @@ class Election:
         self.identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         self._cluster, self._namespace, self._lease_seconds, self._clock = cluster, namespace, lease_seconds, clock
         self._retry_seconds = lease_seconds * _RETRY_PART
-        self._renewed = 0.0  # when the last attempt that succeeded began
+        self._renewed = float("-inf")  # when the last attempt that succeeded began
         self._seen: tuple[str, float] = ("", 0.0)  # resource version of somebody else's Lease, and since when
 
     async def acquire(self) -> None:
@@ -64,15 +64,21 @@ class Election:
             await asyncio.sleep(self._retry_seconds)
         log.info("leading, as %s", self.identity)
 
+    @property
+    def leads(self) -> bool:
+        """Whether nobody else can lead yet; asked before every write, since a process may have stood still."""
+        return self._clock() < self._renewed + self._lease_seconds * _DEADLINE_PART
+
     async def keep(self) -> None:
         """Renews the Lease for as long as that succeeds; returns when this candidate must not act any more."""
-        while self._clock() < self._renewed + self._lease_seconds * _DEADLINE_PART:
+        while self.leads:
             await asyncio.sleep(self._retry_seconds)
             await self._attempt()
         log.error("the Lease %s/%s is lost", self._namespace, LEASE_NAME)
 
     async def release(self) -> None:
         """Lets the next one lead at once; one that cannot be let go runs out."""
+        self._renewed = float("-inf")
         try:
             async with asyncio.timeout(self._retry_seconds):
                 lease = await self._cluster.get(LEASES, LEASE_NAME, self._namespace)
@@ -103,7 +109,7 @@ class Election:
             metadata = {"name": LEASE_NAME, "namespace": self._namespace}
             spec |= {"acquireTime": spec["renewTime"], "leaseTransitions": 0}
             manifest = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
-            await self._cluster.create(LEASES, manifest)
+            await self._cluster.create(LEASES, manifest, lease=True)
             return True
         held = lease.get("spec") or {}
         holder = held.get("holderIdentity") or ""
@@ -124,4 +130,4 @@ class Election:
 
     async def _write(self, lease: KubeObject, spec: KubeObject) -> None:
         # The resource version in it lets only one of two candidates succeed.
-        await self._cluster.replace(LEASES, {**lease, "spec": {**(lease.get("spec") or {}), **spec}})
+        await self._cluster.replace(LEASES, {**lease, "spec": {**(lease.get("spec") or {}), **spec}}, lease=True)

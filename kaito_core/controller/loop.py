@@ -69,6 +69,11 @@ class Loop:
         self._work: dict[Key, _Work] = {}
         self._is_open = False
 
+    @property
+    def depth(self) -> int:
+        """How many keys wait for a pass."""
+        return sum(work.dirty for work in self._work.values())
+
     def open(self) -> None:
         """Starts with the keys that were woken so far."""
         self._is_open = True

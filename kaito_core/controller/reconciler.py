@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from kaito_core.api import KubeObject, Workspace, parse_workspace
@@ -13,13 +13,16 @@ from kaito_core.controller.cache import Key
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.controller.execute import CHILDREN, execute
 from kaito_core.controller.finalizers import NodeKeeper, is_held
+from kaito_core.controller.logs import talking_of
 from kaito_core.controller.loop import Outcome
 from kaito_core.controller.metrics import Metrics
 from kaito_core.controller.replicas import Replicas
+from kaito_core.controller.stages import Stages
 from kaito_core.errors import BackendError, ClusterError, NotReadyError, WorkspaceError
 from kaito_core.plugins import PluginRegistry
-from kaito_core.reconcile.manifests import PODS
-from kaito_core.reconcile.observed import Observed
+from kaito_core.reconcile.claims import taken_gpus
+from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS, STATEFUL_SETS
+from kaito_core.reconcile.observed import Observed, refusals
 from kaito_core.reconcile.plan import Plan, desired_manifests, plan, plan_failure
 from kaito_core.reconcile.resolve import Resolved, resolve
 from kaito_core.reconcile.sizing import node_request, restricts_nodes
@@ -53,6 +56,11 @@ class Reconciler:
     replicas: Replicas
     metrics: Metrics
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    stages: Stages = field(init=False)
+    _complaints: dict[Key, str] = field(init=False, default_factory=dict)  # what was logged last, said once
+
+    def __post_init__(self) -> None:
+        self.stages = Stages(lambda stage, seconds: self.metrics.ready_seconds.labels(stage).observe(seconds))
 
     async def run(self, key: Key, streak: int) -> Outcome:
         """Passes over one Workspace.
@@ -65,9 +73,14 @@ class Reconciler:
         document = self.cluster.cache.get(WORKSPACES, name, namespace)
         if document is None:
             self.replicas.forget(key)
+            self.stages.forget(key)
+            self._complaints.pop(key, None)
             return Outcome(gone=True)
-        with self.metrics.pass_seconds.time():
+        self.stages.begin(key, document)
+        with self.metrics.pass_seconds.time(), talking_of(key):
             outcome = await self._pass(document, streak)
+        if not outcome.failed:
+            self._complaints.pop(key, None)
         label = "failed" if outcome.failed else "wrote" if outcome.acted else "steady"
         self.metrics.passes.labels(label).inc()
         return outcome
@@ -88,12 +101,12 @@ class Reconciler:
         except (WorkspaceError, NotReadyError) as error:
             planned = plan_failure(document, error, self.now())
         except BackendError as error:
-            log.warning("%s: %s", _name(document), error)
             if _is_passing(error) and streak < _QUIET_FAILURES:
+                self._complain(document, f"{error}; it is tried again")
                 return Outcome(failed=True)
             planned, failed = plan_failure(document, error, self.now()), True
         except Exception as error:  # a fault of ours or of a plugin: this Workspace says so, the others go on
-            log.exception("%s: the pass failed", _name(document))
+            self._complain(document, f"the pass failed: {error!r}", trace=True)
             fault = BackendError(f"{type(error).__name__}: {error}; the operator's log has more")
             planned, failed = plan_failure(document, fault, self.now()), True
         return await self._conclude(document, workspace, planned, failed=failed)
@@ -105,13 +118,17 @@ class Reconciler:
         try:
             if is_news(document.get("status") or {}, planned.status):
                 await self.cluster.apply_status(document, planned.status)
+                self.stages.reach(_key(document), planned.status["conditions"])
+                if not planned.events:
+                    state = str(planned.status["state"])
+                    log.info("status: %s", state, extra={"action": "Status", "reason": state})
                 for event in planned.events:
                     await events.emit(self.cluster, document, event, self.now())
         except ClusterError as error:
             if error.status == 404:
                 self.cluster.cache.remove(WORKSPACES, document, gone=True)
                 return Outcome(gone=True)
-            log.warning("%s: the status was not written: %s", _name(document), error)
+            self._complain(document, f"the status was not written: {error}")
             return Outcome(failed=True)
         if workspace is not None:
             self.registry.reconciled(workspace, str(planned.status["state"]))
@@ -122,8 +139,14 @@ class Reconciler:
         preset = resolved.preset
         asks = restricts_nodes(workspace) or (preset is not None and preset.gpus > 0)
         provider = self.registry.provider(workspace) if asks else None
-        keeper = NodeKeeper(self.registry, self.cluster)
-        nodes = await keeper.ensure(document, provider, node_request(workspace, preset))
+        request = node_request(workspace, preset)
+        if provider is not None and not provider.creates_nodes and request.gpus:
+            cache = self.cluster.cache
+            workloads = [*cache.list(DEPLOYMENTS), *cache.list(STATEFUL_SETS)]
+            taken = taken_gpus(f"{workspace.namespace}/{workspace.name}", workloads, cache.list(PODS))
+            request = replace(request, taken=taken)
+        keeper = NodeKeeper(self.registry, self.cluster, self.metrics.provider_failed)
+        nodes = await keeper.ensure(document, provider, request)
         observed = await self._observe(resolved, desired_manifests(resolved, nodes, self.settings))
         return plan(resolved, nodes, observed, self.settings, self.now())
 
@@ -141,20 +164,36 @@ class Reconciler:
                 children += [found] if found is not None else []
         pods = await self.cluster.list(PODS, workspace.namespace, labels)
         reports = await self.replicas.reports(workspace, pods) if resolved.preset is not None else {}
-        return Observed(tuple(children), tuple(pods), reports)
+        refused = await self._refusals(children, pods)
+        return Observed(tuple(children), tuple(pods), reports, refused)
+
+    async def _refusals(self, children: Sequence[KubeObject], pods: Sequence[KubeObject]) -> tuple[str, ...]:
+        """Returns why a StatefulSet lacks pods, which only events say; Deployments have a condition for it."""
+        for child in children:
+            if child["kind"] == STATEFUL_SETS.kind and len(pods) < child["spec"].get("replicas", 1):
+                found = await self.cluster.list(events.EVENTS, child["metadata"]["namespace"])
+                return refusals(child, found)
+        return ()
 
     async def _release(self, document: KubeObject) -> Outcome:
         """Lets a Workspace that is being deleted go; its children follow by their owner references."""
         if not is_held(document):
             return Outcome()
-        keeper = NodeKeeper(self.registry, self.cluster)
+        keeper = NodeKeeper(self.registry, self.cluster, self.metrics.provider_failed)
         told = await keeper.release(document)
         if told is not None:
             await events.emit(self.cluster, document, told, self.now())
         await keeper.let_go(document)
-        log.info("%s: its nodes are given back", _name(document))
+        log.info("its nodes are given back", extra={"action": "Release", "reason": "NodesReleased"})
         return Outcome()
 
+    def _complain(self, document: KubeObject, message: str, *, trace: bool = False) -> None:
+        """Logs a failure; one that goes on in the same words was said already."""
+        again = self._complaints.get(_key(document)) == message
+        self._complaints[_key(document)] = message
+        level = logging.DEBUG if again else logging.ERROR if trace else logging.WARNING
+        log.log(level, "%s", message, exc_info=trace, extra={"action": "Pass", "reason": "Failed"})
 
-def _name(document: KubeObject) -> str:
-    return f"{document['metadata']['namespace']}/{document['metadata']['name']}"
+
+def _key(document: KubeObject) -> Key:
+    return document["metadata"]["namespace"], document["metadata"]["name"]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kaito_core.settings import setting_docs
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 FALCON = EXAMPLES / "falcon-7b-with-adapter.yaml"
 
@@ -172,3 +174,26 @@ def test_up_refuses_a_port_in_use_and_malformed_options(tmp_path: Path) -> None:
     assert busy.returncode == 1 and f"--port {port} cannot be used" in busy.stderr
     assert "--image must be REF=PATH, got 'x'" in kaito("up", path, "--image", "x").stderr
     assert "--weights: '/no/such' does not exist" in kaito("up", path, "--weights", "/no/such", "--port", "0").stderr
+
+
+def test_the_operators_help_names_every_setting() -> None:
+    text = " ".join(kaito("operator", "--help").stdout.split())
+    for doc in setting_docs():
+        assert f"{doc.variable} ({doc.kind}" in text and doc.meaning in text
+    assert "KAITO_LEASE_SECONDS (a whole number, between 3 and 300; default 15)" in text
+
+
+@pytest.mark.parametrize("arguments", [("--config", "{file}", "operator"), ("operator", "--config", "{file}")])
+def test_a_settings_file_that_is_wrong_ends_the_command(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    file = tmp_path / "kaito.yaml"
+    file.write_text("namespace: [a]\n")
+    result = kaito(*(part.format(file=file) for part in arguments))
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith(f"error: {file}: 'namespace' is no setting; did you mean 'namespaces'?")
+
+
+def test_a_settings_file_counts_for_every_command(tmp_path: Path) -> None:
+    file = tmp_path / "kaito.yaml"
+    file.write_text("image_registry: registry.example/mirror\n")
+    rendered = kaito("render", FALCON, env={"KAITO_CONFIG": str(file)}).stdout
+    assert "image: registry.example/mirror/" in rendered

@@ -1,0 +1,72 @@
+"""The command `kaito operator`, whose help lists every setting."""
+
+import logging
+import textwrap
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kaito_core.cli.session import Session
+from kaito_core.errors import KaitoError
+from kaito_core.settings import CONFIG_VARIABLE, setting_docs
+
+__all__ = ["operator", "settings_help"]
+
+log = logging.getLogger(__name__)
+
+_WIDTH = 100
+
+
+class LogFormat(StrEnum):
+    """How to log."""
+
+    text = "text"
+    json = "json"
+
+
+def operator(
+    context: typer.Context,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="Cluster to work on; default: as kubectl finds it.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings; default: $KAITO_CONFIG.", show_default=False)
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="How to log; default: as set.", show_default=False)
+    ] = None,
+) -> None:
+    """Run the operator: it watches Workspaces and makes the cluster serve them."""
+    from kaito_core.controller.app import run_operator
+    from kaito_core.controller.logs import configure
+
+    session: Session = context.obj
+    session.config = config or session.config
+    settings = session.settings
+    if log_format is not None:
+        settings = replace(settings, log_format=log_format.value)
+    configure(settings.log_format, settings.log_level)
+    session.report = log.error
+    try:
+        run_operator(settings, session.registry, kubeconfig=str(kubeconfig) if kubeconfig else None)
+    except (KaitoError, OSError) as error:  # its last words belong into the log, in the log's form
+        log.critical("%s", error)
+        raise typer.Exit(1) from None
+    except Exception:
+        log.critical("the operator has failed", exc_info=True)
+        raise typer.Exit(1) from None
+
+
+def settings_help() -> str:
+    """Returns what `kaito operator --help` says of the settings: each with variable, type, default and meaning."""
+    head = f"Settings: from the environment, and from the YAML file of --config or {CONFIG_VARIABLE}, over which the"
+    blocks = [f"{head} environment wins. Keys of the file are the names without KAITO_, in small letters."]
+    for doc in setting_docs():
+        default = f"; default {doc.default}" if doc.default else ""
+        meaning = textwrap.wrap(doc.meaning, _WIDTH - 4)
+        # "\b" keeps the lines as they are.
+        blocks.append("\n".join(["\b", f"{doc.variable}  ({doc.kind}{default})", *(f"    {line}" for line in meaning)]))
+    return "\n\n".join(blocks)
