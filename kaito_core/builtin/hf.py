@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from kaito_core.api.adapter import AdapterRef, FetchStep
-from kaito_core.builtin.commands import runtime_fetch
+from kaito_core.builtin.commands import hub_token, runtime_fetch
 from kaito_core.errors import FieldError
 
 __all__ = ["HfSource"]
@@ -26,5 +26,6 @@ class HfSource:
         return (FieldError(ref.field, f"must be hf://owner/name[@revision][/folder], got '{ref.location}'"),)
 
     def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
-        """Returns the step that downloads into `target`."""
-        return FetchStep(command=runtime_fetch((ref.location,), target, ref.digest))
+        """Returns the step that downloads into `target`, with the token of the Workspace's modelAccessSecret."""
+        command = runtime_fetch((ref.location,), target, ref.digest)
+        return FetchStep(command=command, secret_env=hub_token(ref.access_secret))

@@ -7,7 +7,7 @@ from kaito_core.api.adapter import AdapterRef, FetchStep
 from kaito_core.builtin.commands import copy_folder
 from kaito_core.errors import FieldError
 
-__all__ = ["DATA_FOLDER", "ImageSource"]
+__all__ = ["DATA_FOLDER", "ImageSource", "pull_policy"]
 
 DATA_FOLDER = "/data"
 
@@ -47,7 +47,7 @@ class ImageSource:
             command=copy_folder(DATA_FOLDER, target),
             image=image,
             pull_secrets=ref.pull_secrets,
-            pull_policy=_pull_policy(image),
+            pull_policy=pull_policy(image),
         )
 
 
@@ -55,8 +55,8 @@ def _image(ref: AdapterRef) -> str:
     return ref.location.removeprefix("image://")
 
 
-def _pull_policy(image: str) -> str:
-    """Returns Kubernetes' own default, so that pinned images on a node serve clusters without a registry."""
+def pull_policy(image: str) -> str:
+    """Returns Kubernetes' own imagePullPolicy, so that pinned images on a node serve clusters without a registry."""
     match = _REFERENCE.fullmatch(image)
     if match is None or (match["digest"] is None and match["tag"] in (None, ":latest")):
         return "Always"

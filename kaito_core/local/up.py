@@ -26,6 +26,7 @@ __all__ = ["serve_locally"]
 
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.25
+_DRAIN_SECONDS = 30
 _NEWS_SECONDS = 10.0
 
 
@@ -56,7 +57,7 @@ def serve_locally(
         pod = local_pod(
             desired_manifests(local, NodeState(()), settings),
             Path(folder),
-            variables={"KAITO_HOST": _HOST, "KAITO_PORT": str(port)},
+            variables={"KAITO_HOST": _HOST, "KAITO_PORT": str(port), "KAITO_DRAIN_SECONDS": str(_DRAIN_SECONDS)},
             images=images,
             weights=place,
             fetch_weights=fetch,

@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 
-from kaito_core.api import ModelPreset, ServedAdapter, ServedBlend, ServedModel, ServingConfig, Workload, Workspace
-from kaito_core.api.nodes import GpuSku
+from kaito_core.api import (
+    ModelPreset,
+    NodeState,
+    ServedAdapter,
+    ServedBlend,
+    ServedModel,
+    ServingConfig,
+    Workload,
+    Workspace,
+)
+from kaito_core.api.nodes import NVIDIA_GPU
 from kaito_core.reconcile.resolve import Resolved
-from kaito_core.reconcile.sizing import size
+from kaito_core.reconcile.sizing import size, startup_seconds
 from kaito_core.settings import Settings
 
-__all__ = ["relocate_image", "runtime_image", "serving_config", "workload"]
+__all__ = ["gpu_resource", "relocate_image", "runtime_image", "serving_config", "workload"]
 
 
 def relocate_image(image: str, registry: str) -> str:
@@ -21,21 +30,26 @@ def runtime_image(preset: ModelPreset, settings: Settings) -> str:
     return settings.runtime_image or relocate_image(preset.image, settings.image_registry)
 
 
-def workload(resolved: Resolved, settings: Settings, sku: GpuSku | None, nodes: Sequence[str]) -> Workload:
+def gpu_resource(nodes: NodeState) -> str:
+    """Returns what the nodes call a GPU."""
+    return nodes.gpu_resource or (nodes.sku.gpu_resource if nodes.sku is not None else NVIDIA_GPU)
+
+
+def workload(resolved: Resolved, settings: Settings, nodes: NodeState, names: Sequence[str]) -> Workload:
     """Returns what the pods of a preset run.
 
     Args:
         resolved: A Workspace with a preset.
         settings: For images.
-        sku: Machine type of the nodes, where it is known.
-        nodes: Names of the nodes that pods are pinned to; none: any.
+        nodes: What the provider says of the nodes.
+        names: Names of the nodes that pods are pinned to; none: any.
 
     Raises:
         DoesNotFitError: The machines are too small.
     """
     preset, weights = resolved.preset, resolved.weights
     assert preset is not None and weights is not None
-    sizing = size(preset, resolved.workspace.resource.count, sku)
+    sizing = size(preset, resolved.workspace.resource.count, nodes.sku, resolved.machines)
     secrets = [secret for step in (weights, *resolved.adapters.values()) for secret in step.pull_secrets]
     return Workload(
         kind="StatefulSet" if preset.distributed else "Deployment",
@@ -43,12 +57,13 @@ def workload(resolved: Resolved, settings: Settings, sku: GpuSku | None, nodes: 
         image=runtime_image(preset, settings),
         model=preset.name,
         gpus=sizing.gpus,
-        memory_gib=preset.memory_gib,
+        gpu_resource=gpu_resource(nodes),
+        memory_gib=sizing.memory_gib,
         disk_gib=preset.disk_gib,
         weights=weights,
         adapters=resolved.adapters,
-        startup_seconds=preset.startup_seconds,
-        nodes=tuple(sorted(nodes)),
+        startup_seconds=startup_seconds(preset),
+        nodes=tuple(sorted(names)),
         pull_secrets=tuple(dict.fromkeys(secrets)),
     )
 

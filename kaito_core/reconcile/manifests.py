@@ -1,10 +1,11 @@
-"""The objects of one Workspace, as manifests: workload, Services and the ConfigMap with the ServingConfig."""
+"""The objects of one Workspace, as manifests: workload, Services, disruption budget, ConfigMap of the ServingConfig."""
 
 import copy
 from collections.abc import Sequence
 from typing import Any
 
 from kaito_core.api import KubeObject, ResourceType, ServingConfig, Workload, Workspace
+from kaito_core.api.nodes import GPU_RESOURCES
 from kaito_core.api.serving import PORT, SERVING_KEY
 from kaito_core.api.workload import (
     MANAGED_BY_LABEL,
@@ -15,11 +16,13 @@ from kaito_core.api.workload import (
     serving_name,
 )
 from kaito_core.reconcile.podspec import node_affinity, pod_template, tolerations
+from kaito_core.reconcile.rollout import rollout_strategy
 from kaito_core.settings import Settings
 
 __all__ = [
     "CONFIG_MAPS",
     "DEPLOYMENTS",
+    "DISRUPTION_BUDGETS",
     "LOAD_BALANCER_ANNOTATION",
     "PODS",
     "SERVICES",
@@ -32,6 +35,7 @@ DEPLOYMENTS = ResourceType("apps", "v1", "deployments", "Deployment")
 STATEFUL_SETS = ResourceType("apps", "v1", "statefulsets", "StatefulSet")
 SERVICES = ResourceType("", "v1", "services", "Service")
 CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap")
+DISRUPTION_BUDGETS = ResourceType("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 PODS = ResourceType("", "v1", "pods", "Pod")
 
 LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"  # upstream's; exactly "True" turns it on
@@ -52,6 +56,7 @@ def preset_manifests(
         return [
             config_map,
             _service(workspace, {WORKSPACE_LABEL: workspace.name}),
+            *_disruption_budget(workspace, workload.replicas),
             _deployment(workspace, workload.replicas, template, settings, deadline),
         ]
     # Rank 0 alone answers HTTP; the headless Service gives the ranks names before they are ready.
@@ -70,11 +75,13 @@ def template_manifests(workspace: Workspace, nodes: Sequence[str], settings: Set
     assert template is not None
     template.setdefault("metadata", {}).setdefault("labels", {})[WORKSPACE_LABEL] = workspace.name
     spec = template.setdefault("spec", {})
-    spec["tolerations"] = [*spec.get("tolerations", []), *tolerations()]
+    own = spec.get("tolerations", [])
+    spec["tolerations"] = [*own, *(added for added in tolerations(*GPU_RESOURCES) if added not in own)]
     if nodes:
-        spec.setdefault("affinity", {}).update(node_affinity(nodes))
+        spec["affinity"] = node_affinity(nodes, spec.get("affinity"))
     return [
         _service(workspace, {WORKSPACE_LABEL: workspace.name}),
+        *_disruption_budget(workspace, workspace.resource.count),
         _deployment(workspace, workspace.resource.count, template, settings, 1800 + _ROLLOUT_MARGIN_SECONDS),
     ]
 
@@ -123,19 +130,32 @@ def _headless_service(workspace: Workspace) -> KubeObject:
     }
 
 
+def _disruption_budget(workspace: Workspace, replicas: int) -> list[KubeObject]:
+    """Returns what keeps replicas serving while nodes are drained; one alone could never be moved under a budget."""
+    if replicas < 2:
+        return []
+    return [
+        {
+            **_head(workspace, DISRUPTION_BUDGETS, workspace.name),
+            "spec": {
+                "maxUnavailable": 1,
+                "selector": {"matchLabels": {WORKSPACE_LABEL: workspace.name}},
+                # Pods that do not serve anyway must not stand in the way of a drain.
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            },
+        }
+    ]
+
+
 def _deployment(
     workspace: Workspace, replicas: int, template: KubeObject, settings: Settings, deadline_seconds: int
 ) -> KubeObject:
-    surge = settings.max_surge
     return {
         **_head(workspace, DEPLOYMENTS, workspace.name),
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": {WORKSPACE_LABEL: workspace.name}},
-            "strategy": {
-                "type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 0 if surge else 1},
-            },
+            "strategy": rollout_strategy(workspace, settings),
             "progressDeadlineSeconds": deadline_seconds,
             "template": template,
         },
@@ -149,6 +169,8 @@ def _stateful_set(workspace: Workspace, replicas: int, template: KubeObject) -> 
             "replicas": replicas,
             "serviceName": headless_name(workspace.name),
             "podManagementPolicy": "Parallel",  # the ranks wait for one another
+            # One after the other, an old rank and a new one would be parts of one model; `plan` replaces all of them.
+            "updateStrategy": {"type": "OnDelete"},
             "selector": {"matchLabels": {WORKSPACE_LABEL: workspace.name}},
             "template": template,
         },

@@ -1,6 +1,7 @@
 """What there is of a Workspace in the cluster, as one snapshot, and questions about it."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +12,16 @@ __all__ = [
     "AdapterReport",
     "Observed",
     "PodProblem",
+    "creation_problem",
     "fetch_problem",
     "fetched_adapters",
     "is_ready",
     "is_running",
+    "outdated_pods",
     "pod_problem",
     "pull_secrets",
+    "refusals",
+    "refused_pod",
 ]
 
 
@@ -40,12 +45,14 @@ class Observed:
     Attributes:
         children: The objects of the kinds and names that the Workspace uses, whoever made them.
         pods: The Workspace's pods.
+        refusals: What the API server says of pods that a StatefulSet could not create, the newest first.
         reports: What replicas say, by pod name; a pod that did not answer is absent.
     """
 
     children: tuple[KubeObject, ...] = ()
     pods: tuple[KubeObject, ...] = ()
     reports: Mapping[str, AdapterReport] = field(default_factory=dict)
+    refusals: tuple[str, ...] = ()
 
     def child(self, kind: str, name: str) -> KubeObject | None:
         """Returns a child, or None."""
@@ -100,7 +107,7 @@ def fetch_problem(pod: KubeObject, folder: str) -> PodProblem | None:
         if {"name": ADAPTER_VARIABLE, "value": folder} in container.get("env", [])
     ]
     statuses = pod.get("status", {}).get("ephemeralContainerStatuses", [])
-    problems = (_container_problem(pod["metadata"]["name"], status) for status in statuses if status["name"] in names)
+    problems = (_container_problem(pod, status) for status in statuses if status["name"] in names)
     return next((problem for problem in problems if problem is not None), None)
 
 
@@ -111,9 +118,33 @@ def pull_secrets(pod: KubeObject) -> set[str]:
 
 _PULL_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull")
 _START_ERRORS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
+_SHELL_WORDS = ("no such file", "not found", "not executable")
+_FORBIDDEN_POD = re.compile(r'^.*?pods? "?[^" ]+"? is forbidden: ')
+_MOST_WORDS = 400  # characters of a log's end: enough for its last error
 
 
-def _container_problem(pod: str, status: Mapping[str, Any]) -> PodProblem | None:
+def _last_words(text: str) -> str:
+    """Returns the end of a text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_WORDS else f"... {line[-_MOST_WORDS:]}"
+
+
+def _secrets(pod: KubeObject, container: str) -> str:
+    """Returns which keys of which Secrets a container reads, in words."""
+    spec = pod.get("spec", {})
+    found = [
+        f"key {reference.get('key')} of Secret '{reference.get('name')}'"
+        for kind in ("initContainers", "containers", "ephemeralContainers")
+        for item in spec.get(kind, [])
+        if item.get("name") == container
+        for variable in item.get("env", [])
+        if (reference := variable.get("valueFrom", {}).get("secretKeyRef"))
+    ]
+    return f" (its token is the {', '.join(found)})" if found else ""
+
+
+def _container_problem(whole: KubeObject, status: Mapping[str, Any]) -> PodProblem | None:
+    pod = whole["metadata"]["name"]
     name = f"container '{status.get('name')}' of pod '{pod}'"
     state = status.get("state", {})
     waiting, last = state.get("waiting") or {}, status.get("lastState", {}).get("terminated") or {}
@@ -125,10 +156,14 @@ def _container_problem(pod: str, status: Mapping[str, Any]) -> PodProblem | None
         if end.get("reason") == "OOMKilled":
             return PodProblem("ContainerOOMKilled", f"{name} ran out of memory; use machines with more memory")
     if waiting.get("reason") in _START_ERRORS:
-        return PodProblem("ContainerStartError", f"{name}: {waiting.get('message') or waiting['reason']}")
+        text = waiting.get("message") or waiting["reason"]
+        return PodProblem("ContainerStartError", f"{name}: {text}{_secrets(whole, str(status.get('name')))}")
     failure = last if waiting.get("reason") == "CrashLoopBackOff" else ended
     if waiting.get("reason") == "CrashLoopBackOff" or ended.get("exitCode"):
-        words = str(failure.get("message") or f"exit status {failure.get('exitCode', 'unknown')}").strip()
+        text = str(failure.get("message") or f"exit status {failure.get('exitCode', 'unknown')}")
+        words = _last_words(text) + _secrets(whole, str(status.get("name")))
+        if "/bin/sh" in text and any(word in text for word in _SHELL_WORDS):
+            words += "; the image must have /bin/sh and cp, as busybox has"
         return PodProblem(
             "ContainerCrashLoopBackOff", f"{name} fails: {words}; see kubectl logs {pod} -c {status.get('name')}"
         )
@@ -140,6 +175,9 @@ def pod_problem(pod: KubeObject) -> PodProblem | None:
     name, status = pod["metadata"]["name"], pod.get("status", {})
     if status.get("reason") == "Evicted":
         return PodProblem("PodEvicted", f"pod '{name}' was evicted: {status.get('message', '')}".rstrip(": "))
+    if status.get("phase") == "Failed" and status.get("reason"):  # the kubelet has not even begun
+        words = f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
+        return PodProblem("PodFailed", f"pod '{name}' was refused by its node: {words}")
     for condition in status.get("conditions", []):
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return PodProblem("Unschedulable", f"pod '{name}': {condition.get('message', 'no node fits')}")
@@ -147,5 +185,50 @@ def pod_problem(pod: KubeObject) -> PodProblem | None:
         *status.get("initContainerStatuses", []),
         *status.get("containerStatuses", []),
     ]
-    problems = (_container_problem(name, container) for container in statuses)
+    problems = (_container_problem(pod, container) for container in statuses)
     return next((problem for problem in problems if problem is not None), None)
+
+
+def creation_problem(workload: KubeObject) -> PodProblem | None:
+    """Returns why pods of a Deployment cannot even be created, in the API server's words, or None."""
+    for condition in workload.get("status", {}).get("conditions", []):
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            return refused_pod(str(condition.get("message", "")))
+    return None
+
+
+def refused_pod(words: str) -> PodProblem:
+    """Returns the problem that the API server's refusal of a pod is; without the pod's name, new with each attempt."""
+    words = _FORBIDDEN_POD.sub("", words)
+    if "exceeded quota" in words:
+        return PodProblem(
+            "QuotaExceeded",
+            f"{words}; raise the ResourceQuota of the namespace (kubectl describe quota), or free what it counts",
+        )
+    return PodProblem("FailedCreate", f"the API server refuses the pods: {words}")
+
+
+def refusals(workload: KubeObject, events: Iterable[KubeObject]) -> tuple[str, ...]:
+    """Returns what the API server said of pods that a StatefulSet could not create, the newest first."""
+    uid = workload["metadata"].get("uid")
+    found = [
+        (str(event.get("lastTimestamp") or event.get("eventTime") or ""), str(event.get("message", "")))
+        for event in events
+        if event.get("reason") == "FailedCreate" and (event.get("involvedObject") or {}).get("uid") == uid
+    ]
+    return tuple(message for _, message in sorted(found, reverse=True))
+
+
+def outdated_pods(workload: KubeObject, pods: Sequence[KubeObject]) -> list[KubeObject]:
+    """Returns the pods that a StatefulSet has made in an earlier form than it has now; none while that is not known."""
+    status = workload.get("status", {})
+    revision, uid = status.get("updateRevision"), workload["metadata"].get("uid")
+    if not revision or status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
+        return []
+    return [
+        pod
+        for pod in pods
+        if "deletionTimestamp" not in pod["metadata"]
+        and pod["metadata"].get("labels", {}).get("controller-revision-hash", revision) != revision
+        and any(owner.get("uid") == uid for owner in pod["metadata"].get("ownerReferences", []))
+    ]

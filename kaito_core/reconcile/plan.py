@@ -13,8 +13,8 @@ from kaito_core.errors import BackendError, NotReadyError, WorkspaceError
 from kaito_core.reconcile import status as statuses
 from kaito_core.reconcile.compare import differs, stamped
 from kaito_core.reconcile.desired import runtime_image, serving_config, workload
-from kaito_core.reconcile.manifests import preset_manifests, template_manifests
-from kaito_core.reconcile.observed import Observed, fetched_adapters, is_running, pull_secrets
+from kaito_core.reconcile.manifests import PODS, STATEFUL_SETS, preset_manifests, template_manifests
+from kaito_core.reconcile.observed import Observed, fetched_adapters, is_running, outdated_pods, pull_secrets
 from kaito_core.reconcile.podspec import adapter_container
 from kaito_core.reconcile.resolve import Resolved
 from kaito_core.reconcile.status import Event, Outlook
@@ -53,7 +53,7 @@ class AddContainer:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete an object of the Workspace's own that it no longer needs; only the one with `uid`."""
+    """Delete an object of the Workspace's own that it no longer needs, or a pod of it; only the one with `uid`."""
 
     kind: str
     name: str
@@ -101,7 +101,7 @@ def desired_manifests(resolved: Resolved, nodes: NodeState, settings: Settings) 
     names = settled(nodes, workspace).ready[: workspace.resource.count]
     if resolved.preset is None:
         return template_manifests(workspace, names, settings)
-    what = workload(resolved, settings, nodes.sku, names)
+    what = workload(resolved, settings, nodes, names)
     return preset_manifests(workspace, what, serving_config(resolved), settings)
 
 
@@ -144,7 +144,8 @@ def plan(resolved: Resolved, nodes: NodeState, observed: Observed, settings: Set
     manifests = desired_manifests(resolved, nodes, settings)
     _refuse_strangers(workspace, manifests, observed)
     workload_kind = manifests[-1]["kind"]
-    exists = observed.child(workload_kind, workspace.name) is not None
+    live = observed.child(workload_kind, workspace.name)
+    exists = live is not None
     if nodes.reason:
         # Too few nodes: what runs keeps running as it is, and nothing is started that could not be finished.
         manifests = manifests[:-1]
@@ -156,6 +157,11 @@ def plan(resolved: Resolved, nodes: NodeState, observed: Observed, settings: Set
     if not nodes.reason:
         actions[:0] = _leftovers(workspace, manifests, observed)
     rolling = any(isinstance(a, Apply) and a.manifest["kind"] == workload_kind for a in actions)
+    if live is not None and workload_kind == STATEFUL_SETS.kind and not rolling and not nodes.reason:
+        actions += [
+            Delete(PODS.kind, pod["metadata"]["name"], workspace.namespace, pod["metadata"].get("uid", ""))
+            for pod in outdated_pods(live, observed.pods)
+        ]
     if resolved.preset is not None and exists:
         image = runtime_image(resolved.preset, settings)
         actions += _live_updates(resolved, image, manifests[0], observed)

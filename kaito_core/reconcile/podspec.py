@@ -1,5 +1,7 @@
 """The pod of a Workload, as a manifest. What stands around it is `manifests`'."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +26,6 @@ __all__ = [
 RUNTIME_CONTAINER = "runtime"
 #: Marks a container that fetches an adapter with the adapter's folder, "name/revision".
 ADAPTER_VARIABLE = "KAITO_ADAPTER"
-GPU_RESOURCE = "nvidia.com/gpu"
 
 #: Mounted by every container, so that steps leave their files where the runtime reads them.
 SHARED_MOUNTS: tuple[Mapping[str, Any], ...] = (
@@ -37,42 +38,73 @@ _RUNTIME_MOUNTS: tuple[Mapping[str, Any], ...] = (
     {"name": "dshm", "mountPath": "/dev/shm"},
     {"name": "tmp", "mountPath": "/tmp"},
 )
-#: Our own image needs no more than this; an adapter's image is the user's and runs as it was built.
+#: What namespaces of the Pod Security level "restricted" ask of every container. All are one user, who owns what they
+#: share: adapters' images are mostly built to run as root, and one with a name for a user could not be told from it.
 _LOCKED_DOWN = {
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "runAsNonRoot": True,
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+#: A quota may ask every container to say what it needs. Steps run before the runtime, so that they cost nothing extra.
+_STEP_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
+_LAST_WORDS = "FallbackToLogsOnError"  # the end of the log is the reason in the pod's status
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PROBE_PERIOD_SECONDS = 10
-_DRAIN_SECONDS = 120  # the longest answer that a pod finishes before it goes
+_GRACE_SECONDS = 120  # from the decision that a pod goes until it is killed
+_ROUTES_SECONDS = 5  # until nobody sends requests to a pod that is on its way out
+_DRAIN_SECONDS = _GRACE_SECONDS - _ROUTES_SECONDS - 10  # the longest answer that a pod finishes before it goes
 
 
-def tolerations() -> list[KubeObject]:
-    """Returns the tolerations of GPU pods, as upstream has them."""
+def tolerations(*gpu_resources: str) -> list[KubeObject]:
+    """Returns the tolerations of pods that ask for GPUs: as upstream has them, for any vendor's GPUs."""
     return [
-        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        *({"key": resource, "operator": "Exists", "effect": "NoSchedule"} for resource in gpu_resources),
         {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
     ]
 
 
-def node_affinity(nodes: Sequence[str]) -> KubeObject:
-    """Returns the affinity that keeps a pod on the nodes; terms are alternatives, and each can name one node only."""
-    terms = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]} for node in sorted(nodes)]
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
+def node_affinity(nodes: Sequence[str], affinity: Mapping[str, Any] | None = None) -> KubeObject:
+    """Returns an affinity that also keeps a pod on the nodes.
+
+    Args:
+        nodes: Names of nodes.
+        affinity: What holds besides, a pod's `affinity`.
+    """
+    affinity = affinity or {}
+    preferences: Mapping[str, Any] = affinity.get("nodeAffinity") or {}
+    asked = (preferences.get(_REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
+    # Terms are alternatives, and each can name one node only.
+    terms = [
+        {**term, "matchFields": [*term.get("matchFields", []), _is_named(node)]}
+        for node in sorted(nodes)
+        for term in asked
+    ]
+    return {**affinity, "nodeAffinity": {**preferences, _REQUIRED: {"nodeSelectorTerms": terms}}}
 
 
-def fetch_container(name: str, step: FetchStep, runtime_image: str) -> KubeObject:
-    """Returns the container that runs a fetch step."""
+def _is_named(node: str) -> KubeObject:
+    return {"key": "metadata.name", "operator": "In", "values": [node]}
+
+
+def fetch_container(name: str, step: FetchStep, runtime_image: str, *, late: bool = False) -> KubeObject:
+    """Returns the container that runs a fetch step; `late` is for one that joins a running pod."""
     own = step.image is None
     container: KubeObject = {
         "name": name,
         "image": step.image or runtime_image,
-        "imagePullPolicy": step.pull_policy,
         "command": list(step.command),
         "volumeMounts": [*map(dict, SHARED_MOUNTS), *map(dict, step.mounts)],
+        "securityContext": dict(_LOCKED_DOWN),
+        "terminationMessagePolicy": _LAST_WORDS,
     }
+    if not own:  # ours is pulled as the server's is, by Kubernetes' own rule
+        container["imagePullPolicy"] = step.pull_policy
+    if not late:  # what a running pod may use is settled
+        container["resources"] = {"requests": dict(_STEP_REQUESTS)}
     env: list[KubeObject] = [{"name": key, "value": value} for key, value in sorted(step.env.items())]
     env += [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": entry}}}
@@ -81,7 +113,6 @@ def fetch_container(name: str, step: FetchStep, runtime_image: str) -> KubeObjec
     if own:
         env += [{"name": "HOME", "value": "/tmp"}]
         container["volumeMounts"].append({"name": "tmp", "mountPath": "/tmp"})
-        container["securityContext"] = dict(_LOCKED_DOWN)
     if env:
         container["env"] = env
     return container
@@ -96,7 +127,7 @@ def adapter_container(folder: str, step: FetchStep, runtime_image: str, *, late:
     adapter, _, revision = folder.partition("/")
     name = f"adapter-{adapter[:46].rstrip('-')}-{revision}" if late else f"adapter-{adapter}"
     marked = replace(step, env={**step.env, ADAPTER_VARIABLE: folder})
-    return fetch_container(name, marked, runtime_image)
+    return fetch_container(name, marked, runtime_image, late=late)
 
 
 def _command(workspace: Workspace, workload: Workload) -> list[str]:
@@ -107,14 +138,17 @@ def _command(workspace: Workspace, workload: Workload) -> list[str]:
         *("--adapters-dir", ADAPTERS_PATH),
         *("--host", "$(KAITO_HOST)"),
         *("--port", "$(KAITO_PORT)"),
+        *("--drain-seconds", "$(KAITO_DRAIN_SECONDS)"),
     ]
     if workload.kind == "StatefulSet":
         first = f"{workspace.name}-0.{headless_name(workspace.name)}.{workspace.namespace}.svc.cluster.local"
         rendezvous = [
             f"--nnodes={workload.replicas}",
             "--rdzv-backend=c10d",
-            f"--rdzv-id={workspace.name}",
+            f"--rdzv-id={workspace.name}-{_form(workload)}",
             f"--rdzv-endpoint={first}:{TORCHRUN_PORT}",
+            # Pods may have to wait for one another's weights; torchrun's own patience ends after a minute.
+            f"--rdzv-conf=join_timeout={workload.startup_seconds},read_timeout={workload.startup_seconds}",
             "--max-restarts=3",
         ]
     elif workload.gpus > 1:
@@ -124,6 +158,19 @@ def _command(workspace: Workspace, workload: Workload) -> list[str]:
     return ["torchrun", *rendezvous, f"--nproc-per-node={max(workload.gpus, 1)}", "-m", "kaito_runtime", *serve]
 
 
+def _torchrun_env(workload: Workload) -> list[KubeObject]:
+    if workload.kind != "StatefulSet" and workload.gpus <= 1:
+        return []
+    # torchrun kills its processes 30 seconds after a SIGTERM if it is not told to wait as long as the kubelet does.
+    return [{"name": "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "value": str(_DRAIN_SECONDS + 5)}]
+
+
+def _form(workload: Workload) -> str:
+    """Returns a hash of all in which the ranks of one model must agree: others do not find them."""
+    parts = (workload.image, workload.weights.image, workload.weights.command, workload.gpus, workload.replicas)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+
 def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
     def probe(path: str, **numbers: int) -> KubeObject:
         return {"httpGet": {"path": path, "port": "http"}, "periodSeconds": _PROBE_PERIOD_SECONDS, **numbers}
@@ -131,8 +178,8 @@ def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
     ports: list[KubeObject] = [{"name": "http", "containerPort": PORT, "protocol": "TCP"}]
     resources: KubeObject = {"requests": {"cpu": "1", "memory": format_gib(workload.memory_gib)}}
     if workload.gpus:
-        resources["requests"][GPU_RESOURCE] = str(workload.gpus)
-        resources["limits"] = {GPU_RESOURCE: str(workload.gpus)}
+        resources["requests"][workload.gpu_resource] = str(workload.gpus)
+        resources["limits"] = {workload.gpu_resource: str(workload.gpus)}
     if workload.kind == "StatefulSet":
         ports.append({"name": "torch", "containerPort": TORCHRUN_PORT, "protocol": "TCP"})
     return {
@@ -140,9 +187,12 @@ def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
         "image": workload.image,
         "command": _command(workspace, workload),
         "env": [
+            # The caches of the hub, of Triton and of torch's compiler are below it: the root is read-only.
             {"name": "HOME", "value": "/tmp"},
+            {"name": "KAITO_DRAIN_SECONDS", "value": str(_DRAIN_SECONDS)},
             {"name": "KAITO_HOST", "value": "0.0.0.0"},
             {"name": "KAITO_PORT", "value": str(PORT)},
+            *_torchrun_env(workload),
         ],
         "ports": ports,
         "resources": resources,
@@ -151,6 +201,8 @@ def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
         "startupProbe": probe("/health", failureThreshold=math.ceil(workload.startup_seconds / _PROBE_PERIOD_SECONDS)),
         "livenessProbe": probe("/livez", failureThreshold=3, timeoutSeconds=5),
         "readinessProbe": probe("/readyz", failureThreshold=3, timeoutSeconds=5),
+        "lifecycle": {"preStop": {"sleep": {"seconds": _ROUTES_SECONDS}}},
+        "terminationMessagePolicy": _LAST_WORDS,
     }
 
 
@@ -176,10 +228,10 @@ def pod_template(workspace: Workspace, workload: Workload) -> KubeObject:
         "volumes": volumes,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _DRAIN_SECONDS,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
     }
     if workload.gpus:
-        spec["tolerations"] = tolerations()
+        spec["tolerations"] = tolerations(workload.gpu_resource)
     if workload.nodes:
         spec["affinity"] = node_affinity(workload.nodes)
     if workload.pull_secrets:

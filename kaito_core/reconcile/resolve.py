@@ -1,12 +1,16 @@
 """From a parsed Workspace to what plugins know about it: its preset, and one fetch step for each adapter."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kaito_core.api import FetchStep, ModelPreset, Workspace
+from kaito_core.api import FetchStep, GpuSku, ModelPreset, Workspace
 from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
+from kaito_core.builtin.commands import copy_folder, hub_token
+from kaito_core.builtin.image import pull_policy
 from kaito_core.errors import AdapterSpecError, FieldError, InvalidWorkspaceError
 from kaito_core.plugins import PluginRegistry
+from kaito_core.reconcile.rollout import check_rollout
+from kaito_core.reconcile.sizing import size
 
 __all__ = ["Resolved", "adapter_steps", "resolve", "weights_step"]
 
@@ -23,29 +27,47 @@ class Resolved:
         preset: The preset, None where the Workspace brings its own pod template.
         weights: The step that puts the weights in place, None without a preset.
         adapters: The steps that put the adapters in place, by folder ("name/revision") in the Workspace's order.
+        machines: Machine types to choose from: those of the provider that knows resource.instanceType.
     """
 
     workspace: Workspace
     preset: ModelPreset | None
     weights: FetchStep | None
     adapters: Mapping[str, FetchStep]
+    machines: tuple[GpuSku, ...] = ()
 
 
 def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
     """Returns the Workspace with its preset and steps, having checked everything that needs no cluster.
 
     Raises:
-        WorkspaceError: The preset or an adapter source is not installed, or a plugin objects.
+        WorkspaceError: The preset or an adapter source is not installed, it does not fit the machine type, or a plugin
+            objects.
     """
     spec = workspace.inference.preset
     if spec is None:
+        _refuse(check_rollout(workspace.metadata.annotations, distributed=False))
         _refuse(registry.objections(workspace, None))
         return Resolved(workspace, None, None, {})
     preset = registry.preset(spec.name)
+    _refuse(check_rollout(workspace.metadata.annotations, distributed=preset.distributed))
     weights = weights_step(workspace, preset)
     adapters = adapter_steps(workspace, registry)
     _refuse(registry.objections(workspace, preset))
-    return Resolved(workspace, preset, weights, adapters)
+    sku, machines = _machines(workspace.resource.instance_type, registry)
+    size(preset, workspace.resource.count, sku, machines)  # before anything is made that would be too small
+    return Resolved(workspace, preset, weights, adapters, machines)
+
+
+def _machines(instance_type: str, registry: PluginRegistry) -> tuple[GpuSku | None, tuple[GpuSku, ...]]:
+    """Returns a machine type if a provider knows it, and all others of that provider."""
+    if not instance_type:
+        return None, ()
+    known = list(registry.machines())
+    for provider, sku in known:
+        if sku.name.casefold() == instance_type.casefold():
+            return sku, tuple(other for name, other in known if name == provider)
+    return None, ()
 
 
 def adapter_steps(workspace: Workspace, registry: PluginRegistry) -> dict[str, FetchStep]:
@@ -56,8 +78,10 @@ def adapter_steps(workspace: Workspace, registry: PluginRegistry) -> dict[str, F
     """
     errors: list[FieldError] = []
     steps: dict[str, FetchStep] = {}
+    spec = workspace.inference.preset
+    secret = spec.preset_options.model_access_secret if spec is not None else ""
     for index, adapter in enumerate(workspace.inference.adapters):
-        ref = adapter.ref(index)
+        ref = replace(adapter.ref(index), access_secret=secret)
         source = registry.source(ref.scheme, ref.field)
         try:
             faults = list(source.check(ref))
@@ -90,19 +114,18 @@ def weights_step(workspace: Workspace, preset: ModelPreset) -> FetchStep:
     if options.image:
         return FetchStep(
             image=options.image,
-            command=("/bin/sh", "-c", f"mkdir -p {WEIGHTS_PATH} && cp -r {_IMAGE_WEIGHTS}/. {WEIGHTS_PATH}"),
+            # What the hub's client leaves in an image is a folder of links.
+            command=copy_folder(_IMAGE_WEIGHTS, WEIGHTS_PATH, follow_links=True),
             pull_secrets=options.image_pull_secrets,
+            pull_policy=pull_policy(options.image),
         )
-    if spec.access_mode == "private":
-        raise InvalidWorkspaceError(
-            [FieldError(f"{_OPTIONS}.image", f"is required where accessMode is private: weights in {_IMAGE_WEIGHTS}")]
-        )
-    if preset.weights.gated and not options.model_access_secret:
+    closed = "gated" if preset.weights.gated else "private" if preset.access == "private" else ""
+    if closed and not options.model_access_secret:
         raise InvalidWorkspaceError(
             [
                 FieldError(
                     f"{_OPTIONS}.modelAccessSecret",
-                    f"is required: '{preset.weights.repository}' is gated; name a Secret whose key HF_TOKEN holds a "
+                    f"is required: '{preset.weights.repository}' is {closed}; name a Secret whose key HF_TOKEN holds a "
                     f"token, or put the weights into an image and name it in {_OPTIONS}.image",
                 )
             ]
@@ -115,7 +138,8 @@ def weights_step(workspace: Workspace, preset: ModelPreset) -> FetchStep:
             *("--revision", preset.weights.revision),
             *("--to", WEIGHTS_PATH),
         ),
-        secret_env={"HF_TOKEN": (options.model_access_secret, "HF_TOKEN")} if options.model_access_secret else {},
+        secret_env=hub_token(options.model_access_secret),
+        pull_secrets=options.image_pull_secrets,  # the runtime's own image may be in a private registry too
     )
 
 

@@ -15,7 +15,14 @@ from kaito_core.api.conditions import (
     merge_conditions,
 )
 from kaito_core.errors import BackendError, NotReadyError, WorkspaceError
-from kaito_core.reconcile.observed import Observed, fetch_problem, is_ready, pod_problem
+from kaito_core.reconcile.observed import (
+    Observed,
+    creation_problem,
+    fetch_problem,
+    is_ready,
+    pod_problem,
+    refused_pod,
+)
 from kaito_core.reconcile.resolve import Resolved
 
 __all__ = ["Event", "Outlook", "State", "failure", "is_news", "outlook", "strength_warnings", "write"]
@@ -77,15 +84,26 @@ def _rolled_out(live: KubeObject | None) -> tuple[int, int, bool]:
 
 def _inference_condition(live: KubeObject | None, observed: Observed, changing: bool) -> Condition:
     ready, wanted, current = _rolled_out(live)
+    ready = min(ready, sum(map(is_ready, observed.pods)))  # news of the two comes by different ways, in any order
     if live is None:
         return Condition(INFERENCE_READY, "Unknown", "WorkloadPending", "the workload does not exist yet")
     if wanted and ready >= wanted and current and not changing:
         return Condition(INFERENCE_READY, "True", "InferenceReady", f"{ready} of {wanted} pods serve requests")
-    problems = [problem for pod in observed.pods if not is_ready(pod) and (problem := pod_problem(pod))]
+    # An evicted pod is left lying about when another has long taken its place: what lives says first what is wrong.
+    unready = sorted((pod for pod in observed.pods if not is_ready(pod)), key=_has_ended)
+    problems = [problem for pod in unready if (problem := pod_problem(pod))]
+    if refused := creation_problem(live):
+        problems.append(refused)
+    elif len(observed.pods) < wanted:
+        problems += [refused_pod(words) for words in observed.refusals[:1]]
     counted = f"{ready} of {wanted} pods serve requests"
     if problems:
         return Condition(INFERENCE_READY, "False", problems[0].reason, f"{counted}; {problems[0].message}")
     return Condition(INFERENCE_READY, "Unknown", "InferencePending", f"{counted}; {_progress(observed)}")
+
+
+def _has_ended(pod: KubeObject) -> bool:
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
 def _progress(observed: Observed) -> str:
@@ -103,6 +121,8 @@ def _progress(observed: Observed) -> str:
 def _adapters(resolved: Resolved, observed: Observed) -> tuple[dict[str, Any], ...]:
     """Returns for each adapter what all replicas agree on; a claim is made only on what a replica said."""
     serving = [pod["metadata"]["name"] for pod in observed.pods if is_ready(pod)]
+    if resolved.preset is not None and resolved.preset.distributed:  # the first pod serves, and speaks for the others
+        serving = [name for name in serving if name == f"{resolved.workspace.name}-0"]
     rows = []
     for index, adapter in enumerate(resolved.workspace.inference.adapters):
         said = [
@@ -150,7 +170,7 @@ def outlook(resolved: Resolved, nodes: NodeState, observed: Observed, *, changin
     inference = _inference_condition(observed.child(kind, workspace.name), observed, changing)
     adapters = _adapters(resolved, observed)
     parts = [resource, inference]
-    if nodes.created:
+    if nodes.created or nodes.failed:  # a refused claim is gone, and its refusal is still what there is to say
         parts.append(Condition(NODE_CLAIM_READY, resource.status, resource.reason, resource.message))
     failed = next((row for row in adapters if row["state"] == "Failed"), None)
     bad = next((part for part in parts if part.status == "False"), None)

@@ -1,9 +1,12 @@
 """Karpenter by hand: NodeClaims, and the nodes that become of them. No scenario lives here."""
 
+import uuid
+from datetime import UTC, datetime
+
 from kaito_core.api import KubeObject
 from kaito_core.testing.cluster import FakeCluster
 
-__all__ = ["become_nodes", "claims", "nodeclaim_crd"]
+__all__ = ["become_nodes", "claims", "nodeclaim_crd", "refuse"]
 
 
 def nodeclaim_crd() -> KubeObject:
@@ -50,3 +53,20 @@ def become_nodes(cluster: FakeCluster) -> None:
         ready = [{"type": "Ready", "status": "True", "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
         status = {"status": {"nodeName": f"node-{name}", "conditions": ready}}
         cluster.patch("nodeclaims.karpenter.sh", name, status, "", subresource="status")
+
+
+def refuse(cluster: FakeCluster, name: str, words: str) -> None:
+    """Does what Karpenter does with a claim that the cloud refuses: says why in an event, and deletes it."""
+    now = datetime.now(UTC).isoformat()
+    cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{name}.{uuid.uuid4().hex[:8]}", "namespace": "default"},
+            "involvedObject": {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": name},
+            "reason": "InsufficientCapacityError",
+            "message": words,
+            "lastTimestamp": now,
+        }
+    )
+    cluster.delete("nodeclaims.karpenter.sh", name, "")

@@ -111,12 +111,12 @@ def idle_and_started_again_it_writes_nothing(world: World) -> None:
 
 
 def invalid_workspaces_say_what_to_edit(world: World) -> None:
-    twice = [adapter("same"), adapter("same")]
+    blend = {"name": "mix", "strengths": {"other": 1}}  # the CRD has no rule for it
     scheme = {"source": {"name": "far", "uri": "gopher://far/away"}}
     cases = {
         "preset": (workspace("preset", "nobodys"), "UnknownPreset", "inference.preset.name"),
         "scheme": (workspace("scheme", adapters=[scheme]), "UnknownAdapterSource", "inference.adapters[0].source.uri"),
-        "twice": (workspace("twice", adapters=twice), "InvalidWorkspace", "inference.adapters[1].source.name"),
+        "blend": (workspace("blend", blends=[blend]), "InvalidWorkspace", "inference.blends[0].strengths.other"),
     }
     for name, (document, reason, field) in cases.items():
         world.apply(document)

@@ -7,11 +7,25 @@ import pytest
 from operator_world import World, conditions
 
 from kaito_core.api import KubeObject
+from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.reconcile.compare import HASH_ANNOTATION
 
-__all__ = ["add_node", "end_state", "is_true", "pinned", "serving_config", "settled", "template", "uids"]
+__all__ = [
+    "add_node",
+    "belongings",
+    "end_state",
+    "is_true",
+    "left",
+    "pinned",
+    "serving_config",
+    "settled",
+    "template",
+    "uids",
+]
 
 
+#: What a Workspace is made of.
+_KINDS = ("configmaps", "services", "poddisruptionbudgets", "deployments", "statefulsets")
 #: Made by the server, or of the Workspace's uid, which the hash of a manifest covers.
 _VOLATILE = (
     *("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "lastTransitionTime"),
@@ -50,12 +64,20 @@ def settled(world: World, name: str, adapters: dict[str, tuple[str, str]]) -> Ku
     return found
 
 
-def add_node(world: World, name: str, *, gpus: int, labels: dict[str, str] | None = None, ready: bool = True) -> None:
+def add_node(
+    world: World,
+    name: str,
+    *,
+    gpus: int,
+    labels: dict[str, str] | None = None,
+    ready: bool = True,
+    gpu_resource: str = "nvidia.com/gpu",
+) -> None:
     """Adds or changes a node; real API servers keep it across scenarios, so they get what they had not."""
     add = getattr(world.cluster, "add_node", None)
     if add is None:
         pytest.skip("this cluster's nodes are real: none is added to it")
-    add(name, labels or {}, gpus=gpus, ready=ready)
+    add(name, labels or {}, gpus=gpus, ready=ready, gpu_resource=gpu_resource)
 
 
 def pinned(world: World, name: str) -> list[str]:
@@ -79,13 +101,28 @@ def _essence(value: Any) -> Any:
     return value
 
 
+def belongings(world: World, kind: str) -> list[KubeObject]:
+    """Returns the objects of a kind that say that they belong to Workspace w."""
+    found: list[KubeObject] = world.cluster.list(kind, world.namespace, f"{WORKSPACE_LABEL}=w")
+    return found
+
+
 def end_state(world: World) -> dict[str, Any]:
-    """Returns Workspace w and its children, without what differs between two runs."""
-    state = {}
-    for kind, name in (("configmaps", "w-serving"), ("services", "w"), ("deployments", "w"), ("workspaces", "w")):
-        found = world.existing(kind, name)
-        found.pop("status", None) if kind != "workspaces" else None
-        metadata = found["metadata"]
-        metadata["finalizers"] = sorted(metadata.get("finalizers", []))  # a set; whoever came first is first
-        state[kind] = _essence(found)
+    """Returns Workspace w and all that is labelled as its own, without what differs between two runs.
+
+    Two such states are equal only if nothing is there twice and nothing was left over.
+    """
+    workspace = world.existing("workspaces", "w")
+    workspace["metadata"]["finalizers"] = sorted(workspace["metadata"].get("finalizers", []))  # a set
+    state = {"workspaces/w": _essence(workspace), "pods": len(world.pods("w"))}
+    for kind in _KINDS:
+        for found in belongings(world, kind):
+            state[f"{kind}/{found['metadata']['name']}"] = _essence({**found, "status": None})
     return state
+
+
+def left(world: World) -> list[str]:
+    """Returns what there still is of Workspace w, itself included."""
+    kinds = (*_KINDS, "pods")
+    names = [f"{kind}/{item['metadata']['name']}" for kind in kinds for item in belongings(world, kind)]
+    return names + (["workspaces/w"] if world.get("workspaces", "w") is not None else [])

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from datetime import UTC, datetime
 
 from kaito_core.api import KubeObject
 from kaito_core.api.serving import SERVING_KEY
@@ -10,6 +11,7 @@ from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION, WORKSPACE_LAB
 from kaito_core.controller.replicas import parse_report
 from kaito_core.reconcile.observed import AdapterReport, fetched_adapters
 from kaito_core.testing.client import STRATEGIC, KubeClient
+from kaito_core.testing.pods import PodFailure, pod_status
 
 __all__ = ["Hands", "Runtimes"]
 
@@ -66,9 +68,11 @@ class Hands:
 
     def __init__(self, cluster: KubeClient, namespace: str) -> None:
         self._cluster, self._namespace = cluster, namespace
+        self._done: dict[str, PodFailure | None] = {}  # how each pod stands, by uid
+        self.failure: PodFailure | None = None  # how all pods fail
 
     def run(self) -> None:
-        """Gives every workload of ours its ready pods."""
+        """Gives every workload of ours its pods, ready or failing."""
         for plural, kind in (("deployments", "Deployment"), ("statefulsets", "StatefulSet")):
             for owner in self._cluster.list(plural, self._namespace, WORKSPACE_LABEL):
                 self._serve(plural, {**owner, "apiVersion": "apps/v1", "kind": kind})
@@ -77,15 +81,25 @@ class Hands:
         name, spec = owner["metadata"]["name"], owner["spec"]
         wanted = [f"{name}-{index}" for index in range(spec["replicas"])]
         for pod_name in wanted:
-            if self._cluster.get("pods", pod_name, self._namespace) is None:
-                self._cluster.create(self._pod(owner, pod_name))
-                ready = {"type": "Ready", "status": "True"}
-                status = {"phase": "Running", "podIP": "10.0.0.1", "conditions": [ready]}
-                self._patch_status("pods", pod_name, status)
-        count = len(wanted)
-        generation = owner["metadata"]["generation"]
-        counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas"), count)
-        self._patch_status(kind, name, {"observedGeneration": generation, **counts})
+            pod = self._cluster.get("pods", pod_name, self._namespace)
+            pod = pod or self._cluster.create(self._pod(owner, pod_name))
+            uid = pod["metadata"]["uid"]
+            if uid not in self._done or self._done[uid] != self.failure:
+                self._patch_status("pods", pod_name, self._status(pod))
+                self._done[uid] = self.failure
+        counts = dict.fromkeys(("replicas", "updatedReplicas"), len(wanted))
+        counts |= {"readyReplicas": 0 if self.failure else len(wanted)}
+        self._patch_status(kind, name, {"observedGeneration": owner["metadata"]["generation"], **counts})
+
+    def _status(self, pod: KubeObject) -> KubeObject:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        failure = self.failure
+        words = failure.message if failure is not None and failure.reason == "Unschedulable" else ""
+        status = pod_status(pod, now, failure, unschedulable=words, ready_node=True)
+        conditions = status.setdefault("conditions", [])
+        if not any(item["type"] == "Ready" for item in conditions):  # what stands there is merged by type
+            conditions.append({"type": "Ready", "status": "False"})
+        return status
 
     def _pod(self, owner: KubeObject, name: str) -> KubeObject:
         template = owner["spec"]["template"]

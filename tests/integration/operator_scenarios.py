@@ -6,6 +6,9 @@ A scenario gets a World whose operator runs, and asserts on the state of the clu
 from collections.abc import Callable
 
 import operator_adapter_scenarios
+import operator_edit_scenarios
+import operator_end_scenarios
+import operator_failure_scenarios
 import operator_life_scenarios
 import operator_node_scenarios
 from operator_world import World
@@ -17,4 +20,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *operator_life_scenarios.SCENARIOS,
     *operator_node_scenarios.SCENARIOS,
     *operator_adapter_scenarios.SCENARIOS,
+    *operator_edit_scenarios.SCENARIOS,
+    *operator_failure_scenarios.SCENARIOS,
+    *operator_end_scenarios.SCENARIOS,
 )

@@ -1,8 +1,10 @@
 """Faults as users meet them: how each comes about, where the status says it, and what to do next. Data and doing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from operator_karpenter import claims, nodeclaim_crd, refuse
 from operator_looks import add_node
 from operator_world import World, adapter, workspace
 
@@ -10,6 +12,7 @@ from kaito_core.testing.cluster import FakeCluster, PodFailure
 
 __all__ = ["FAULTS", "Trouble"]
 
+_W = MappingProxyType({"kaito.sh/workspace": "w"})
 _ON_AZURE = {"instanceType": "Standard_NC24ads_A100_v4"}
 
 
@@ -30,10 +33,12 @@ class Trouble:
     advice: str
 
 
-def _fails(reason: str, message: str = "") -> Callable[[World, FakeCluster], object]:
+def _fails(
+    reason: str, message: str = "", container: str = "", options: Mapping[str, str] | None = None
+) -> Callable[[World, FakeCluster], object]:
     def cause(world: World, cluster: FakeCluster) -> None:
-        cluster.run_workloads(PodFailure(reason, {"kaito.sh/workspace": "w"}, message=message))
-        world.apply(workspace("w"))
+        cluster.run_workloads(PodFailure(reason, _W, container, message))
+        world.apply(workspace("w", preset_options=options))
 
     return cause
 
@@ -60,8 +65,27 @@ def _lost_node(world: World, cluster: FakeCluster) -> None:
     add_node(world, "gpu-1", gpus=1, ready=False)
 
 
-def _quota(world: World, cluster: FakeCluster) -> None:
-    cluster.fail("PATCH", "/deployments/w$", 403, times=10**9, message="exceeded quota: gpus, requested: 1, limited: 0")
+def _taken_node(world: World, cluster: FakeCluster) -> None:
+    add_node(world, "gpu-1", gpus=1)
+    world.apply(workspace("first", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
+    world.wait_state("first", "Ready")
+    world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
+
+
+def _too_small(world: World, cluster: FakeCluster) -> None:
+    world.apply(workspace("w", "on-gpu", resource={"instanceType": "Standard_NV12ads_A10_v5"}))
+
+
+def _no_machine_left(world: World, cluster: FakeCluster) -> None:
+    cluster.apply(nodeclaim_crd())
+    world.apply(workspace("w", "on-gpu", resource=_ON_AZURE))
+    (claim,) = world.wait("a claim", lambda: claims(cluster))
+    refuse(cluster, claim["metadata"]["name"], "Operation could not be completed as it exceeds approved quota: NCads 0")
+
+
+def _refused(world: World, cluster: FakeCluster) -> None:
+    words = 'admission webhook "images.example.com" denied the request: images must come from registry.example'
+    cluster.fail("PATCH", "/deployments/w$", 403, times=10**9, message=words)
     world.apply(workspace("w"))
 
 
@@ -100,6 +124,53 @@ FAULTS = (
         "These are the scheduler's words. Free what they name on the nodes of the Workspace, or give it other nodes.",
     ),
     Trouble(
+        "A pod was evicted",
+        "PodEvicted",
+        _fails("Evicted", "The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 8Gi."),
+        "These are the kubelet's words. Kubernetes makes another pod by itself; it stays where the node has enough of"
+        " what was short. Clear the node's disk, or give the Workspace nodes with a larger one: `kaito presets show"
+        " NAME` says how much the model needs.",
+    ),
+    Trouble(
+        "The namespace's quota is used up",
+        "QuotaExceeded",
+        _fails("FailedCreate", "exceeded quota: gpus, requested: requests.memory=16Gi, used: 0, limited: 8Gi"),
+        "`kubectl describe quota -n NAMESPACE` says what is counted. Raise the quota, or free what uses it up; the pods"
+        " are then made by themselves.",
+    ),
+    Trouble(
+        "A Secret is missing",
+        "ContainerStartError",
+        _fails(
+            "CreateContainerConfigError",
+            'secret "hub" not found',
+            "weights",
+            {"modelAccessSecret": "hub"},
+        ),
+        "Make it in the namespace of the Workspace: `kubectl create secret generic NAME --from-literal=HF_TOKEN=...`."
+        " The pod goes on by itself.",
+    ),
+    Trouble(
+        "The model does not fit the machine",
+        "DoesNotFit",
+        _too_small,
+        "No machine is made for it. Take the one that is named, or a larger one.",
+    ),
+    Trouble(
+        "The cloud has no machine left",
+        "InsufficientCapacity",
+        _no_machine_left,
+        "These are the cloud's words. Ask it for a higher quota, or choose another `resource.instanceType`; it is asked"
+        " again by itself.",
+    ),
+    Trouble(
+        "Another Workspace has the GPUs",
+        "NodesNotReady",
+        _taken_node,
+        "GPUs are not shared. Give this Workspace other nodes, or delete the one that is named: what it had is then"
+        " taken within half a minute.",
+    ),
+    Trouble(
         "A node that was asked for does not exist",
         "NodesNotReady",
         _no_such_node,
@@ -136,8 +207,8 @@ FAULTS = (
     Trouble(
         "The cluster refuses an object",
         "KubernetesApiFailed",
-        _quota,
-        "These are the API server's words: a quota, an admission policy or missing rights. The operator tries again,"
+        _refused,
+        "These are the API server's words: an admission policy, a quota or missing rights. The operator tries again,"
         " later each time.",
     ),
 )

@@ -16,6 +16,7 @@ from kaito_core.controller.app import run_operator
 from kaito_core.plugins import PluginRegistry
 from kaito_core.settings import Settings
 from kaito_core.testing.client import KubeClient
+from kaito_core.testing.cluster import FakeCluster, PodFailure
 from kaito_core.testing.registry import example_preset, registry_with
 from kaito_gpu_azure.provider import AzureProvider
 from kaito_gpu_onprem.provider import OnPremProvider
@@ -87,7 +88,7 @@ class World:
 
     def __init__(self, cluster: KubeClient, folder: Path, namespace: str = "default") -> None:
         self.cluster, self.namespace = cluster, namespace
-        self.runtimes = Runtimes(cluster)
+        self.runtimes, self._hands = Runtimes(cluster), Hands(cluster, namespace)
         self.passes = Passes()
         self._kubeconfig = str(cluster.kubeconfig(folder / f"kubeconfig-{uuid.uuid4().hex[:8]}"))
         self._stop, self._ready = threading.Event(), threading.Event()
@@ -182,6 +183,12 @@ class World:
         pods = self.cluster.list("pods", self.namespace, f"{WORKSPACE_LABEL}={name}")
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
+    def fail_pods(self, failure: PodFailure | None) -> None:
+        """Lets all pods fail from now on, those that have a node too; None: lets them get ready."""
+        self._hands.failure = failure
+        if isinstance(self.cluster, FakeCluster) and self.cluster.has_workloads:
+            self.cluster.run_workloads(*([failure] if failure is not None else []))
+
     # Waiting
 
     def wait(self, what: str, condition: Callable[[], Any]) -> Any:
@@ -189,7 +196,7 @@ class World:
 
         def look() -> Any:
             if not self.cluster.has_workloads:
-                Hands(self.cluster, self.namespace).run()
+                self._hands.run()
             return condition()
 
         return self.cluster.wait(what, look, timeout_seconds=30)
@@ -227,7 +234,8 @@ class World:
 
     def snapshot(self) -> dict[tuple[str, str], str]:
         """Returns the resource version of everything that the operator may write."""
-        kinds = ("workspaces", "deployments", "statefulsets", "services", "configmaps", "pods", "events")
+        kinds = ("workspaces", "deployments", "statefulsets", "services", "poddisruptionbudgets")
+        kinds += ("configmaps", "pods", "events")
         return {
             (kind, item["metadata"]["name"]): item["metadata"]["resourceVersion"]
             for kind in kinds

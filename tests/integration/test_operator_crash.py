@@ -1,24 +1,23 @@
 """The operator is killed between any two writes, and started anew: the world ends up as if it had not been."""
 
-import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from operator_karpenter import become_nodes, claims, nodeclaim_crd
-from operator_looks import end_state, settled
-from operator_world import World, adapter, workspace
+from operator_looks import belongings, left
+from operator_process import Process
+from operator_stories import STORIES, Story, live
+from operator_world import World, workspace
 
 from kaito_core.api.crd import workspace_crd
-from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.testing.cluster import FakeCluster
 from kaito_core.testing.kube.faults import Fault
 
-_THEIRS = "example.com/theirs"
-_AUDITOR = "auditor"
 _NEVER = 10**9
-#: The story takes some 30 writes; one that takes more than this does not end.
+#: A story takes some 30 writes; one that takes more than this does not end.
 _MOST_WRITES = 100
 
 
@@ -40,6 +39,11 @@ class MortalWorld(World):
         """Whether the operator got to its last write."""
         return self._death is None
 
+    @property
+    def is_mute(self) -> bool:
+        """Whether the operator would have written once more, and could not."""
+        return self.died or (self._death is not None and self._death.times < _NEVER)
+
     def wait(self, what: str, condition: Callable[[], Any]) -> Any:
         """Waits as a World does; meanwhile the operator may die and is succeeded, and Karpenter makes nodes."""
 
@@ -59,91 +63,88 @@ class MortalWorld(World):
             self._death.times = 0
 
 
-def _document(strength: str, weights: str, *names: str) -> dict[str, Any]:
-    return workspace(
-        "w",
-        "on-gpu",
-        resource={"instanceType": "Standard_NC24ads_A100_v4"},
-        adapters=[adapter(name, strength) for name in names],
-        preset_options={"image": weights},
-    )
-
-
-def _mark(world: World, kind: str) -> None:
-    """Leaves a label and, on the Workspace, a finalizer of somebody else's."""
-    found = world.existing(kind, "w")
-    metadata: dict[str, Any] = {"name": "w", "labels": {_THEIRS: "kept"}}
-    if kind == "workspaces":
-        metadata["finalizers"] = [_THEIRS]
-    world.apply(
-        {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": metadata},
-        manager=_AUDITOR,
-    )
-
-
-def _story(world: World, cluster: FakeCluster) -> str:
-    """A Workspace gets a machine, is served, edited live, rolled out anew and deleted; returns how it was served."""
-    world.apply(_document("0.5", "registry.example/weights:1", "style"))
-    _mark(world, "workspaces")
-    world.wait_state("w", "Ready")
-    _mark(world, "deployments")
-    world.apply(_document("0.75", "registry.example/weights:1", "style", "late"))
-    settled(world, "w", {"style": ("0.75", "Ready"), "late": ("0.75", "Ready")})
-    (pod,) = world.pods("w")
-    assert len(pod["spec"]["ephemeralContainers"]) == 1
-    world.apply(_document("0.75", "registry.example/weights:2", "style", "late"))
-    world.wait_state("w", "Ready")
-    settled(world, "w", {"style": ("0.75", "Ready"), "late": ("0.75", "Ready")})
-    (claim,) = claims(cluster)
-    state = json.dumps(end_state(world), sort_keys=True).replace(claim["metadata"]["name"], "CLAIM")
-    for kind, count in (("deployments", 1), ("services", 1), ("configmaps", 1), ("statefulsets", 0), ("pods", 1)):
-        assert len([item for item in cluster.list(kind, "default") if _is_ours(item)]) == count, kind
-    for kind in ("workspaces", "deployments"):
-        assert world.existing(kind, "w")["metadata"]["labels"][_THEIRS] == "kept"
-    world.delete("workspaces", "w")
-    world.wait("our finalizer is off", lambda: world.existing("workspaces", "w")["metadata"]["finalizers"] == [_THEIRS])
-    assert claims(cluster) == []
-    cluster.patch("workspaces", "w", {"metadata": {"finalizers": None}})
-    world.wait("nothing is left", lambda: not _left(world, cluster))
-    return state
-
-
-def _is_ours(item: dict[str, Any]) -> bool:
-    return (item["metadata"].get("labels") or {}).get(WORKSPACE_LABEL) == "w"
-
-
-def _left(world: World, cluster: FakeCluster) -> list[str]:
-    """Returns what there still is of the Workspace, itself included."""
-    kinds = ("deployments", "statefulsets", "services", "configmaps", "pods")
-    left = [item["metadata"]["name"] for kind in kinds for item in cluster.list(kind, "default") if _is_ours(item)]
-    return left + (["w"] if world.get("workspaces", "w") is not None else [])
-
-
 @pytest.fixture
-def mortal(fake_cluster: FakeCluster, tmp_path: Path) -> MortalWorld:
+def mortal(fake_cluster: FakeCluster, tmp_path: Path) -> Iterator[MortalWorld]:
     """A World with Karpenter, whose operator is not started yet."""
     fake_cluster.apply(workspace_crd())
     fake_cluster.apply(nodeclaim_crd())
+    fake_cluster.add_node("cpu-1", gpus=0)
     fake_cluster.run_workloads()
-    return MortalWorld(fake_cluster, tmp_path)
+    made = MortalWorld(fake_cluster, tmp_path)
+    yield made
+    made.stop()
 
 
 @pytest.mark.slow  # an operator lives and dies for each write of the story
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.title)
 def test_an_operator_killed_between_any_two_writes_leaves_no_trace(
-    mortal: MortalWorld, fake_cluster: FakeCluster
+    story: Story, mortal: MortalWorld, fake_cluster: FakeCluster
 ) -> None:
     mortal.live(_NEVER)
-    undisturbed = _story(mortal, fake_cluster)
+    undisturbed = live(story, mortal, fake_cluster)
     mortal.spare()
     mortal.stop()
     for writes in range(_MOST_WRITES):
         mortal.live(writes)
         try:
-            assert _story(mortal, fake_cluster) == undisturbed, f"killed after {writes} writes"
+            assert live(story, mortal, fake_cluster) == undisturbed, f"killed after {writes} writes"
         finally:
             mortal.spare()
             mortal.stop()
         if not mortal.died:
-            assert writes > 10  # as many deaths at least as the story has kinds of writes
+            assert writes >= 6  # as many deaths at least as any story has kinds of writes
             return
     pytest.fail(f"the story still takes more than {_MOST_WRITES} writes")
+
+
+@pytest.mark.slow  # an operator lives and dies for each write until the Workspace is served
+def test_deletion_at_every_stage_ends(mortal: MortalWorld, fake_cluster: FakeCluster) -> None:
+    (document, *_) = STORIES[0].documents
+    for writes in range(_MOST_WRITES):
+        mortal.live(writes)
+        try:
+            mortal.apply(document)
+            # Not as the World waits: it would raise the dead first.
+            fake_cluster.wait("the last write", lambda: _make_nodes(fake_cluster) or _has_ended(mortal))
+            served = not mortal.is_mute
+            mortal.delete("workspaces", "w")
+            mortal.wait("nothing is left", lambda: not left(mortal) and not claims(fake_cluster))
+        finally:
+            mortal.spare()
+            mortal.stop()
+        if served:
+            assert writes >= 6
+            return
+    pytest.fail(f"a Workspace takes more than {_MOST_WRITES} writes to be served")
+
+
+def _make_nodes(cluster: FakeCluster) -> bool:
+    become_nodes(cluster)
+    return False
+
+
+def _has_ended(world: MortalWorld) -> bool:
+    status = (world.get("workspaces", "w") or {}).get("status") or {}
+    return world.is_mute or status.get("state") == "Ready"
+
+
+@pytest.mark.slow  # Python processes start
+def test_a_process_killed_in_the_middle_of_its_writes_is_succeeded(
+    world: World, fake_cluster: FakeCluster, tmp_path: Path
+) -> None:
+    fake_cluster.apply(workspace("w", "smollm2-135m-instruct"))
+    for path in ("/configmaps/w-serving$", "/services/w$", "/deployments/w$", "/workspaces/w/status$"):
+        hang = fake_cluster.fail("PATCH", path, manner="hang", times=_NEVER)
+        with Process(fake_cluster, tmp_path) as process:
+            world.wait(f"it writes {path}", lambda hang=hang: hang.times < _NEVER)
+            process.send(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+        hang.times = 0
+    with Process(fake_cluster, tmp_path) as process:
+        world.wait_state("w", "Ready")
+        for kind in ("configmaps", "services", "deployments", "pods"):
+            assert len(belongings(world, kind)) == 1, kind
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0
+    fake_cluster.delete("workspaces", "w")
+    world.wait("nothing is left", lambda: not left(world))

@@ -1,56 +1,75 @@
 """An API that fails, watches that break, and documents that no CRD has checked."""
 
 import copy
+import logging
 import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_looks import end_state, settled
-from operator_world import World, adapter, conditions, workspace
+from operator_looks import settled
+from operator_stories import LIVE_EDIT, live
+from operator_world import World, adapter, conditions, running, workspace
 
-from kaito_core.api import KubeObject
+from kaito_core.api import Cluster, GpuSku, KubeObject, NodeRequest, NodeState, ResourceType
 from kaito_core.api.crd import workspace_crd
+from kaito_core.controller.leader import LEASE_NAME
 from kaito_core.errors import ClusterError
 from kaito_core.settings import Settings
 from kaito_core.testing.client import STRATEGIC
 from kaito_core.testing.cluster import FakeCluster, PodFailure
 
+#: Every request that a pass makes.
+_REQUESTS = (
+    ("PATCH", "/configmaps/"),
+    ("PATCH", "/services/"),
+    ("PATCH", "/deployments/"),
+    ("PATCH", "/workspaces/w/status"),
+    ("PATCH", "/pods/[^/]+$"),
+    ("PATCH", "/ephemeralcontainers"),
+    ("POST", "/events"),
+    ("GET", "/deployments/w"),
+)
 
-def _story(world: World) -> dict[str, Any]:
-    """A Workspace comes up, gets an adapter, and changes its strength."""
-    world.apply(workspace("w"))
-    world.wait_state("w", "Ready")
-    for strength in ("0.5", "0.75"):
-        world.apply(workspace("w", adapters=[adapter("style", strength)]))
-        world.wait_state("w", "Ready")
-        settled(world, "w", {"style": (strength, "Ready")})
-    return end_state(world)
+
+def _fail_every_request(cluster: FakeCluster, **fault: Any) -> None:
+    for method, path in _REQUESTS:
+        cluster.fail(method, path, **fault)
+
+
+#: What befalls the API or the watches, by name.
+DISTURBANCES: dict[str, Callable[[FakeCluster], object]] = {
+    "409 Conflict": lambda cluster: _fail_every_request(cluster, status=409),
+    "429": lambda cluster: _fail_every_request(cluster, status=429, retry_after_seconds=1),
+    "500": lambda cluster: _fail_every_request(cluster, status=500),
+    "no answer": lambda cluster: _fail_every_request(cluster, manner="hang"),
+    "dead in mid-answer": lambda cluster: _fail_every_request(cluster, manner="cut"),
+    "watches dropped": FakeCluster.drop_watches,
+    "watches 410 Gone": FakeCluster.expire_watches,
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """How the life ends that nothing befalls."""
+    with FakeCluster() as cluster:
+        cluster.apply(workspace_crd())
+        cluster.add_node("cpu-1", gpus=0)
+        cluster.run_workloads()
+        with running(World(cluster, tmp_path_factory.mktemp("undisturbed"))) as world:
+            return live(LIVE_EDIT, world, cluster)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("PATCH", "/configmaps/"),
-        ("PATCH", "/services/"),
-        ("PATCH", "/deployments/"),
-        ("PATCH", "/workspaces/w/status"),
-        ("PATCH", "/pods/[^/]+$"),
-        ("PATCH", "/ephemeralcontainers"),
-        ("POST", "/events"),
-        ("GET", "/deployments/w"),
-    ],
-)
-def test_failing_requests_change_nothing_in_the_end(
-    method: str, path: str, world: World, fake_cluster: FakeCluster
+@pytest.mark.parametrize("disturbance", DISTURBANCES)
+def test_whatever_befalls_the_api_the_end_is_the_same(
+    disturbance: str, undisturbed: str, world: World, fake_cluster: FakeCluster
 ) -> None:
-    world.start()
-    undisturbed = _story(world)
-    world.delete("workspaces", "w")
-    world.wait("all is gone", lambda: not any(world.get(kind, "w") for kind in ("workspaces", "deployments")))
-    for status in (409, 429, 500):
-        fake_cluster.fail(method, path, status)
-    assert _story(world) == undisturbed
+    world.start(settings=Settings(namespaces=("default",), health_port=0, api_timeout_seconds=0.5))
+    state = live(LIVE_EDIT, world, fake_cluster, lambda: DISTURBANCES[disturbance](fake_cluster))
+    assert state == undisturbed
 
 
 def test_a_refusal_that_stays_is_said(world: World, fake_cluster: FakeCluster) -> None:
@@ -100,7 +119,9 @@ def test_documents_that_got_past_the_crd(
 
 def test_it_writes_nothing_twice(world: World, fake_cluster: FakeCluster) -> None:
     world.start()
-    _story(world)
+    world.apply(workspace("w", adapters=[adapter("style", "0.5")]))
+    world.wait_state("w", "Ready")
+    settled(world, "w", {"style": ("0.5", "Ready")})
     world.apply(workspace("bad", "nobodys"))
     world.wait_state("bad", "Failed")
     for name in ("w", "bad"):
@@ -218,3 +239,75 @@ def test_many_at_once(world: World) -> None:
         thread.join()
     for name in names:
         world.wait_state(name, "Ready")
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_another_clock_than_the_servers_changes_nothing(hours: int, tmp_path: Path) -> None:
+    with FakeCluster(lambda: datetime.now(UTC) + timedelta(hours=hours)) as cluster:
+        cluster.apply(workspace_crd())
+        cluster.add_node("cpu-1", gpus=0)
+        cluster.run_workloads()
+        settings = Settings(
+            namespaces=("default",), health_port=0, leader_election=True, leader_election_namespace="default"
+        )
+        with running(World(cluster, tmp_path), settings=settings) as world:
+            created = world.apply(workspace("w"))["metadata"]["creationTimestamp"]
+            assert abs(datetime.fromisoformat(created) - datetime.now(UTC)) > timedelta(minutes=50)
+            world.wait_state("w", "Ready")
+            for strength in ("0.5", "0.25"):
+                world.apply(workspace("w", adapters=[adapter("style", strength)]))
+                settled(world, "w", {"style": (strength, "Ready")})
+            world.wait_state("w", "Ready")
+            world.cause_pass("w")
+            cluster.clear_log()
+            world.cause_pass("w")
+            assert [record.path for record in cluster.writes(manager="kaito") if "/leases/" not in record.path] == []
+            # What the operator says of time is its own.
+            times = [item["lastTransitionTime"] for item in conditions(world.get("workspaces", "w")).values()]
+            assert all(abs(datetime.fromisoformat(at) - datetime.now(UTC)) < timedelta(minutes=10) for at in times)
+
+
+@pytest.mark.slow  # a Lease runs out
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_lease_is_judged_by_what_is_seen_of_it_not_by_its_date(
+    hours: int, world: World, fake_cluster: FakeCluster
+) -> None:
+    dated = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": "somebody", "leaseDurationSeconds": 3, "renewTime": dated}
+    metadata = {"name": LEASE_NAME, "namespace": "default"}
+    fake_cluster.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec})
+    world.launch(
+        settings=Settings(health_port=0, leader_election=True, leader_election_namespace="default", lease_seconds=3)
+    )
+    seen = world.wait("it looks", lambda: fake_cluster.requests(method="GET", path="/leases/"))[0].at_seconds
+    world.wait_ready()
+    took = next(record for record in fake_cluster.writes(path="/leases/") if record.status == 200)
+    assert took.at_seconds - seen >= 3.0
+
+
+class _Broken:
+    """A provider with a fault of its own."""
+
+    name = "broken"
+    creates_nodes = True
+    watches: Sequence[ResourceType] = ()
+
+    def skus(self) -> Sequence[GpuSku]:
+        return (GpuSku("broken-1", 1, 80, "example"),)
+
+    async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
+        raise KeyError("a fault of the plugin")
+
+    async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
+        return True
+
+
+def test_a_fault_that_goes_on_is_logged_once_with_its_traceback(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.start(providers=(_Broken(),))
+    world.apply(workspace("w", "on-gpu", resource={"instanceType": "broken-1"}))
+    world.wait_reason("w", "WorkspaceSucceeded", "BackendError")
+    for _ in range(2):
+        world.cause_pass("w")
+    said = [record for record in caplog.records if "the pass failed" in record.getMessage()]
+    assert [record.levelname for record in said if record.levelno > logging.DEBUG] == ["ERROR"]
+    assert said[0].exc_info is not None

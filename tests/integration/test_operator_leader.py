@@ -1,12 +1,14 @@
 """Two operators at once: one leads, the other stands by and takes over."""
 
+import signal
 import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from operator_looks import end_state, settled
+from operator_looks import belongings, end_state, settled
+from operator_process import Process
 from operator_world import World, adapter, workspace
 
 from kaito_core.controller.leader import LEASE_NAME
@@ -61,6 +63,7 @@ def test_the_one_that_stands_by_takes_over(world: World, standby: World, fake_cl
     url = f"http://127.0.0.1:{port}/readyz"
     world.wait("it answers", lambda: _is_ready(url))
     world.apply(workspace("w", adapters=[adapter("style", "0.5")]))
+    settled(world, "w", {"style": ("0.5", "Ready")})
     world.wait_state("w", "Ready")
     assert _is_ready(url)
     assert standby.passes.seen == [] and not standby.is_ready
@@ -97,3 +100,38 @@ def test_one_that_stands_by_can_be_stopped(world: World, standby: World) -> None
     standby.launch(settings=_settings())
     standby.stop()
     assert not standby.is_ready
+
+
+def _deeds(process: Process) -> list[str]:
+    """Returns what a process has changed, by its log."""
+    return [line["message"] for line in process.lines() if line.get("action") not in (None, "Pass")]
+
+
+@pytest.mark.slow  # Python processes start, and a Lease runs out
+def test_a_leader_that_stood_still_past_its_lease_writes_nothing_more(
+    world: World, fake_cluster: FakeCluster, tmp_path: Path
+) -> None:
+    options = {"leader_election": True, "leader_election_namespace": "default", "lease_seconds": _SECONDS}
+    with Process(fake_cluster, tmp_path, **options) as first:
+        one = world.wait("one leads", lambda: _holder(world))
+        with Process(fake_cluster, tmp_path, **options) as second:
+            world.apply(workspace("w", "smollm2-135m-instruct"))
+            world.wait_state("w", "Ready")
+            before = end_state(world)
+            first.send(signal.SIGSTOP)
+            world.wait("another leads", lambda: _holder(world) not in ("", one))
+            world.apply(workspace("w", "smollm2-135m-instruct", resource={"count": 2}))
+            world.wait_state("w", "Ready")
+            # While it stands still the world changes, so that it wakes up with something that it would write.
+            world.cluster.patch("deployments", "w", {"spec": {"replicas": 5}})
+            world.wait("put right", lambda: world.existing("deployments", "w")["spec"]["replicas"] == 2)
+            done = _deeds(first)
+            first.send(signal.SIGCONT)
+            assert first.wait() == 1  # it knows that it has lost, and is started anew as one that stands by
+            assert any("the Lease is lost" in line["message"] for line in first.errors())
+            assert _deeds(first) == done != []
+            assert world.wait_state("w", "Ready") and end_state(world) != before
+            assert len(belongings(world, "deployments")) == 1
+            second.send(signal.SIGTERM)
+            assert second.wait() == 0
+    assert _holder(world) == ""  # released: the next one need not wait

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 from operator_karpenter import become_nodes, claims, nodeclaim_crd
+from operator_looks import add_node, pinned
 from operator_world import World, adapter, workspace
 
 from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType
@@ -11,7 +12,7 @@ from kaito_core.api.karpenter import NODECLAIMS
 from kaito_core.controller.finalizers import HOLDER_ANNOTATION, NODES_FINALIZER
 from kaito_core.controller.rbac import rules
 from kaito_core.errors import CapacityError
-from kaito_core.testing.cluster import FakeCluster
+from kaito_core.testing.cluster import FakeCluster, PodFailure
 from kaito_core.testing.kube import routes
 from kaito_core.testing.kube.faults import RequestRecord
 from kaito_gpu_onprem.provider import OnPremProvider
@@ -60,6 +61,38 @@ def test_nodes_are_made_and_given_back(azure: World, fake_cluster: FakeCluster) 
     azure.wait("its children are gone", lambda: azure.get("deployments", "w") is None)
 
 
+def test_pods_of_a_distributed_preset_that_are_refused(world: World, fake_cluster: FakeCluster) -> None:
+    for name in ("gpu-1", "gpu-2"):
+        add_node(world, name, gpus=1)
+    quota = PodFailure("FailedCreate", {"kaito.sh/workspace": "w"}, message="exceeded quota: gpus, used: 0, limited: 0")
+    fake_cluster.run_workloads(quota)
+    world.start()
+    mine = {"kaito.sh/node-provider": "gpu_onprem"}
+    world.apply(workspace("w", "on-many", resource={"count": 2}, annotations=mine))
+    said = world.wait_reason("w", "InferenceReady", "QuotaExceeded")
+    assert "exceeded quota: gpus" in said["message"] and "kubectl describe quota" in said["message"]
+    fake_cluster.run_workloads()
+    world.wait_state("w", "Ready")
+
+
+def test_shared_nodes_stay_with_whom_they_are_after_a_restart(world: World) -> None:
+    world.start()
+    for name in ("gpu-1", "gpu-2"):
+        add_node(world, name, gpus=1, labels={"pool": "shared"})
+    pool = {"labelSelector": {"matchLabels": {"pool": "shared"}}}
+    for name in ("v", "w"):
+        world.apply(workspace(name, "on-gpu", resource=pool))
+        world.wait_state(name, "Ready")
+    before = {name: pinned(world, name) for name in ("v", "w")}
+    assert before == {"v": ["gpu-1"], "w": ["gpu-2"]}
+    objects = world.snapshot()
+    world.stop()
+    world.start()
+    for name in ("v", "w"):
+        world.wait(f"a pass for {name}", lambda name=name: world.passes.of(name))
+    assert world.snapshot() == objects
+
+
 def test_foreign_finalizers_are_left_alone(azure: World, fake_cluster: FakeCluster) -> None:
     patch = [{"op": "add", "path": "/metadata/finalizers/-", "value": "example.com/theirs"}]
     fake_cluster.patch("workspaces", "w", patch, content_type="application/json-patch+json")
@@ -100,7 +133,7 @@ def test_without_karpenter_the_next_step_is_said(world: World) -> None:
 def test_a_workspace_moves_to_prepared_nodes(azure: World, fake_cluster: FakeCluster) -> None:
     fake_cluster.add_node("gpu-1", gpus=1)
     mine = {"kaito.sh/node-provider": "gpu_onprem"}
-    azure.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}, annotations=mine))
+    azure.apply(workspace("w", "on-gpu", resource={**RESOURCE, "preferredNodes": ["gpu-1"]}, annotations=mine))
     document = azure.wait_state("w", "Ready")
     assert document["status"]["workerNodes"] == ["gpu-1"]
     assert claims(fake_cluster) == [] and _finalizers(azure) == []
@@ -114,8 +147,6 @@ def test_the_rules_allow_what_is_called_and_no_more(azure: World, fake_cluster: 
     azure.apply(workspace("w", "on-gpu", resource=RESOURCE, adapters=[adapter("style")]))
     azure.wait("it joins the pod", lambda: azure.pods("w")[0]["spec"].get("ephemeralContainers"))
     azure.wait_state("w", "Ready")
-    azure.apply(workspace("w", inference={"template": {"spec": {"containers": [{"name": "c", "image": "i:1"}]}}}))
-    azure.wait("the ConfigMap is gone", lambda: azure.get("configmaps", "w-serving") is None)
     azure.delete("workspaces", "w")
     azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
     allowed = {
@@ -130,8 +161,10 @@ def test_the_rules_allow_what_is_called_and_no_more(azure: World, fake_cluster: 
     # Applying creates where nothing is; kinds of the same group share a rule.
     unused = writes - {(resource, verb) for _, resource, verb in used}
     assert {(resource, verb) for resource, verb in unused if verb != "create"} <= {
-        *(("services", "delete"), ("deployments", "delete")),
-        *(("statefulsets", "patch"), ("statefulsets", "delete")),
+        *(("configmaps", "delete"), ("services", "delete"), ("deployments", "delete")),
+        # Replicas and distributed presets need these; scenarios of nodes have both.
+        *(("poddisruptionbudgets", "patch"), ("poddisruptionbudgets", "delete")),
+        *(("statefulsets", "patch"), ("statefulsets", "delete"), ("pods", "delete")),
     }
 
 

@@ -1,14 +1,16 @@
 """The Falcon recipe against transformers' own Falcon, on tiny random models."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import ContinuousBatchingConfig, FalconConfig, FalconForCausalLM, GenerationConfig
 
 from kaito_falcon.modeling import kv_heads
-from kaito_falcon.recipe import kaito_runtime_recipes, prepare
+from kaito_falcon.recipe import cut, kaito_runtime_recipes, prepare, tp_plan
 from kaito_runtime.errors import ModelLoadError
 
 TINY: dict[str, Any] = {
@@ -178,3 +180,27 @@ def test_lora_adapters_for_falcon_still_match() -> None:
     expected = own(ids).logits
     assert (expected - base).abs().max() > 0.1
     torch.testing.assert_close(ours(ids).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_plan_and_cut_take_every_linear_layer(name: str) -> None:
+    _, ours = pair(name)
+    named = {re.sub(r"\.\d+\.", ".*.", path) for path, module in ours.named_modules() if isinstance(module, nn.Linear)}
+    planned = set(tp_plan(ours.config)) - {"transformer.word_embeddings"}
+    cut_up = {re.sub(r"\.\d+\.", ".*.", path) for path in cut(ours, 0, 2)}
+    assert planned | cut_up == named
+    assert not planned & cut_up
+
+
+def test_ranks_share_the_queries_and_each_has_the_only_key_and_value() -> None:
+    path = "transformer.h.1.self_attention.query_key_value"
+    taken = []
+    for rank in range(4):
+        _, ours = pair("7b")
+        whole = ours.get_submodule(path).weight
+        shard = cut(ours, rank, 4)[path]
+        part = shard.of_rows(whole)
+        assert ours.transformer.h[1].self_attention.num_heads == 2
+        assert torch.equal(part[-16:], whole[-16:])  # heads are 8 wide
+        taken.append(part[:-16])
+    assert torch.equal(torch.cat(taken), whole[:-16])

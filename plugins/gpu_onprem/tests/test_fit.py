@@ -20,8 +20,16 @@ def node(name: str = "gpu-1", *, gpus: object = "1", labels: dict[str, str] | No
     }
 
 
+#: What pods with GPUs tolerate.
+GPU_TAINTS = (
+    {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
+)
+
+
 def request(**changes: Any) -> NodeRequest:
-    return NodeRequest(**{"workspace": "w", "namespace": "n", "uid": "u", "count": 1, "gpus": 1, **changes})
+    given = {"workspace": "w", "namespace": "n", "uid": "u", "count": 1, "gpus": 1, "tolerations": GPU_TAINTS}
+    return NodeRequest(**{**given, **changes})
 
 
 UNREADY = {"type": "Ready", "status": "False", "message": "no disk"}
@@ -104,9 +112,13 @@ class TestRejection:
             (node(taints=[{"key": "sku", "value": "gpu", "effect": "NoExecute"}]), "sku=gpu:NoExecute"),
             (node(taints=[{"key": "sku", "value": "cpu", "effect": "NoSchedule"}]), "sku=cpu:NoSchedule"),
             (node(gpus="0"), "offers no GPU"),
-            (node(gpus="many"), "offers no GPU"),
-            (node(gpus="-3"), "offers no GPU"),
-            (node(gpus="1e300"), "offers no GPU"),
+            (node(gpus=""), "says '' of nvidia.com/gpu in status.allocatable, which is no number of devices"),
+            (node(gpus="many"), "says 'many' of nvidia.com/gpu"),
+            (node(gpus="-3"), "says '-3' of nvidia.com/gpu"),
+            (node(gpus=None), "says 'None' of nvidia.com/gpu"),
+            (node(gpus=10**30), "says '1000000000000000000000000000000' of nvidia.com/gpu"),
+            (node(gpus="1e300"), "says '1e300' of nvidia.com/gpu"),
+            ({**node(), "status": {**node()["status"], "allocatable": {}}}, "offers no GPU"),
             ({"metadata": {"name": "bare"}}, "its kubelet has not reported"),
             (
                 {**node(), "status": {"conditions": [{"type": "Ready", "status": "False", "message": "no disk"}]}},
@@ -134,7 +146,23 @@ class TestRejection:
 
     def test_pods_without_gpus_do_not_tolerate_gpu_nodes(self) -> None:
         tainted = node(taints=[{"key": "sku", "value": "gpu", "effect": "NoSchedule"}])
-        assert "sku=gpu" in rejection(tainted, request(gpus=0))
+        assert "sku=gpu" in rejection(tainted, request(gpus=0, tolerations=()))
+
+    @pytest.mark.parametrize(
+        ("toleration", "tolerated"),
+        [
+            ({"key": "team", "value": "b", "effect": "NoSchedule"}, True),
+            ({"key": "team", "value": "b"}, True),
+            ({"key": "team", "operator": "Exists"}, True),
+            ({"operator": "Exists"}, True),
+            ({"key": "team", "value": "c"}, False),
+            ({"key": "team", "operator": "Exists", "effect": "NoExecute"}, False),
+            ({"key": "other", "operator": "Exists"}, False),
+        ],
+    )
+    def test_what_the_pods_tolerate_is_asked(self, toleration: dict[str, str], tolerated: bool) -> None:
+        tainted = node(taints=[{"key": "team", "value": "b", "effect": "NoSchedule"}])
+        assert (rejection(tainted, request(tolerations=(toleration,))) == "") is tolerated
 
     def test_enough_gpus(self) -> None:
         assert rejection(node(gpus="2"), request(gpus=2)) == ""
@@ -172,6 +200,67 @@ class TestSku:
 
     def test_unknown_size(self) -> None:
         assert node_state([node("a")], request()).sku is None
+
+
+def amd(name: str) -> KubeObject:
+    return {**node(name), "status": {**node()["status"], "allocatable": {"amd.com/gpu": "1"}}}
+
+
+class TestKind:
+    """All pods of a Workspace ask for GPUs by one name."""
+
+    def test_the_name_is_that_of_the_nodes(self) -> None:
+        assert node_state([node("a")], request()).gpu_resource == "nvidia.com/gpu"
+        assert node_state([amd("a")], request()).gpu_resource == "amd.com/gpu"
+        assert node_state([node("a")], request(gpus=0)).gpu_resource == ""
+
+    def test_nodes_of_another_kind_are_named(self) -> None:
+        state = node_state([amd("a"), node("b"), node("c")], request())
+        assert (state.ready, state.gpu_resource) == (("a",), "amd.com/gpu")
+        assert [(said.name, said.reason) for said in state.rejected] == [
+            ("b", "offers nvidia.com/gpu, the other nodes offer amd.com/gpu"),
+            ("c", "offers nvidia.com/gpu, the other nodes offer amd.com/gpu"),
+        ]
+
+    def test_the_kind_of_which_there_are_enough(self) -> None:
+        state = node_state([amd("a"), node("b"), node("c")], request(count=2))
+        assert (state.ready, state.gpu_resource, state.reason) == (("b", "c"), "nvidia.com/gpu", "")
+
+    def test_the_kind_in_use_stays(self) -> None:
+        state = node_state([amd("a"), node("b")], request(held_nodes=("b",)))
+        assert (state.ready, state.gpu_resource) == (("b",), "nvidia.com/gpu")
+
+
+class TestShared:
+    """GPUs that other Workspaces have."""
+
+    def test_are_not_offered_twice(self) -> None:
+        state = node_state([node("a"), node("b")], request(taken={"a": {"team/other": 1}}))
+        assert state.ready == ("b",)
+        assert state.rejected[0].reason == "offers 0 GPUs of its 1, Workspace 'team/other' has 1, 1 needed"
+
+    def test_the_message_says_who_has_them(self) -> None:
+        state = node_state([node("a", gpus="2")], request(taken={"a": {"team/x": 1, "team/y": 1}}))
+        assert state.reason == "NodesNotReady"
+        assert "Workspace 'team/x' has 1, Workspace 'team/y' has 1" in state.message
+
+    def test_what_is_left_is_offered(self) -> None:
+        labels = {"nvidia.com/gpu.memory": "81920"}
+        shared = request(taken={"a": {"team/x": 6}})
+        state = node_state([node("a", gpus="8", labels=labels)], shared)
+        assert state.ready == ("a",) and state.sku is not None
+        assert (state.sku.gpus, state.sku.gpu_memory_gib) == (2, 160)
+
+    def test_memory_is_that_of_what_is_left(self) -> None:
+        labels = {"nvidia.com/gpu.memory": "81920"}
+        shared = request(taken={"a": {"team/x": 7}}, gpu_memory_gib=100)
+        words = rejection(node("a", gpus="8", labels=labels), shared)
+        assert words == (
+            "has 80 GiB of GPU memory on the 1 GPUs that are left of its 8, Workspace 'team/x' has 7, 100 GiB needed"
+        )
+
+    def test_more_taken_than_there_is(self) -> None:
+        assert "offers 0 GPUs" in rejection(node("a"), request(taken={"a": {"team/x": 9}}))
 
 
 class TestMatches:

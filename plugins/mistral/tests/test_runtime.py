@@ -1,15 +1,12 @@
 """Mistral models in continuous batches with adapters, against the same models with the adapters merged by PEFT."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import MistralConfig, MistralForCausalLM
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "runtime" / "tests"))
-
-from adapter_truth import TINY, check_adapters_are_exact, save_random
+from kaito_runtime.testing.truth import TINY, check_adapters_are_exact, save_random
 
 CONFIGS: dict[str, dict[str, Any]] = {"v0.3": {"sliding_window": None}, "sliding": {"sliding_window": 8}}
 

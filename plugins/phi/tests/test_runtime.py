@@ -1,6 +1,5 @@
 """Phi models in continuous batches with adapters, against the same models with the adapters merged by PEFT."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,7 @@ import pytest
 import torch
 from transformers import Phi3Config, Phi3ForCausalLM
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "runtime" / "tests"))
-
-from adapter_truth import TINY, check_adapters_are_exact, save_random
+from kaito_runtime.testing.truth import TINY, check_adapters_are_exact, save_random
 
 ORIGINAL = 64  # tokens up to which the short rotary factors hold
 CONFIGS: dict[str, dict[str, Any]] = {

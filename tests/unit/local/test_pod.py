@@ -53,6 +53,7 @@ def test_the_runtime_is_started_with_local_paths_and_the_given_port(tmp_path: Pa
         *("--model", str(tmp_path / "my weights.gguf")),
         *("--adapters-dir", f"{root}/adapters"),
         *("--host", "127.0.0.1", "--port", "1234"),
+        *("--drain-seconds", "105"),
     )
     assert "UNUSED" not in runtime.env  # only variables that the pod has are replaced
     assert "HOME" not in runtime.env  # the user's caches stay in use

@@ -92,19 +92,24 @@ class World:
         raise AssertionError(f"does not settle: {self.plan()}")
 
     def run_pods(self) -> None:
-        """Makes pods of the workload's template and lets them get ready; pods of another template go."""
+        """Makes pods of the workload's template and lets them get ready.
+
+        Pods of a Deployment's other template go; those of a StatefulSet stay until they are deleted.
+        """
         for (kind, name), live in self.children.items():
             if kind not in ("Deployment", "StatefulSet"):
                 continue
             spec, generation = live["spec"], live["metadata"]["generation"]
-            wanted = [f"{name}-{generation}-{index}" for index in range(spec["replicas"])]
-            current = {pod: self.pods.get(pod) or self._pod(pod, spec["template"]) for pod in wanted}
-            self.pods = {pod: manifest for pod, manifest in current.items() if manifest is not None}
+            revision = f"{name}-{generation}"
+            form = name if kind == "StatefulSet" else revision
+            wanted = [f"{form}-{index}" for index in range(spec["replicas"])]
+            self.pods = {pod: self.pods.get(pod) or self._pod(pod, live, revision) for pod in wanted}
             live["status"] = {
                 "observedGeneration": generation,
                 "replicas": spec["replicas"],
                 "readyReplicas": spec["replicas"],
-                "updatedReplicas": spec["replicas"],
+                "updatedReplicas": [_revision(pod) for pod in self.pods.values()].count(revision),
+                "updateRevision": revision,
             }
 
     def child(self, kind: str, name: str = "demo") -> KubeObject:
@@ -130,6 +135,8 @@ class World:
     def _do(self, action: Apply | Annotate | AddContainer | Delete) -> None:
         if isinstance(action, Apply):
             self._apply(copy.deepcopy(action.manifest))
+        elif isinstance(action, Delete) and action.kind == "Pod":
+            assert self.pods.pop(action.name)["metadata"]["uid"] == action.uid
         elif isinstance(action, Delete):
             assert self.children[action.kind, action.name]["metadata"]["uid"] == action.uid
             del self.children[action.kind, action.name]
@@ -152,12 +159,19 @@ class World:
                 manifest["status"] = before["status"]
         self.children[key] = manifest
 
-    def _pod(self, name: str, template: KubeObject) -> KubeObject:
+    def _pod(self, name: str, owner: KubeObject, revision: str) -> KubeObject:
         self._serial += 1
+        template, reference = owner["spec"]["template"], {"kind": owner["kind"], "uid": owner["metadata"]["uid"]}
+        labels = {**template["metadata"]["labels"], "controller-revision-hash": revision}
         return {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {**copy.deepcopy(template["metadata"]), "name": name, "uid": f"uid-pod-{self._serial}"},
+            "metadata": {
+                "labels": labels,
+                "name": name,
+                "uid": f"uid-pod-{self._serial}",
+                "ownerReferences": [reference],
+            },
             "spec": copy.deepcopy(template["spec"]),
             "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
         }
@@ -167,6 +181,10 @@ class World:
         config = json.loads(self.child("ConfigMap", "demo-serving")["data"][SERVING_KEY])
         rows = [{"name": a["name"], "strength": a["strength"], "state": "Ready"} for a in config["adapters"]]
         return AdapterReport(config["generation"], tuple(rows))
+
+
+def _revision(pod: KubeObject) -> str:
+    return str(pod["metadata"]["labels"]["controller-revision-hash"])
 
 
 def _add_defaults(manifest: KubeObject) -> None:
@@ -179,7 +197,8 @@ def _add_defaults(manifest: KubeObject) -> None:
         spec = manifest["spec"]["template"]["spec"]
         spec.update(restartPolicy="Always", dnsPolicy="ClusterFirst", schedulerName="default-scheduler")
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
-            container.update(terminationMessagePath="/dev/termination-log", terminationMessagePolicy="File")
+            container.update(terminationMessagePath="/dev/termination-log")
+            container.setdefault("terminationMessagePolicy", "File")
             container.setdefault("imagePullPolicy", "IfNotPresent")
             container.setdefault("resources", {})
     manifest["metadata"].update(resourceVersion="1", creationTimestamp="2024-01-01T00:00:00Z")

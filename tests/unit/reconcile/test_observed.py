@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kaito_core.reconcile.observed import pod_problem
+from kaito_core.reconcile.observed import Observed, pod_problem
 
 C = "container 'runtime' of pod 'p'"
 
@@ -27,6 +27,11 @@ PROBLEMS: dict[str, tuple[dict[str, Any], str, str]] = {
         {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."},
         "PodEvicted",
         "pod 'p' was evicted: The node was low on resource: ephemeral-storage.",
+    ),
+    "refused by the kubelet": (
+        {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no GPU is free"},
+        "PodFailed",
+        "pod 'p' was refused by its node: UnexpectedAdmissionError: no GPU is free",
     ),
     "unschedulable": (
         {
@@ -71,6 +76,17 @@ PROBLEMS: dict[str, tuple[dict[str, Any], str, str]] = {
         containers(waiting("CrashLoopBackOff", "back-off 5m", lastState={"terminated": ended(2, message="no GPU\n")})),
         "ContainerCrashLoopBackOff",
         f"{C} fails: no GPU; see kubectl logs p -c runtime",
+    ),
+    "an image without a shell": (
+        containers({"name": "runtime", "state": {"terminated": ended(128, message='exec: "/bin/sh": no such file')}}),
+        "ContainerCrashLoopBackOff",
+        f'{C} fails: exec: "/bin/sh": no such file; the image must have /bin/sh and cp, as busybox has; '
+        "see kubectl logs p -c runtime",
+    ),
+    "a long log": (
+        containers({"name": "runtime", "state": {"terminated": ended(1, message="line\n" * 500 + "the end")}}),
+        "ContainerCrashLoopBackOff",
+        f"{C} fails: ... {('line ' * 500 + 'the end')[-400:]}; see kubectl logs p -c runtime",
     ),
     "crashed just now": (
         containers({"name": "runtime", "state": {"terminated": ended(3)}}),
@@ -148,3 +164,92 @@ def test_a_workspace_says_what_it_waits_for(world: Callable[..., Any], pods: lis
         f"0 of 1 pods serve requests; {words}",
     )
     assert (planned.status["state"], planned.wake_after_seconds) == ("Pending", 30.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (waiting("CreateContainerConfigError", "couldn't find key HF_TOKEN in Secret models/hf"), "couldn't find key"),
+        ({"name": "runtime", "state": {"terminated": ended(1, message="401 Unauthorized")}}, "401 Unauthorized"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["containers", "initContainers", "ephemeralContainers"])
+def test_the_secret_that_a_step_reads_is_named(status: dict[str, Any], words: str, kind: str) -> None:
+    token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "HF_TOKEN"}}}
+    spec = {kind: [{"name": "runtime", "env": [{"name": "HOME", "value": "/tmp"}, token]}]}
+    problem = pod_problem({"metadata": {"name": "p"}, "spec": spec, "status": containers(status)})
+    assert problem is not None
+    assert words in problem.message and "(its token is the key HF_TOKEN of Secret 'hf')" in problem.message
+
+
+QUOTA = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, limited: 0"
+FORBIDDEN = 'pods "demo-1-x" is forbidden: '
+OF_A_STATEFUL_SET = 'create Pod demo-0 in StatefulSet demo failed error: pods "demo-0" is forbidden: '
+ADVICE = "; raise the ResourceQuota of the namespace (kubectl describe quota), or free what it counts"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "message"),
+    [
+        (FORBIDDEN + QUOTA, "QuotaExceeded", QUOTA + ADVICE),
+        (
+            FORBIDDEN + "violates PodSecurity",
+            "FailedCreate",
+            "the API server refuses the pods: violates PodSecurity",
+        ),
+        ("Pod is invalid: spec.x: no", "FailedCreate", "the API server refuses the pods: Pod is invalid: spec.x: no"),
+    ],
+)
+def test_pods_that_cannot_be_created(world: Callable[..., Any], words: str, reason: str, message: str) -> None:
+    w = world()
+    w.step()
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": words}
+    w.child("Deployment")["status"] = {"conditions": [failure]}
+    assert w.condition("InferenceReady") == ("False", reason, f"0 of 1 pods serve requests; {message}")
+    failure["status"] = "False"
+    assert w.condition("InferenceReady")[1] == "InferencePending"
+
+
+def test_pods_that_a_stateful_set_cannot_create(world: Callable[..., Any]) -> None:
+    w = world({"preset": {"name": "spread"}}, count=2)
+    w.step()
+    observe = w.observed
+    w.observed = lambda: Observed(
+        observe().children, observe().pods, refusals=(OF_A_STATEFUL_SET + QUOTA, "older words")
+    )
+    assert w.condition("InferenceReady") == (
+        "False",
+        "QuotaExceeded",
+        f"0 of 2 pods serve requests; {QUOTA + ADVICE}",
+    )
+    w.run_pods()
+    w.child("StatefulSet")["status"]["readyReplicas"] = 0
+    for pod in w.pods.values():
+        pod["status"] = {"phase": "Pending"}
+    assert w.condition("InferenceReady")[1] == "InferencePending"  # an event of before is no news
+
+
+def test_what_lives_says_what_is_wrong_before_what_was_evicted(world: Callable[..., Any]) -> None:
+    w = world()
+    w.step()
+    evicted, _, _ = PROBLEMS["evicted"]
+    pulling, _, _ = PROBLEMS["image"]
+    w.pods = {
+        "a": {"metadata": {"name": "a"}, "spec": {}, "status": evicted},
+        "b": {"metadata": {"name": "b"}, "spec": {}, "status": {"phase": "Pending", **pulling}},
+    }
+    assert w.condition("InferenceReady")[1] == "ImagePullError"
+    del w.pods["b"]
+    assert w.condition("InferenceReady")[1] == "PodEvicted"
+
+
+def test_ready_is_what_both_the_workload_and_its_pods_say(world: Callable[..., Any]) -> None:
+    """One of the two is told first; adapters are told of by the pods that are known."""
+    w = world(count=2)
+    w.settle()
+    unready = next(iter(w.pods.values()))
+    unready["status"] = {"phase": "Pending"}
+    assert w.condition("InferenceReady")[0] == "Unknown"
+    unready["status"] = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    w.child("Deployment")["status"]["readyReplicas"] = 1
+    assert w.condition("InferenceReady")[0] == "Unknown"

@@ -55,7 +55,10 @@ def test_another_kind_of_workload_replaces_the_first(world: Make) -> None:
     w.edit(preset={"name": "one-gpu"})
     assert w.actions()[:2] == ["delete Service demo-headless", "delete StatefulSet demo"]
     w.settle()
-    assert set(w.children) == {("ConfigMap", "demo-serving"), ("Service", "demo"), ("Deployment", "demo")}
+    assert set(w.children) == {
+        *(("ConfigMap", "demo-serving"), ("Service", "demo")),
+        *(("PodDisruptionBudget", "demo"), ("Deployment", "demo")),
+    }
 
 
 def test_a_workload_is_not_deleted_for_one_that_cannot_start(world: Make) -> None:

@@ -188,3 +188,14 @@ def test_a_broken_adapter_is_told_and_the_rest_served(world: Make, adapters: Mak
             "replicas": 0,
         },
     ]
+
+
+def test_the_first_pod_of_a_distributed_model_speaks_for_all(world: Make, adapters: Make) -> None:
+    w = world(adapters("spread", style=0.5), count=2)
+    w.settle()
+    seen = w.observed()
+    assert len(seen.pods) == 2
+    first_alone = replace(seen, reports={"demo-0": seen.reports["demo-0"]})
+    w.observed = lambda: first_alone
+    (row,) = w.plan().status["adapters"]
+    assert (row["state"], row["replicas"]) == ("Ready", 1)

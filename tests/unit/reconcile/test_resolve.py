@@ -6,11 +6,22 @@ from typing import Any
 import pytest
 
 from kaito_core import hookimpl
-from kaito_core.api import AdapterRef, FetchStep, Weights, parse_workspace
-from kaito_core.errors import FieldError, UnknownPresetError, UnknownSourceError, WorkspaceError
+from kaito_core.api import (
+    AdapterRef,
+    Cluster,
+    FetchStep,
+    GpuSku,
+    NodeRequest,
+    NodeState,
+    ResourceType,
+    Weights,
+    parse_workspace,
+)
+from kaito_core.errors import DoesNotFitError, FieldError, UnknownPresetError, UnknownSourceError, WorkspaceError
 from kaito_core.reconcile.resolve import Resolved, resolve
 from kaito_core.testing.registry import example_preset, registry_with
 
+PRIVATE = example_preset(name="private", access="private")
 GATED = example_preset(name="gated", weights=Weights(repository="o/gated", revision="r", size_gib=1, gated=True))
 OPTIONS = "inference.preset.presetOptions"
 
@@ -33,16 +44,36 @@ class Moody:
         raise KeyError("bucket")
 
 
-def resolved(preset: Any = "example-7b", *origins: dict[str, Any], plugins: Sequence[object] = ()) -> Resolved:
+class Machines:
+    """A provider with two machine types."""
+
+    name = "machines"
+    creates_nodes = True
+    watches: Sequence[ResourceType] = ()
+
+    def skus(self) -> Sequence[GpuSku]:
+        return (GpuSku("Tiny-1", 1, 8, "T4"), GpuSku("Large-1", 1, 80, "A100"))
+
+    async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
+        raise AssertionError("nothing is asked for while a Workspace is resolved")
+
+    async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
+        return True
+
+
+def resolved(
+    preset: Any = "example-7b", *origins: dict[str, Any], plugins: Sequence[object] = (), machine: str = ""
+) -> Resolved:
     spec = {"name": preset} if isinstance(preset, str) else preset
     adapters = [{"source": {"name": f"a{index}", **origin}} for index, origin in enumerate(origins)]
-    registry = registry_with([example_preset(), GATED], sources=[Moody()])
+    registry = registry_with([example_preset(), GATED, PRIVATE], [Machines()], sources=[Moody()])
     for index, plugin in enumerate(plugins):
         registry.register(plugin, f"plugin-{index}")
     document = {
         "apiVersion": "kaito.sh/v1beta1",
         "kind": "Workspace",
         "metadata": {"name": "demo"},
+        "resource": {"instanceType": machine},
         "inference": {"preset": spec, "adapters": adapters},
     }
     return resolve(parse_workspace(document), registry)
@@ -107,6 +138,10 @@ def test_the_faults_of_all_adapters_are_told() -> None:
     ("preset", "message"),
     [
         ({"name": "gated"}, f"{OPTIONS}.modelAccessSecret is required: 'o/gated' is gated; name a Secret"),
+        (
+            {"name": "private"},
+            f"{OPTIONS}.modelAccessSecret is required: 'example/example-7b' is private; name a Secret",
+        ),
         ({"name": "example-7b", "accessMode": "private"}, f"{OPTIONS}.image is required where accessMode is private"),
     ],
 )
@@ -128,6 +163,52 @@ def test_weights_in_the_users_image() -> None:
     step = resolved({"name": "gated", "accessMode": "private", "presetOptions": options}).weights
     assert step is not None
     assert (step.image, step.pull_secrets) == ("registry.example/w:1", ("pull",))
+
+
+@pytest.mark.parametrize(
+    ("image", "policy"),
+    [
+        ("registry.example/w:1", "IfNotPresent"),
+        ("registry.example/w", "Always"),
+        ("registry.example/w:latest", "Always"),
+    ],
+)
+def test_a_tag_that_moves_is_pulled_anew(image: str, policy: str) -> None:
+    step = resolved({"name": "gated", "presetOptions": {"image": image}}).weights
+    assert step is not None and step.pull_policy == policy
+
+
+def test_pull_secrets_are_used_for_the_runtimes_own_image_too() -> None:
+    step = resolved({"name": "example-7b", "presetOptions": {"imagePullSecrets": ["pull"]}}).weights
+    assert step is not None and (step.image, step.pull_secrets) == (None, ("pull",))
+
+
+def test_a_private_preset_is_served_from_an_image_or_with_a_secret() -> None:
+    for options in ({"image": "registry.example/w:1"}, {"modelAccessSecret": "hf"}):
+        assert resolved({"name": "private", "presetOptions": options}).weights is not None
+
+
+def test_adapters_on_the_hub_get_the_token_in_their_environment_only() -> None:
+    spec = {"name": "example-7b", "presetOptions": {"modelAccessSecret": "hf"}}
+    hub, image = resolved(spec, {"uri": "hf://o/private"}, {"image": "registry.example/a:1"}).adapters.values()
+    assert hub.secret_env == {"HF_TOKEN": ("hf", "HF_TOKEN")}
+    assert "hf" not in hub.command and not any("HF_TOKEN" in word for word in hub.command)
+    assert image.secret_env == {}  # somebody else's image is given no token
+    (alone,) = resolved("example-7b", {"uri": "hf://o/public"}).adapters.values()
+    assert alone.secret_env == {}
+
+
+def test_the_token_does_not_make_another_adapter() -> None:
+    spec = {"name": "example-7b", "presetOptions": {"modelAccessSecret": "hf"}}
+    folders = [set(resolved(preset, {"uri": "hf://o/a"}).adapters) for preset in (spec, "example-7b")]
+    assert folders[0] == folders[1]
+
+
+def test_a_machine_that_is_too_small_is_refused_before_it_is_asked_for() -> None:
+    with pytest.raises(DoesNotFitError, match=r"Tiny-1 has 8 GiB; the smallest .* is Large-1 \(1 GPU, 80 GiB\)$"):
+        resolved(machine="tiny-1")
+    assert [sku.name for sku in resolved(machine="LARGE-1").machines] == ["Tiny-1", "Large-1"]
+    assert resolved(machine="unknown-1").machines == ()
 
 
 class Strict:

@@ -1,10 +1,12 @@
 """Pods and GPUs for a preset on the machines that there are. What does not fit is in test_plan."""
 
+from typing import Any
+
 import pytest
 
-from kaito_core.api import GpuSku, parse_workspace
+from kaito_core.api import GpuSku, NodeRequest, parse_workspace
 from kaito_core.errors import DoesNotFitError
-from kaito_core.reconcile.sizing import Sizing, node_request, size
+from kaito_core.reconcile.sizing import Sizing, node_request, size, startup_seconds
 from kaito_core.testing.registry import example_preset
 
 LARGE = {"gpus": 2, "gpu_memory_gib": 90.0}
@@ -13,14 +15,18 @@ LARGE = {"gpus": 2, "gpu_memory_gib": 90.0}
 @pytest.mark.parametrize(
     ("preset", "count", "sku", "sizing"),
     [
-        ({}, 1, None, Sizing(1, 1, 14)),
-        ({}, 3, GpuSku("A", 8, 640, "A100"), Sizing(3, 1, 14)),
-        (LARGE, 1, None, Sizing(1, 2, 90)),
-        (LARGE, 1, GpuSku("A", 8, 640, "A100"), Sizing(1, 2, 90)),
-        (LARGE, 1, GpuSku("V", 8, 128, "V100"), Sizing(1, 8, 90)),  # 6 would hold it, heads divide by 8
-        ({**LARGE, "distributed": True}, 2, None, Sizing(2, 1, 45)),
-        ({**LARGE, "distributed": True}, 2, GpuSku("V", 4, 64, "V100"), Sizing(2, 4, 45)),
-        ({"gpus": 0, "gpu_memory_gib": 0}, 2, GpuSku("A", 1, 80, "A100"), Sizing(2, 0, 0)),
+        ({}, 1, None, Sizing(1, 1, 14, 16)),
+        ({}, 3, GpuSku("A", 8, 640, "A100"), Sizing(3, 1, 14, 16)),
+        (LARGE, 1, None, Sizing(1, 2, 90, 16)),
+        (LARGE, 1, GpuSku("A", 8, 640, "A100"), Sizing(1, 2, 90, 16)),
+        (LARGE, 1, GpuSku("V", 8, 128, "V100"), Sizing(1, 8, 90, 16)),  # 6 would hold it, heads divide by 8
+        ({**LARGE, "distributed": True}, 2, None, Sizing(2, 1, 45, 8)),
+        ({**LARGE, "distributed": True}, 2, GpuSku("V", 4, 64, "V100"), Sizing(2, 4, 45, 8)),
+        ({**LARGE, "heads": 40}, 1, GpuSku("V", 8, 128, "V100"), Sizing(1, 8, 90, 16)),
+        ({**LARGE, "heads": 10}, 1, GpuSku("A", 8, 192, "L4"), Sizing(1, 5, 90, 16)),  # 4 would hold it
+        ({**LARGE, "heads": 8, "distributed": True}, 4, None, Sizing(4, 1, 22.5, 4)),
+        ({**LARGE, "heads": 8, "distributed": True}, 2, GpuSku("V", 4, 64, "V100"), Sizing(2, 4, 45, 8)),
+        ({"gpus": 0, "gpu_memory_gib": 0}, 2, GpuSku("A", 1, 80, "A100"), Sizing(2, 0, 0, 16)),
     ],
 )
 def test_size(preset: dict[str, float], count: int, sku: GpuSku | None, sizing: Sizing) -> None:
@@ -31,6 +37,98 @@ def test_size(preset: dict[str, float], count: int, sku: GpuSku | None, sizing: 
 def test_machines_that_do_not_do(sku: GpuSku) -> None:
     with pytest.raises(DoesNotFitError, match=sku.name):
         size(example_preset(**LARGE), 1, sku)
+
+
+@pytest.mark.parametrize(
+    ("preset", "count", "sku", "message"),
+    [
+        (
+            {"gpu_memory_gib": 14.0, "heads": 71},
+            1,
+            GpuSku("two", 2, 24, "T4"),
+            "resource.instanceType does not fit: preset 'example-7b' needs 71 GPUs of 12 GiB on each node, a number "
+            "that shares its 71 heads equally, two has 2",
+        ),
+        (
+            {**LARGE, "heads": 4},
+            1,
+            GpuSku("many", 16, 128, "T4"),
+            "resource.instanceType does not fit: preset 'example-7b' has 4 heads, fewer than the GPUs of 8 GiB that "
+            "would hold it, many has 16",
+        ),
+        (
+            {**LARGE, "heads": 8, "distributed": True},
+            3,
+            None,
+            "resource.count does not fit: preset 'example-7b' is cut by its 8 heads, which 3 nodes cannot share "
+            "equally; use a number that divides 8",
+        ),
+    ],
+)
+def test_heads_that_cannot_be_shared(preset: dict[str, float], count: int, sku: GpuSku | None, message: str) -> None:
+    with pytest.raises(DoesNotFitError) as caught:
+        size(example_preset(**preset), count, sku)
+    assert str(caught.value) == message
+
+
+def test_preset_whose_gpus_cannot_share_its_heads_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"gpus must divide heads \(9\), got 2"):
+        example_preset(**LARGE, heads=9)
+
+
+KNOWN = (
+    GpuSku("huge", 8, 640, "A100"),
+    GpuSku("right", 2, 160, "A100"),
+    GpuSku("wide", 6, 100, "V100"),  # holds it on 6 GPUs, of which a model can use 4
+    GpuSku("small", 4, 64, "V100"),
+)
+
+
+def test_the_smallest_machine_that_fits_is_named() -> None:
+    with pytest.raises(DoesNotFitError) as caught:
+        size(example_preset(**LARGE), 1, KNOWN[-1], KNOWN)
+    assert str(caught.value) == (
+        "resource.instanceType does not fit: preset 'example-7b' needs 90 GiB of GPU memory, small has 64 GiB; the "
+        "smallest known machine type that fits is right (2 GPUs, 160 GiB)"
+    )
+
+
+def test_no_machine_is_named_that_does_not_fit() -> None:
+    with pytest.raises(DoesNotFitError) as caught:
+        size(example_preset(gpus=16, gpu_memory_gib=2000.0), 1, KNOWN[-1], KNOWN)
+    assert "smallest known" not in str(caught.value)
+
+
+def test_loading_may_take_as_long_as_the_weights_are_large() -> None:
+    small = example_preset(startup_seconds=600)
+    weights = small.weights.model_copy(update={"size_gib": 129.0})
+    assert startup_seconds(small) == 600
+    assert startup_seconds(small.model_copy(update={"weights": weights})) == 2322
+
+
+def template(**spec: Any) -> NodeRequest:
+    container = {"name": "c", "image": "i:1", **spec.pop("container", {})}
+    document = {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "demo"},
+        "inference": {"template": {"spec": {"containers": [container], **spec}}},
+    }
+    return node_request(parse_workspace(document), None)
+
+
+def test_a_template_asks_for_the_gpus_of_its_containers() -> None:
+    assert template().gpus == 0
+    assert template(container={"resources": {"limits": {"cpu": "4", "nvidia.com/gpu": "2"}}}).gpus == 2
+    assert template(container={"resources": {"limits": {"amd.com/gpu": 1}}}).gpus == 1
+    assert template(container={"resources": {"limits": "lots"}}).gpus == 0
+
+
+def test_the_request_says_what_the_pods_tolerate() -> None:
+    mine = {"key": "team", "operator": "Exists"}
+    assert mine in template(tolerations=[mine]).tolerations
+    keys = {toleration["key"] for toleration in template(tolerations=[mine]).tolerations}
+    assert keys == {"team", "sku", "nvidia.com/gpu", "amd.com/gpu"}
 
 
 def test_the_request_to_a_provider() -> None:
@@ -56,4 +154,9 @@ def test_the_request_to_a_provider() -> None:
     assert (request.instance_type, request.preferred_nodes, dict(request.match_labels)) == ("big", ("a",), {"x": "y"})
     assert request.match_expressions == ({"key": "k", "operator": "In", "values": ("v",)},)
     assert (request.gpu_memory_gib, request.disk_gib) == (50.0, 50.0)
-    assert node_request(workspace, example_preset(gpus=0, gpu_memory_gib=0)).gpus == 0
+    on_cpu = node_request(workspace, example_preset(gpus=0, gpu_memory_gib=0))
+    assert (on_cpu.gpus, on_cpu.tolerations) == (0, ())
+    used = workspace.model_copy(update={"status": {"workerNodes": ["b", 7, "a"]}})
+    assert node_request(used, example_preset()).held_nodes == ("b", "a")
+    spoilt = workspace.model_copy(update={"status": {"workerNodes": "b"}})
+    assert node_request(spoilt, example_preset()).held_nodes == ()

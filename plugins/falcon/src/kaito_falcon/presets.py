@@ -17,8 +17,10 @@ _FALCON_7B: dict[str, Any] = {
     "gpu_memory_gib": 14,
     "memory_gib": 16,
     "disk_gib": 50,
+    "heads": 71,
     "kv_bytes_per_token": 8192,
     "sources": {
+        "heads": "config.json: 71 query heads with one key-value head",
         "weights.revision": _PIN,
         "weights.size_gib": "14,434,402,976 bytes of safetensors: 7,217,189,760 parameters with the output head",
         "gpus": _KAITO,
@@ -36,8 +38,10 @@ _FALCON_40B: dict[str, Any] = {
     "gpu_memory_gib": 90,
     "memory_gib": 32,
     "disk_gib": 157,
+    "heads": 8,
     "kv_bytes_per_token": 122880,
     "sources": {
+        "heads": "config.json: 8 key-value heads",
         "weights.revision": _PIN,
         "weights.size_gib": "83,671,996,368 bytes of safetensors: 41,835,970,560 parameters with the output head",
         "gpus": _KAITO,

@@ -1,6 +1,6 @@
 """Runtime half of the Falcon package: makes a Falcon that transformers loaded run in continuous batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,14 +14,54 @@ from kaito_falcon.modeling import (
     kv_heads,
 )
 from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.lora.shards import Shard, even_interval
 from kaito_runtime.recipe import Recipe
 
-__all__ = ["kaito_runtime_recipes", "prepare"]
+__all__ = ["cut", "kaito_runtime_recipes", "prepare", "tp_plan"]
+
+_FUSED = "transformer.h.{}.self_attention.query_key_value"
 
 
 def kaito_runtime_recipes() -> Sequence[Recipe]:
     """Returns the recipe of every Falcon with rotary positions."""
-    return (Recipe(name="falcon", architectures=("FalconForCausalLM",), prepare=prepare),)
+    return (Recipe(name="falcon", architectures=("FalconForCausalLM",), prepare=prepare, tp_plan=tp_plan, cut=cut),)
+
+
+def tp_plan(config: Any) -> Mapping[str, str]:
+    """Returns the tensor parallel plan, which transformers does not have for Falcon.
+
+    The fused projection holds, for each key-value head, its queries, its key and its value: contiguous parts are whole
+    groups. Where all queries share one head, its rows stand behind those of all queries; `cut` takes them apart.
+    """
+    plan = {
+        "transformer.word_embeddings": "embedding_rowwise",
+        "transformer.h.*.self_attention.query_key_value": "colwise",
+        "transformer.h.*.self_attention.dense": "rowwise",
+        "transformer.h.*.mlp.dense_h_to_4h": "colwise",
+        "transformer.h.*.mlp.dense_4h_to_h": "rowwise",
+        "lm_head": "colwise_gather_output",
+    }
+    if kv_heads(config) == 1:
+        del plan[_FUSED.format("*")]
+    return plan
+
+
+def cut(model: nn.Module, rank: int, ranks: int) -> Mapping[str, Shard]:
+    """Gives every rank its query heads and the one key-value head that all of them share."""
+    falcon: Any = model
+    if kv_heads(falcon.config) != 1:
+        return {}
+    shards = {}
+    for index, layer in enumerate(falcon.transformer.h):
+        attention, fused = layer.self_attention, layer.self_attention.query_key_value
+        first, last = even_interval(attention.num_heads, rank, ranks)
+        queries, every = attention.num_heads * attention.head_dim, (0, fused.in_features)
+        mine = (first * attention.head_dim, last * attention.head_dim)
+        shards[_FUSED.format(index)] = Shard(
+            (fused.in_features, fused.out_features), (mine, (queries, fused.out_features)), every
+        )
+        attention.num_heads = last - first
+    return shards
 
 
 def prepare(model: nn.Module) -> None:

@@ -39,6 +39,6 @@ SKUS: Sequence[GpuSku] = (
     GpuSku("Standard_NCC40ads_H100_v5", 1, 94, "NVIDIA H100"),
     GpuSku("Standard_ND96isr_H100_v5", 8, 640, "NVIDIA H100"),
     GpuSku("Standard_ND96isr_H200_v5", 8, 1128, "NVIDIA H200"),
-    GpuSku("Standard_NG32ads_V620_v1", 1, 32, "AMD Radeon PRO V620"),
-    GpuSku("Standard_NG32adms_V620_v1", 1, 32, "AMD Radeon PRO V620"),
+    GpuSku("Standard_NG32ads_V620_v1", 1, 32, "AMD Radeon PRO V620", "amd.com/gpu"),
+    GpuSku("Standard_NG32adms_V620_v1", 1, 32, "AMD Radeon PRO V620", "amd.com/gpu"),
 )

@@ -1,23 +1,22 @@
 """Which prepared nodes fit a request, and why the others do not: pure functions over nodes as Kubernetes writes them.
 
-GPUs in use by other pods are not counted: that is the scheduler's work, and its verdict is in the pod's status.
+GPUs that other Workspaces have are theirs. Those in use by other pods are not counted: that is the scheduler's work,
+and its verdict is in the pod's status.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kaito_core.api import GpuSku, KubeObject, NodeRequest, NodeState, RejectedNode
-from kaito_core.api.quantity import parse_quantity
+from kaito_core.api.nodes import GPU_RESOURCES
+from kaito_core.api.quantity import device_count
 
-__all__ = ["gpu_count", "matches", "node_state", "rejection"]
+__all__ = ["gpu_count", "gpu_resource", "matches", "node_state", "rejection"]
 
-GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu")
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"  # MiB of one GPU, from GPU feature discovery
 GPU_MODEL_LABEL = "nvidia.com/gpu.product"
 MAX_NODES_IN_MESSAGE = 20
-#: More GPUs than this on one node is a reporting error, and would not survive arithmetic elsewhere.
-MAX_GPUS = 1024
 
 
 def node_state(nodes: Iterable[KubeObject], request: NodeRequest) -> NodeState:
@@ -38,6 +37,11 @@ def node_state(nodes: Iterable[KubeObject], request: NodeRequest) -> NodeState:
             rejected.append(RejectedNode(name, reason))
         else:
             ready.append(name)
+    resource = ""
+    if request.gpus:
+        resource, others = _one_kind(ready, by_name, request)
+        ready = [name for name in ready if name not in others]
+        rejected += others.values()
     restricted = bool(rank or request.match_labels or request.match_expressions)
     enough = len(ready) >= request.count or (request.gpus == 0 and not restricted and not request.instance_type)
     return NodeState(
@@ -45,8 +49,30 @@ def node_state(nodes: Iterable[KubeObject], request: NodeRequest) -> NodeState:
         reason="" if enough else "NodesNotReady",
         message="" if enough else _message(ready, rejected, request),
         rejected=tuple(rejected),
-        sku=_smallest_sku(by_name[name] for name in ready[: request.count]),
+        sku=_smallest_sku((by_name[name] for name in ready[: request.count]), request),
+        gpu_resource=resource,
     )
+
+
+def _one_kind(
+    ready: Sequence[str], by_name: Mapping[str, KubeObject], request: NodeRequest
+) -> tuple[str, dict[str, RejectedNode]]:
+    """Returns what all pods will ask for as a GPU, and the nodes that call theirs otherwise.
+
+    A pod template has one name for it: the one that nodes in use go by, else that of the first node, unless only
+    another one has enough nodes.
+    """
+    names = {name: gpu_resource(by_name[name]) for name in ready}
+    ordered = dict.fromkeys(names[name] for name in sorted(ready, key=lambda name: name not in request.held_nodes))
+    kinds = sorted(ordered, key=lambda kind: list(names.values()).count(kind) < request.count)
+    if not kinds:
+        return "", {}
+    strange = {
+        name: RejectedNode(name, f"offers {kind}, the other nodes offer {kinds[0]}")
+        for name, kind in names.items()
+        if kind != kinds[0]
+    }
+    return kinds[0], strange
 
 
 def rejection(node: KubeObject, request: NodeRequest) -> str:
@@ -69,10 +95,16 @@ def rejection(node: KubeObject, request: NodeRequest) -> str:
     return _gpu_rejection(node, request)
 
 
+def gpu_resource(node: KubeObject) -> str:
+    """Returns what a node calls its GPUs, "" where it offers none."""
+    allocatable = _mapping(_mapping(node, "status"), "allocatable")
+    return next((resource for resource in GPU_RESOURCES if device_count(allocatable.get(resource, 0))), "")
+
+
 def gpu_count(node: KubeObject) -> int:
     """Returns the GPUs that a node offers to pods; what cannot be read as a number of devices counts as none."""
     allocatable = _mapping(_mapping(node, "status"), "allocatable")
-    return max(_devices(allocatable.get(resource, 0)) for resource in GPU_RESOURCES)
+    return device_count(allocatable.get(gpu_resource(node), 0)) or 0
 
 
 def matches(labels: Mapping[str, Any], expression: Mapping[str, Any]) -> bool:
@@ -119,12 +151,17 @@ def _not_ready(node: KubeObject) -> str:
 
 
 def _tolerated(taint: Mapping[str, Any], request: NodeRequest) -> bool:
-    """Returns whether pods tolerate a taint; only pods that need GPUs tolerate those of GPU nodes."""
     if taint.get("effect") == "PreferNoSchedule":
         return True
-    if request.gpus == 0 or taint.get("effect") != "NoSchedule":
-        return False
-    return taint.get("key") == "nvidia.com/gpu" or (taint.get("key"), taint.get("value")) == ("sku", "gpu")
+    return any(
+        toleration.get("effect") in (None, "", taint.get("effect"))
+        and (
+            toleration.get("key") in (None, "", taint.get("key"))
+            if toleration.get("operator") == "Exists"
+            else (toleration.get("key"), toleration.get("value", "")) == (taint.get("key"), taint.get("value", ""))
+        )
+        for toleration in request.tolerations
+    )
 
 
 def _taint(taint: Mapping[str, Any]) -> str:
@@ -135,17 +172,33 @@ def _taint(taint: Mapping[str, Any]) -> str:
 def _gpu_rejection(node: KubeObject, request: NodeRequest) -> str:
     if request.gpus == 0:
         return ""
-    gpus = gpu_count(node)
+    gpus, taken = gpu_count(node), request.taken.get(_name(node), {})
     if gpus == 0:
-        return (
-            f"offers no GPU ({' or '.join(GPU_RESOURCES)} in status.allocatable); is the device plugin running on it?"
-        )
-    if gpus < request.gpus:
-        return f"offers {gpus} GPUs, {request.gpus} needed"
-    memory = gpus * _memory_per_gpu_gib(node)
+        return _no_gpu(node)
+    free = _free(node, request)
+    whose = ", ".join(f"Workspace '{owner}' has {count}" for owner, count in sorted(taken.items()))
+    shared = f" of its {gpus}, {whose}" if taken else ""
+    if free < request.gpus:
+        return f"offers {free} GPUs{shared}, {request.gpus} needed"
+    memory = free * _memory_per_gpu_gib(node)
     if memory and memory < request.gpu_memory_gib:
-        return f"has {memory} GiB of GPU memory, {request.gpu_memory_gib:g} GiB needed"
+        rest = f" on the {free} GPUs that are left{shared}" if taken else ""
+        return f"has {memory} GiB of GPU memory{rest}, {request.gpu_memory_gib:g} GiB needed"
     return ""
+
+
+def _free(node: KubeObject, request: NodeRequest) -> int:
+    """Returns the GPUs of a node that no other Workspace has."""
+    return max(gpu_count(node) - sum(request.taken.get(_name(node), {}).values()), 0)
+
+
+def _no_gpu(node: KubeObject) -> str:
+    allocatable = _mapping(_mapping(node, "status"), "allocatable")
+    for resource in GPU_RESOURCES:
+        value = allocatable.get(resource, 0)
+        if device_count(value) is None:
+            return f"says {str(value)[:40]!r} of {resource} in status.allocatable, which is no number of devices"
+    return f"offers no GPU ({' or '.join(GPU_RESOURCES)} in status.allocatable); is the device plugin running on it?"
 
 
 def _memory_per_gpu_gib(node: KubeObject) -> int:
@@ -154,24 +207,16 @@ def _memory_per_gpu_gib(node: KubeObject) -> int:
     return round(int(text) / 1024) if text.isascii() and text.isdigit() and len(text) < 12 else 0
 
 
-def _smallest_sku(nodes: Iterable[KubeObject]) -> GpuSku | None:
+def _smallest_sku(nodes: Iterable[KubeObject], request: NodeRequest) -> GpuSku | None:
     skus = []
     for node in nodes:
         labels = _mapping(_mapping(node, "metadata"), "labels")
-        gpus, each = gpu_count(node), _memory_per_gpu_gib(node)
+        gpus, each = _free(node, request), _memory_per_gpu_gib(node)
         if not gpus or not each:
             return None  # one node of unknown size leaves the smallest unknown
         name = str(labels.get(INSTANCE_TYPE_LABEL, ""))
-        skus.append(GpuSku(name, gpus, float(gpus * each), str(labels.get(GPU_MODEL_LABEL, ""))))
+        skus.append(GpuSku(name, gpus, float(gpus * each), str(labels.get(GPU_MODEL_LABEL, "")), gpu_resource(node)))
     return min(skus, key=lambda sku: (sku.memory_per_gpu_gib, sku.gpus), default=None)
-
-
-def _devices(value: object) -> int:
-    try:
-        number = parse_quantity(str(value))
-    except (ValueError, ArithmeticError):
-        return 0
-    return int(number) if 0 < number <= MAX_GPUS else 0
 
 
 def _message(ready: Sequence[str], rejected: Sequence[RejectedNode], request: NodeRequest) -> str:
@@ -184,7 +229,7 @@ def _message(ready: Sequence[str], rejected: Sequence[RejectedNode], request: No
     return (
         f"{len(ready)} of {request.count} nodes fit: {'; '.join(shown) or 'there are no others'}. "
         "Prepare more nodes, or change resource.count, resource.preferredNodes, resource.labelSelector or "
-        "resource.instanceType; this is looked at again whenever a node changes"
+        "resource.instanceType; this is looked at again whenever a node changes, and every half minute"
     )
 
 

@@ -14,6 +14,7 @@ _SOURCES = {
     "memory_gib": "estimate: one 10 GB shard in main memory while loading, and 6 GiB for Python and the GPU driver",
     "disk_gib": _CATALOG,
     "context_length": _CATALOG,
+    "heads": _CATALOG,
     "kv_bytes_per_token": "KAITO v0.12.0, model catalogue: 2 * key-value heads * head width * layers * 2 bytes",
     "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as KAITO v0.12.0 has it",
 }
@@ -30,6 +31,7 @@ def _preset(name: str, repository: str, revision: str, *, gpu_memory_gib: float)
         memory_gib=16,
         disk_gib=93,
         context_length=32768,
+        heads=8,
         kv_bytes_per_token=131072,
         startup_seconds=1800,
         license="Apache-2.0",

@@ -15,6 +15,7 @@ _SOURCES = {
     "memory_gib": "estimate: one 10 GB shard in main memory while loading, and 6 GiB for Python and the GPU driver",
     "disk_gib": _CATALOG,
     "context_length": _CATALOG,
+    "heads": _CATALOG,
     "kv_bytes_per_token": "KAITO v0.12.0, model catalogue: 2 * key-value heads * head width * layers * 2 bytes",
     "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as KAITO v0.12.0 has it",
 }
@@ -29,8 +30,20 @@ _LONG_SOURCES = _SOURCES | {
 }
 
 # Sizes that models share.
-_MINI: dict[str, Any] = {"size_gib": 7.12, "gpu_memory_gib": 11, "disk_gib": 87, "kv_bytes_per_token": 393216}
-_MEDIUM: dict[str, Any] = {"size_gib": 26.0, "gpu_memory_gib": 30, "disk_gib": 106, "kv_bytes_per_token": 204800}
+_MINI: dict[str, Any] = {
+    "size_gib": 7.12,
+    "gpu_memory_gib": 11,
+    "disk_gib": 87,
+    "heads": 32,
+    "kv_bytes_per_token": 393216,
+}
+_MEDIUM: dict[str, Any] = {
+    "size_gib": 26.0,
+    "gpu_memory_gib": 30,
+    "disk_gib": 106,
+    "heads": 10,
+    "kv_bytes_per_token": 204800,
+}
 
 
 def _preset(
@@ -73,6 +86,7 @@ PRESETS = (
         gpu_memory_gib=31,
         disk_gib=107,
         context_length=16384,
+        heads=10,
         kv_bytes_per_token=204800,
     ),
     _preset(
@@ -82,6 +96,7 @@ PRESETS = (
         size_gib=7.15,
         gpu_memory_gib=10,
         disk_gib=87,
+        heads=8,
         kv_bytes_per_token=131072,
     ),
 )
