@@ -1,11 +1,15 @@
 """An engine and a codec in memory, for tests of what is around them."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kaito_runtime.engine import EngineStats, Job, Token, TokenStream
 from kaito_runtime.errors import AdapterLoadError, RequestError
+
+_HOLD_SECONDS = 10.0  # then a stream that should have been ended fails its test instead of hanging
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class FakeEngine:
         broken: Adapter names to reasons why they cannot be loaded.
         error: Raised by `submit`.
         fails_after: The stream fails after so many tokens.
-        holds: Streams stay open after their first token.
+        holds: Streams stay open after their first token, for longer than any test waits.
     """
 
     text: str = "hello"
@@ -55,6 +59,8 @@ class FakeEngine:
             last = index + 1 == min(job.max_tokens, len(self.text.encode()))
             stream.put(Token(byte, "length" if last and not self.holds else None))
             if self.holds:
+                late = RequestError("nobody ended this stream", status=500, code="forgotten")
+                asyncio.get_running_loop().call_later(_HOLD_SECONDS, stream.put, late)
                 break
         return stream
 
@@ -71,6 +77,26 @@ class FakeEngine:
         return EngineStats(failures=self.failures_in_a_row, failures_in_a_row=self.failures_in_a_row)
 
 
+@dataclass(frozen=True)
+class FakeGrammar:
+    """Stands in for a grammar; the fake engine does not look at it."""
+
+    schema: Mapping[str, Any]
+
+    def start(self) -> "FakeGrammar":
+        return self
+
+    def allowed(self) -> bytes:
+        return b""
+
+    def push(self, token: int) -> None:
+        pass
+
+    @property
+    def stuck(self) -> str:
+        return ""
+
+
 class ByteCodec:
     """One token per byte."""
 
@@ -79,6 +105,11 @@ class ByteCodec:
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         return self.encode("".join(f"{message['role']}:{message['content']}\n" for message in messages))
+
+    def grammar(self, schema: Mapping[str, Any]) -> FakeGrammar:
+        if schema.get("type") != "object":
+            raise RequestError("response_format.json_schema.schema: the fake takes objects")
+        return FakeGrammar(schema)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return bytes(tokens).decode(errors="replace")

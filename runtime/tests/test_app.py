@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,48 @@ def test_malformed_json_is_400(site: Site, body: bytes) -> None:
         assert site.error(response, 400)["type"] == "invalid_request_error"
 
 
+DEEP = b"[" * 100_000
+WRITTEN: dict[str, bytes] = {
+    "nested": DEEP,
+    "nested and closed": DEEP + b"]" * 100_000,
+    "nested in a field that is ignored": b'{"model": "m", "prompt": "a", "x": ' + DEEP + b"]" * 100_000 + b"}",
+    "nested in a field": b'{"model": "m", "prompt": "a", "adapters": ' + DEEP + b"]" * 100_000 + b"}",
+    "nested objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "not a number": b'{"model": "m", "prompt": "a", "temperature": NaN}',
+    "not a number among adapters": b'{"model": "m", "prompt": "a", "adapters": [{"name": "a", "strength": NaN}]}',
+    "not a number as adapter": b'{"model": "m", "prompt": "a", "adapters": [NaN]}',
+    "not a number as bias": b'{"model": "m", "prompt": "a", "logit_bias": {"1": NaN}}',
+    "infinite": b'{"model": "m", "prompt": "a", "top_p": -Infinity}',
+    "a million digits": b'{"model": "m", "prompt": "a", "max_tokens": ' + b"9" * 1_000_000 + b"}",
+    "bytes that are no text": b'{"model": "m", "prompt": "\xff\xfe"}',
+    "half a character as prompt": b'{"model": "m", "prompt": "\\ud800"}',
+    "half a character as model": b'{"model": "\\ud800", "prompt": "a"}',
+    "half a character as adapter": b'{"model": "m", "prompt": "a", "adapters": [{"name": "\\ud800"}]}',
+    "half a character as adapter's key": b'{"model": "m", "prompt": "a", "adapters": [{"name": "a", "\\ud800": 1}]}',
+    "half a character as strength": b'{"model": "m", "prompt": "", "adapters": [{"name": "a", "strength": "\\ud800"}]}',
+    "half a character as stop": b'{"model": "m", "prompt": "a", "stop": "\\ud800"}',
+    "half a character as bias": b'{"model": "m", "prompt": "a", "logit_bias": {"\\ud800": 1}}',
+    "half a character as shape": b'{"model": "m", "prompt": "a", "response_format": {"type": "\\ud800"}}',
+    "an adapter twice": b'{"model": "m", "prompt": "a", "adapters": [{"name": "a"}, {"name": "a"}]}',
+    "a strength out of range": b'{"model": "m", "prompt": "a", "adapters": [{"name": "a", "strength": -10.01}]}',
+}
+
+
+@pytest.mark.parametrize("body", WRITTEN.values(), ids=WRITTEN)
+def test_body_that_no_library_would_write_is_400(site: Site, body: bytes) -> None:
+    response = site.client.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    message = site.error(response, 400)["message"]
+    assert 0 < len(message) < 2000
+    assert not site.engine.jobs
+    assert site.client.post("/v1/completions", json={"model": "m", "prompt": "a"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages[0].content"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
         ({"messages": [{"content": "hi"}]}, "messages[0].role"),
@@ -87,6 +127,24 @@ def test_malformed_json_is_400(site: Site, body: bytes) -> None:
         ({"adapters": "a"}, "adapters"),
         ({"adapters": [{"name": "a", "strength": "x"}]}, "adapters[0].strength"),
         ({"stream": "yes"}, "stream"),
+        ({"adapters": [{"name": "a", "strength": 10.001}]}, "adapters[0].strength"),
+        ({"adapters": [{"name": "a", "strength": "-inf"}]}, "adapters[0].strength"),
+        ({"adapters": [{"name": "a"}, {"name": "a", "strength": 0}]}, "adapters[1].name"),
+        ({"adapters": [{"name": 1}]}, "adapters[0]"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"max_tokens": -(10**30)}, "max_tokens"),
+        ({"seed": -(10**40)}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"top_k": -2}, "top_k"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty"),
+        ({"logit_bias": {"1": 101}}, "logit_bias"),
+        ({"logit_bias": [1]}, "logit_bias"),
+        ({"stop": [1]}, "stop"),
+        ({"stop": {"a": 1}}, "stop"),
+        ({"stream_options": True}, "stream_options"),
     ],
 )
 def test_bad_field_is_400_and_named(site: Site, change: dict[str, Any], param: str) -> None:
@@ -99,6 +157,47 @@ def test_bad_field_is_400_and_named(site: Site, change: dict[str, Any], param: s
 def test_bad_prompt_is_400(site: Site, prompt: Any) -> None:
     error = site.error(site.client.post("/v1/completions", json={"model": "m", "prompt": prompt}), 400)
     assert error["param"].startswith("prompt")
+
+
+def test_more_prompts_than_anybody_may_ask_at_once_are_400(site: Site) -> None:
+    body = {"model": "m", "prompt": ["a"] * 1025}
+    assert "1025 entries, at most 1024" in site.error(site.client.post("/v1/completions", json=body), 400)["message"]
+    assert not site.engine.jobs
+
+
+LONG = "x" * 30_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"model": "m", "prompt": LONG}),
+        ("/v1/completions", {"model": "m", "prompt": [LONG, LONG]}),
+        ("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": LONG}]}),
+        ("/chat", {"prompt": LONG}),
+    ],
+)
+def test_probes_are_answered_while_a_long_prompt_is_read(site: Site, path: str, body: dict[str, Any]) -> None:
+    answered, reading, waited = threading.Event(), threading.Event(), []
+
+    class Slow(ByteCodec):
+        def encode(self, text: str) -> list[int]:
+            reading.set()
+            waited.append(answered.wait(10))
+            return super().encode(text)
+
+    async def run() -> tuple[int, int]:
+        app = create_app(site.engine, Slow(), site.residents, site.health)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            asked = asyncio.create_task(client.post(path, json=body))
+            while not reading.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            probe = await client.get("/livez")
+            answered.set()
+            return probe.status_code, (await asked).status_code
+
+    assert asyncio.run(run()) == (200, 400)  # it is longer than the context, which only its tokens tell
+    assert set(waited) == {True}
 
 
 def test_body_that_is_no_object_is_400(site: Site) -> None:
@@ -223,6 +322,7 @@ def test_adapters_say_what_is_applied(site: Site) -> None:
             {"name": "a", "digest": "sha256:found", "strength": 0.5, "state": "Ready", "message": ""},
             {"name": "bad", "digest": None, "strength": 0.0, "state": "Failed", "message": "no such tensor"},
         ],
+        "loaded_by_request": [],
     }
 
 
@@ -233,6 +333,8 @@ def test_metrics_count_requests_and_tokens(site: Site) -> None:
     for line in (
         'vllm:num_requests_running{model_name="m"} 0.0',
         'vllm:num_requests_waiting{model_name="m"} 0.0',
+        'vllm:kv_cache_usage_perc{model_name="m"} 0.0',
+        'vllm:gpu_cache_usage_perc{model_name="m"} 0.0',
         'vllm:lora_requests_info{max_lora="2",running_lora_adapters="",waiting_lora_adapters=""}',
         'vllm:generation_tokens_total{model_name="m"} 5.0',
         'vllm:prompt_tokens_total{model_name="m"} 8.0',
@@ -263,6 +365,18 @@ def test_key_is_needed_everywhere_but_on_probes(tmp_path: Path) -> None:
     good = {"authorization": "Bearer secret"}
     assert site.client.post("/v1/chat/completions", json=CHAT, headers=good).status_code == 200
     assert all(site.client.get(path).status_code == 200 for path in ("/health", "/healthz", "/livez", "/readyz"))
+
+
+OPEN = {"/", "/health", "/healthz", "/livez", "/readyz"}
+
+
+def test_no_route_is_forgotten_by_the_key(tmp_path: Path) -> None:
+    site = Site(tmp_path, api_key="secret", admin_token="other")
+    routes = [(route.path, method) for route in site.app.routes for method in route.methods]
+    assert len(routes) > 20
+    for path, method in routes:
+        refused = site.client.request(method, path.replace("{model_id:path}", "m")).status_code == 401
+        assert refused is (path not in OPEN), (method, path)
 
 
 def test_large_body_is_413_whether_announced_or_not(site: Site) -> None:
@@ -325,12 +439,19 @@ def test_client_that_leaves_cancels_its_request(site: Site, stream: bool) -> Non
     assert site.engine.cancelled == [0]
 
 
-@pytest.mark.parametrize("kind", ["json_schema", "json_object"])
-def test_response_format_that_is_not_served_is_refused_rather_than_ignored(site: Site, kind: str) -> None:
-    body = {**CHAT, "response_format": {"type": kind}}
-    assert site.error(site.client.post("/v1/chat/completions", json=body), 400)["param"] == "response_format.type"
-    body = {**CHAT, "response_format": {"type": "text"}}
-    assert site.client.post("/v1/chat/completions", json=body).status_code == 200
+@pytest.mark.parametrize(
+    ("shape", "schema"),
+    [
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"schema": {"type": "object", "x": 1}}}, {"type": "object", "x": 1}),
+    ],
+)
+def test_response_format_reaches_the_engine(site: Site, shape: Any, schema: Any) -> None:
+    for path, more in (("/v1/chat/completions", CHAT), ("/v1/completions", {"model": "m", "prompt": "a"})):
+        assert site.client.post(path, json={**more, "response_format": shape}).status_code == 200
+        grammar = site.engine.jobs[-1].sampling.grammar
+        assert (None if grammar is None else grammar.schema) == schema
 
 
 def test_request_that_takes_too_long_ends_with_its_engine_told(tmp_path: Path) -> None:

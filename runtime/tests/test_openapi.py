@@ -20,11 +20,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def described() -> Any:
+def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
     engine: Any = FakeEngine(context_length=1000)
-    residents = Residents(engine, ServingConfig.model_validate({"model": {"name": "m"}}))
+    folder = tmp_path_factory.mktemp("adapters")
+    residents = Residents(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
     asyncio.run(residents.refresh())
-    app = create_app(engine, ByteCodec(), residents, Health(engine, residents, warm=True))
+    health = Health(engine, residents, warm=True)
+    app = create_app(engine, ByteCodec(), residents, health, admin_token="token")
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
@@ -36,7 +38,7 @@ def test_no_request_is_answered_with_a_server_error(described: Any, mode: Any) -
         @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
-            response = case.call()
+            response = case.call(headers={"authorization": "Bearer token"})
             answered.add(response.status_code)
             assert response.status_code < 500, response.text
             if response.status_code >= 400:
@@ -51,3 +53,4 @@ def test_no_request_is_answered_with_a_server_error(described: Any, mode: Any) -
 def test_every_route_is_described(described: Any) -> None:
     paths = {operation.ok().path for operation in described.get_all_operations()}
     assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/adapters", "/chat", "/metrics"} <= paths
+    assert {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"} <= paths

@@ -70,3 +70,15 @@ def test_greedy_rows_are_chosen_together_and_alike() -> None:
     mixed = [Sampler(Sampling(temperature=0), CPU), Sampler(Sampling(temperature=0, logprobs=0), CPU)]
     assert [token for token, _, _ in choose(plain, logits)] == [1, 3]
     assert [token for token, _, _ in choose(mixed, logits)] == [1, 3]
+
+
+def test_most_likely_is_what_torch_says_it_is() -> None:
+    logits = torch.randn(5, 300, generator=torch.Generator().manual_seed(0))
+    logits[1, 7] = float("nan")
+    logits[2, 9] = float("inf")
+    logits[3] = 1.0  # the first of equals, alone and together: an answer must not depend on who else is there
+    wanted = logits.argmax(-1).tolist()
+    assert (wanted[1], wanted[2], wanted[3]) == (7, 9, 0)
+    greedy = [Sampler(Sampling(temperature=0), CPU) for _ in logits]
+    assert [token for token, _, _ in choose(greedy, logits)] == wanted
+    assert [Sampler(Sampling(temperature=0), CPU).choose(row)[0] for row in logits] == wanted

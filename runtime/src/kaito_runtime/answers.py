@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import TypeVar
 
-from kaito_runtime.engine import Engine, Job, TextCodec, TokenStream
+from kaito_runtime.engine import Engine, Grammar, Job, TextCodec, TokenStream
 from kaito_runtime.errors import RequestError
 from kaito_runtime.merge import merge
 from kaito_runtime.metrics import Metrics
@@ -16,6 +17,9 @@ from kaito_runtime.text import INCOMPLETE, StopStrings, TextStream
 __all__ = ["Answer", "Answers"]
 
 _COMPLETION_TOKENS = 16  # OpenAI's default
+_MOST_PROMPTS = 1024
+_LONG_TEXT = 20_000  # characters; a tokenizer needs 2 s for a million, in which probes must be answered
+T = TypeVar("T")
 
 
 class Answer:
@@ -134,25 +138,27 @@ class Answers:
         text = self._codec.decode([token])
         return f"token_id:{token}" if INCOMPLETE in text else text
 
-    def length_of(self, prompt: str) -> int:
+    async def length_of(self, prompt: str) -> int:
         """Returns how many tokens a plain prompt has."""
-        return len(self._codec.encode(prompt))
+        return len(await _beside(lambda: self._codec.encode(prompt), len(prompt)))
 
-    def chat(self, request: ChatRequest) -> Answer:
+    async def chat(self, request: ChatRequest) -> Answer:
         """Starts to answer a conversation.
 
         Raises:
             RequestError: The request cannot be served; its status says why.
         """
         self._residents.catalog.strengths(request.model, request.adapters)  # an unknown model before a bad message
-        prompt = self._codec.encode_chat([message.plain() for message in request.messages])
+        messages = [message.plain() for message in request.messages]
+        size = sum(len(message["content"]) + len(message["role"]) for message in messages)
+        prompt = await _beside(lambda: self._codec.encode_chat(messages), size)
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
         if request.top_logprobs and not request.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
         limit = request.max_completion_tokens or request.max_tokens
-        return self._answer(request, [prompt], limit=limit, logprobs=logprobs, where="messages")
+        return await self._answer(request, [prompt], limit=limit, logprobs=logprobs, where="messages")
 
-    def completion(self, request: CompletionRequest) -> Answer:
+    async def completion(self, request: CompletionRequest) -> Answer:
         """Starts to continue prompts.
 
         Raises:
@@ -160,13 +166,14 @@ class Answers:
         """
         if request.echo and request.logprobs is not None:
             raise RequestError("echo cannot be combined with logprobs", param="echo")
-        prompts = self._prompts(request.prompt)
+        size = len(request.prompt) if isinstance(request.prompt, str) else sum(map(_length, request.prompt))
+        prompts = await _beside(lambda: self._prompts(request.prompt), size)
         limit = request.max_tokens or _COMPLETION_TOKENS
-        return self._answer(
+        return await self._answer(
             request, prompts, limit=limit, logprobs=request.logprobs, where="prompt", echo=bool(request.echo)
         )
 
-    def _answer(
+    async def _answer(
         self,
         request: ChatRequest | CompletionRequest,
         prompts: Sequence[list[int]],
@@ -176,12 +183,19 @@ class Answers:
         where: str,
         echo: bool = False,
     ) -> Answer:
-        strengths = self._residents.catalog.strengths(request.model, request.adapters)
+        self._residents.catalog.strengths(request.model, request.adapters)
         rooms = [self._room(prompt, where) for prompt in prompts]
         self._check_bias(request)
+        grammar = await self._grammar(request)
+        # Not before the grammar: what was resident when that began may be retired when it is there.
+        strengths = self._residents.catalog.strengths(request.model, request.adapters)
         jobs = [
             Job(
-                prompt, min(limit or room, room), strengths, request.sampling(index, logprobs), bool(request.ignore_eos)
+                prompt,
+                min(limit or room, room),
+                strengths,
+                request.sampling(index, logprobs, grammar),
+                bool(request.ignore_eos),
             )
             for prompt, room in zip(prompts, rooms, strict=True)
             for index in range(request.n or 1)
@@ -206,6 +220,14 @@ class Answers:
             leads=[self._codec.decode(job.prompt) for job in jobs] if echo else (),
         )
 
+    async def _grammar(self, request: ChatRequest | CompletionRequest) -> Grammar | None:
+        schema = request.schema_body
+        if schema is None:
+            return None
+        if request.ignore_eos:
+            raise RequestError("ignore_eos cannot be combined with a JSON response_format", param="ignore_eos")
+        return await asyncio.to_thread(self._codec.grammar, schema)
+
     def _room(self, prompt: Sequence[int], where: str) -> int:
         context = self._engine.context_length
         if not prompt:
@@ -225,6 +247,9 @@ class Answers:
             raise RequestError("prompt must not be empty", param="prompt")
         if isinstance(prompt[0], int):
             prompt = [[token for token in prompt if isinstance(token, int)]]
+        if len(prompt) > _MOST_PROMPTS:
+            message = f"prompt has {len(prompt)} entries, at most {_MOST_PROMPTS} are answered at once"
+            raise RequestError(message, param="prompt")
         prompts = [self._codec.encode(entry) if isinstance(entry, str) else list(entry) for entry in prompt]
         size = self._engine.vocabulary_size
         if wrong := [token for tokens in prompts for token in tokens if not 0 <= token < size]:
@@ -236,3 +261,12 @@ class Answers:
         if wrong := [token for token in request.logit_bias or () if int(token) >= size]:
             message = f"logit_bias has the token {wrong[0]}, the model has 0 to {size - 1}"
             raise RequestError(message, param="logit_bias")
+
+
+def _length(entry: str | int | list[int]) -> int:
+    return 1 if isinstance(entry, int) else len(entry)
+
+
+async def _beside(work: Callable[[], T], size: int) -> T:
+    """Returns the result of `work`, which has so many characters to read: beside the event loop where it takes long."""
+    return await asyncio.to_thread(work) if size > _LONG_TEXT else work()

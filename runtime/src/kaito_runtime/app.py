@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from kaito_runtime.admin import ADMIN_PATHS, add_admin_routes
 from kaito_runtime.answers import Answer, Answers
 from kaito_runtime.chat_page import add_chat_page
 from kaito_runtime.engine import Engine, TextCodec
@@ -43,6 +44,7 @@ def create_app(
     health: Health,
     *,
     api_key: str | None = None,
+    admin_token: str | None = None,
     request_seconds: float | None = None,
     lifespan: Lifespan | None = None,
 ) -> FastAPI:
@@ -51,6 +53,7 @@ def create_app(
     Args:
         residents: Knows the model ids and their adapters.
         api_key: Required as bearer token on every route but the probes and the chat page, if given.
+        admin_token: Required as bearer token on the admin routes, which are off without.
         request_seconds: Longest time that a request may take, if limited.
         lifespan: What starts and stops around it.
     """
@@ -59,10 +62,12 @@ def create_app(
     started = int(time.time())
     app = FastAPI(title="kaito-runtime", version=version("kaito-runtime"), lifespan=lifespan)
     app.add_middleware(BodyLimit, limit=_BODY_BYTES)
-    if api_key is not None:
-        app.add_middleware(ApiKey, key=api_key, open_paths=_OPEN_PATHS)
+    # Admins have a token of their own: whoever may ask the model must not change what others are answered with.
+    own = {} if admin_token is None else dict.fromkeys(ADMIN_PATHS, admin_token)
+    app.add_middleware(ApiKey, key=api_key, own_keys=own, open_paths=_OPEN_PATHS)
     install_error_handlers(app, metrics)
     add_chat_page(app)
+    add_admin_routes(app, residents, enabled=admin_token is not None)
 
     def check_open() -> None:
         if health.draining:
@@ -71,14 +76,14 @@ def create_app(
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         check_open()
-        answer = answers.chat(body)
+        answer = await answers.chat(body)
         reply = Reply(chat=True, model=body.model, text_of=answers.text_of if body.logprobs else None)
         return await respond(answer, reply, request, stream=bool(body.stream), usage=body.wants_usage)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
         check_open()
-        answer = answers.completion(body)
+        answer = await answers.completion(body)
         text_of = None if body.logprobs is None else answers.text_of
         reply = Reply(chat=False, model=body.model, text_of=text_of)
         return await respond(answer, reply, request, stream=bool(body.stream), usage=body.wants_usage)
@@ -86,7 +91,7 @@ def create_app(
     @app.post("/chat")
     async def upstream_chat(body: UpstreamRequest, request: Request) -> Response:
         check_open()
-        answer = to_answer(body, answers, residents.catalog.config.model.name)
+        answer = await to_answer(body, answers, residents.catalog.config.model.name)
         pieces = await until_gone(request, answer.whole, answer.cancel)
         return JSONResponse(result_body(body, pieces[0].text))
 
@@ -149,7 +154,16 @@ def adapters_body(residents: Residents) -> dict[str, Any]:
         "model": config.model.name,
         "error": residents.config_error,
         "data": data,
+        # Apart from what the operator compares with its Workspace.
+        "loaded_by_request": [guest_body(residents, name) for name in residents.catalog.guests],
     }
+
+
+def guest_body(residents: Residents, name: str) -> dict[str, Any]:
+    """Returns an adapter that an admin loaded."""
+    status = residents.catalog.status(name)
+    digest = None if status.version is None else status.version.digest
+    return {"name": name, "digest": digest, "strength": residents.catalog.declared[name], "state": str(status.state)}
 
 
 def probe(trouble: str) -> Response:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from kaito_core.api.adapter import parse_strength
+from kaito_core.api.adapter import DEFAULT_STRENGTH, parse_strength
 from kaito_core.api.serving import ServingConfig
 from kaito_runtime.errors import RequestError
 
@@ -63,10 +63,18 @@ class Catalog:
 
     Attributes:
         versions: By adapter name; adapters that are not in it are still loading.
+        guests: Names of adapters that an admin loaded beside the configuration. They are in no mix but a request's own.
     """
 
     config: ServingConfig
     versions: Mapping[str, ServedVersion] = field(default_factory=dict)
+    guests: tuple[str, ...] = ()
+
+    @property
+    def declared(self) -> dict[str, float]:
+        """Every adapter at the strength that it has where a request names none."""
+        declared = {adapter.name: adapter.strength for adapter in self.config.adapters}
+        return declared | dict.fromkeys(self.guests, DEFAULT_STRENGTH)
 
     def status(self, name: str) -> ServedVersion:
         """Returns what became of an adapter of the configuration."""
@@ -75,11 +83,11 @@ class Catalog:
     def cards(self) -> tuple[ModelCard, ...]:
         """Returns every model id of the configuration: the Workspace's mix, the base, each adapter, each blend."""
         model = self.config.model.name
-        declared = {adapter.name: adapter.strength for adapter in self.config.adapters}
+        mix = {adapter.name: adapter.strength for adapter in self.config.adapters}
         return (
-            ModelCard(model, model, BASE, declared),
+            ModelCard(model, model, BASE, mix),
             ModelCard(BASE, model, None, {}),
-            *(ModelCard(name, model, BASE, {name: strength}) for name, strength in declared.items()),
+            *(ModelCard(name, model, BASE, {name: strength}) for name, strength in self.declared.items()),
             *(ModelCard(blend.name, model, BASE, dict(blend.strengths)) for blend in self.config.blends),
         )
 
@@ -121,7 +129,7 @@ class Catalog:
     def _parse(self, model_id: str, overrides: Sequence[object]) -> dict[str, float]:
         if not any(card.id == model_id for card in self.cards()):
             self.card(model_id)  # raises: an override does not make an unknown model known
-        declared = {adapter.name: adapter.strength for adapter in self.config.adapters}
+        declared = self.declared
         chosen: dict[str, float] = {}
         for index, entry in enumerate(overrides):
             where = f"adapters[{index}]"

@@ -2,7 +2,7 @@
 
 import hmac
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -43,7 +43,7 @@ def install_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         if fault["type"] == "json_invalid":
             wrong = RequestError(f"the body is no JSON: {fault['ctx']['error']}", code="invalid_json")
         else:
-            message = f"{field or 'body'}: {fault['msg']}"
+            message = f"{field or 'body'}: {fault['msg'].removeprefix('Value error, ')}"
             wrong = RequestError(message, param=field or None)
         return await refused(request, wrong)
 
@@ -69,24 +69,29 @@ def _field(location: Sequence[object]) -> str:
 
 
 class ApiKey:
-    """Lets requests pass that carry the key; probes pass without.
+    """Lets requests pass that carry the key of their path, compared in constant time.
 
     Args:
-        key: Compared with the bearer token in constant time.
+        key: Of every path that is not named below; None: they need none.
+        own_keys: Paths with a key of their own.
         open_paths: Paths that need no key.
     """
 
-    def __init__(self, app: ASGIApp, key: str, open_paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, key: str | None, own_keys: Mapping[str, str], open_paths: frozenset[str]) -> None:
         self._app = app
-        self._wanted = f"Bearer {key}".encode()
+        self._key = key
+        self._own_keys = own_keys
         self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers 401, or hands on."""
-        if scope["type"] == "http" and scope["path"] not in self._open_paths:
+        path = scope.get("path", "")
+        key = self._own_keys.get(path, None if path in self._open_paths else self._key)
+        if scope["type"] == "http" and key is not None:
             given = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._wanted):
-                error = RequestError("the API key is missing or wrong", status=401, code="invalid_api_key")
+            if not hmac.compare_digest(given, f"Bearer {key}".encode()):
+                what = "admin token" if path in self._own_keys else "API key"
+                error = RequestError(f"the {what} is missing or wrong", status=401, code="invalid_api_key")
                 await error_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kaito_runtime.catalog import ModelCard
-from kaito_runtime.engine import Sampling, Token
+from kaito_runtime.engine import Grammar, Sampling, Token
 
 __all__ = [
+    "Body",
     "ChatRequest",
     "CompletionRequest",
     "Piece",
@@ -30,18 +31,56 @@ _MAX_N = 16
 _SEED = 2**63
 
 
-class ResponseFormat(BaseModel):
-    """What an answer must look like. Only plain text is served: ignoring a schema would break who relies on it."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    type: Literal["text"]
-
-
-class _Request(BaseModel):
-    """Fields of both endpoints. Unknown fields are ignored, since clients send what other servers know."""
+class Body(BaseModel):
+    """What every request has in common. Unknown fields are ignored, since clients send what other servers know."""
 
     model_config = ConfigDict(strict=True, extra="ignore", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_written(cls, body: object) -> object:
+        try:
+            json.dumps(body, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as error:  # JSON can escape it, but no tokenizer and no answer can hold it
+            raise ValueError(f"a text has half of a surrogate pair: {error.object[error.start]!r}") from error
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        return body
+
+
+class JsonSchema(BaseModel):
+    """The schema of an answer, as OpenAI wraps it."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    name: str | None = None
+    body: dict[str, Any] = Field(alias="schema", description="A JSON schema. It is always kept to, strict or not.")
+
+
+class ResponseFormat(BaseModel):
+    """What an answer must look like."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("type 'json_schema' needs the field json_schema with a schema in it")
+        return self
+
+    @property
+    def schema_body(self) -> dict[str, Any] | None:
+        """The schema of the answer, None for any text."""
+        if self.type == "text":
+            return None
+        return self.json_schema.body if self.type == "json_schema" and self.json_schema else {"type": "object"}
+
+
+class _Request(Body):
+    """Fields of both endpoints."""
 
     model: str
     adapters: list[Any] | None = Field(
@@ -71,11 +110,16 @@ class _Request(BaseModel):
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
     @property
+    def schema_body(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer must follow, None for any text."""
+        return None if self.response_format is None else self.response_format.schema_body
+
+    @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with the token counts."""
         return bool((self.stream_options or {}).get("include_usage"))
 
-    def sampling(self, index: int, logprobs: int | None) -> Sampling:
+    def sampling(self, index: int, logprobs: int | None, grammar: Grammar | None) -> Sampling:
         """Returns how choice `index` is sampled; each choice of a seeded request has a seed of its own."""
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -87,6 +131,7 @@ class _Request(BaseModel):
             frequency_penalty=self.frequency_penalty or 0.0,
             logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
             logprobs=logprobs,
+            grammar=grammar,
         )
 
 
@@ -107,6 +152,14 @@ class ChatMessage(BaseModel):
     role: str = Field(min_length=1)
     content: Text = None
 
+    @field_validator("content")
+    @classmethod
+    def _is_text(cls, content: Text) -> Text:
+        for index, part in enumerate(content if isinstance(content, list) else ()):
+            if part.get("type", "text") != "text" or not isinstance(part.get("text"), str):
+                raise ValueError(f"part {index} must be of type 'text' with a text: only text is served")
+        return content
+
     def plain(self) -> dict[str, str]:
         """Returns the message with its text parts joined."""
         parts = self.content if isinstance(self.content, list) else [{"text": self.content or ""}]
@@ -120,6 +173,15 @@ class ChatRequest(_Request):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+
+    @field_validator("tools", "functions")
+    @classmethod
+    def _is_empty(cls, tools: list[Any] | None) -> list[Any] | None:
+        if tools:  # a client that offers tools waits for calls that would never come
+            raise ValueError("tools are not served: ask without them, or for JSON by response_format")
+        return tools
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from kaito_core.api.serving import ServedAdapter, ServingConfig
 from kaito_runtime.catalog import AdapterState, Catalog, ServedVersion
 from kaito_runtime.config import ConfigError, parse_config
 from kaito_runtime.engine import Engine
-from kaito_runtime.errors import AdapterLoadError
+from kaito_runtime.errors import AdapterLoadError, RequestError
 
-__all__ = ["Residents"]
+__all__ = ["ADAPTER_FILES", "Residents"]
 
 log = logging.getLogger(__name__)
 
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class _Source:
 
     @property
     def complete(self) -> bool:
-        return any(name == _FILES[0] for name, _, _ in self.files)
+        return any(name == ADAPTER_FILES[0] for name, _, _ in self.files)
 
 
 class Residents:
@@ -55,7 +55,8 @@ class Residents:
         config_file: Path | None = None,
     ) -> None:
         self._engine = engine
-        self._adapters_dir = adapters_dir
+        self._changing = asyncio.Lock()  # the watch and admins, one after the other
+        self.adapters_dir = adapters_dir
         self._config_file = config_file
         self._content: bytes | None = None
         self._sources: dict[str, _Source] = {}  # that the states come from
@@ -67,9 +68,62 @@ class Residents:
 
     async def refresh(self) -> None:
         """Reads the configuration and the folders once, and applies what has changed."""
-        self._read_config()
-        await self._apply()
-        self.settled = True
+        async with self._changing:
+            self._read_config()
+            await self._apply()
+            self.settled = True
+
+    def check_guest(self, name: str, *, replaces: bool) -> None:
+        """Checks that an admin may load an adapter under a name.
+
+        Raises:
+            RequestError: The configuration has the name (409), or a guest has it and is not to be replaced (400).
+        """
+        taken = next((card for card in self.catalog.cards() if card.id == name), None)
+        if taken is None:
+            return
+        if name not in self.catalog.guests:
+            what = "adapter" if name in self.catalog.declared else "model id"
+            message = f"lora_name: '{name}' is the configuration's {what}: change it there, or choose another name"
+            raise RequestError(message, status=409, code="name_taken", param="lora_name")
+        if not replaces:
+            message = f"the adapter '{name}' has been loaded already: unload it first, or set load_inplace"
+            raise RequestError(message, code="adapter_already_loaded", param="lora_name")
+
+    async def load_guest(self, name: str, folder: Path, *, replaces: bool) -> None:
+        """Loads an adapter beside those of the configuration. It stays until it is unloaded or the process ends.
+
+        Raises:
+            RequestError: As `check_guest`, or the adapter cannot be applied (400).
+        """
+        async with self._changing:
+            self.check_guest(name, replaces=replaces)
+            served = await self._load(name, _Source(folder, None, ()))
+            if served.version is None:  # what was loaded before stays
+                message = f"adapter '{name}' cannot be loaded: {served.message}"
+                raise RequestError(message, code="adapter_refused", param="lora_path")
+            guests = dict.fromkeys((*self.catalog.guests, name))
+            self.catalog = replace(self.catalog, guests=tuple(guests))
+            self._put(name, served)
+
+    async def unload_guest(self, name: str) -> None:
+        """Takes away an adapter that an admin loaded; requests that have it finish with it.
+
+        Raises:
+            RequestError: The configuration has it (409), or nobody does (404).
+        """
+        async with self._changing:
+            if name not in self.catalog.guests:
+                self.check_guest(name, replaces=False)
+                known = ", ".join(self.catalog.guests) or "none"
+                message = f"the adapter '{name}' cannot be found, loaded by request: {known}"
+                raise RequestError(message, status=404, code="adapter_not_found", param="lora_name")
+            self._dismiss(name)
+
+    def _dismiss(self, name: str) -> None:
+        self.catalog = replace(self.catalog, guests=tuple(guest for guest in self.catalog.guests if guest != name))
+        self._put(name, None)
+        self.load_seconds.pop(name, None)
 
     async def watch(self, interval_seconds: float = 1.0) -> None:
         """Refreshes forever. A file is polled, since Kubernetes swaps links around it."""
@@ -102,7 +156,13 @@ class Residents:
         model = self.catalog.config.model.model_copy(update={"name": config.model.name})
         if config != self.catalog.config:
             log.info("applying the configuration of generation %d", config.generation)
-        self.catalog = Catalog(config.model_copy(update={"model": model}), self._still_true(config))
+        guests = self.catalog.guests
+        self.catalog = Catalog(config.model_copy(update={"model": model}), self._still_true(config), guests)
+        ids = {card.id for card in Catalog(config).cards()}
+        if taken := [guest for guest in guests if guest in ids]:
+            log.warning("the configuration has %s now, which replaces what was loaded by request", ", ".join(taken))
+            for guest in taken:  # not served until the configuration's own is there
+                self._dismiss(guest)
 
     def _still_true(self, config: ServingConfig) -> Mapping[str, ServedVersion]:
         """Returns the states under a new configuration: nobody may read that a replaced adapter is ready already."""
@@ -125,7 +185,7 @@ class Residents:
 
     async def _apply(self) -> None:
         wanted = {adapter.name: adapter for adapter in self.catalog.config.adapters}
-        for name in [name for name in self.catalog.versions if name not in wanted]:
+        for name in [name for name in self.catalog.versions if name not in wanted and name not in self.catalog.guests]:
             self._put(name, None)
             self._sources.pop(name, None)
         for name, adapter in wanted.items():
@@ -166,7 +226,7 @@ class Residents:
             self._engine.retire_adapter(old.version)
 
     def _source(self, adapter: ServedAdapter) -> _Source:
-        folder = (self._adapters_dir or Path()) / (adapter.path or adapter.name)  # an absolute path stands alone
+        folder = (self.adapters_dir or Path()) / (adapter.path or adapter.name)  # an absolute path stands alone
         return _Source(folder, adapter.digest, tuple(_stamps(folder)))
 
     @property
@@ -177,7 +237,7 @@ class Residents:
 
 def _stamps(folder: Path) -> list[tuple[str, int, int]]:
     found = []
-    for name in _FILES:
+    for name in ADAPTER_FILES:
         try:
             status = (folder / name).stat()
         except OSError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +40,9 @@ class Sampler:
             or sampling.frequency_penalty
             or sampling.logit_bias
             or sampling.logprobs is not None
+            or sampling.grammar is not None
         )
+        self._grammar = None if sampling.grammar is None else sampling.grammar.start()
         self._seen: Counter[int] = Counter()
         self._warpers = _warpers(sampling)
         self._random = torch.Generator(device=device)
@@ -47,6 +51,11 @@ class Sampler:
         else:
             self._random.manual_seed(sampling.seed)
 
+    @property
+    def stuck(self) -> str:
+        """Why its answer cannot go on within what the request allows, or ""."""
+        return "" if self._grammar is None else self._grammar.stuck
+
     def choose(self, logits: Tensor) -> Choice:
         """Returns the next token, its log-probability and the alternatives.
 
@@ -54,13 +63,17 @@ class Sampler:
             logits: [V], float32.
         """
         adjusted = self._adjust(logits)
+        if self._grammar is not None:
+            adjusted = _only(self._grammar.allowed(), adjusted)
         if self.greedy:
-            token = int(adjusted.argmax())
+            token = _most_likely(adjusted)
         else:
             finite = adjusted.nan_to_num()  # rows that are not sound fail, but not by an error in here
             scores = self._warpers(torch.empty((1, 0), dtype=torch.long), finite.unsqueeze(0))
             token = int(torch.multinomial(scores.softmax(-1), 1, generator=self._random))
         self._seen[token] += 1
+        if self._grammar is not None:
+            self._grammar.push(token)
         if self.sampling.logprobs is None:
             return token, None, ()
         logprobs = logits.log_softmax(-1)
@@ -80,6 +93,25 @@ class Sampler:
         tokens = torch.tensor(list(changes), device=logits.device)
         adjusted[tokens] += torch.tensor(list(changes.values()), device=logits.device, dtype=logits.dtype)
         return adjusted
+
+
+def _most_likely(logits: Tensor) -> Any:
+    """Returns the index of the largest logit of each row, as numbers nested like the rows.
+
+    Shapes:
+        logits: [..., V].
+    """
+    if logits.device.type == "cpu":  # torch takes ten times as long there: 2.4 ms for [32, 49152], numpy 0.2 ms
+        return logits.numpy().argmax(-1).tolist()
+    return logits.argmax(-1).tolist()
+
+
+def _only(allowed: bytes, logits: Tensor) -> Tensor:
+    """Returns the logits with those at minus infinity that are not allowed; of a padded vocabulary the padding too."""
+    mask = torch.frombuffer(bytearray(allowed), dtype=torch.uint8)[: len(logits)].bool()
+    forbidden = torch.ones(len(logits), dtype=torch.bool)
+    forbidden[: len(mask)] = ~mask
+    return logits.masked_fill(forbidden.to(logits.device), -math.inf)
 
 
 def _warpers(sampling: Sampling) -> LogitsProcessorList:
@@ -102,7 +134,7 @@ def choose(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice]:
         logits: [len(samplers), V], float32.
     """
     if all(sampler.plain for sampler in samplers):  # one reduction and one transfer for the whole batch
-        return [(token, None, ()) for token in logits.argmax(-1).tolist()]
+        return [(token, None, ()) for token in _most_likely(logits)]
     return [sampler.choose(row) for sampler, row in zip(samplers, logits, strict=True)]
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kaito_runtime.answers import Answer, Answers
 from kaito_runtime.errors import RequestError
-from kaito_runtime.openai import ChatMessage, ChatRequest, CompletionRequest
+from kaito_runtime.openai import Body, ChatMessage, ChatRequest, CompletionRequest
 
 __all__ = ["UpstreamRequest", "result_body", "to_answer"]
 
@@ -26,10 +26,8 @@ class GenerateOptions(BaseModel):
     top_p: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
 
 
-class UpstreamRequest(BaseModel):
+class UpstreamRequest(Body):
     """Body of POST /chat."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
 
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
@@ -37,7 +35,7 @@ class UpstreamRequest(BaseModel):
     generate_kwargs: GenerateOptions = GenerateOptions()
 
 
-def to_answer(body: UpstreamRequest, answers: Answers, model: str) -> Answer:
+async def to_answer(body: UpstreamRequest, answers: Answers, model: str) -> Answer:
     """Starts to answer an upstream request.
 
     Raises:
@@ -56,13 +54,13 @@ def to_answer(body: UpstreamRequest, answers: Answers, model: str) -> Answer:
         raise RequestError("give either prompt or messages, not both", param="messages")
     if body.messages is not None:
         limit = options.max_new_tokens or options.max_length
-        return answers.chat(ChatRequest(messages=body.messages, max_tokens=limit, **sampling))
+        return await answers.chat(ChatRequest(messages=body.messages, max_tokens=limit, **sampling))
     prompt = body.prompt or ""
-    limit = options.max_new_tokens or options.max_length - answers.length_of(prompt)
+    limit = options.max_new_tokens or options.max_length - await answers.length_of(prompt)
     if limit < 1:
         message = f"generate_kwargs.max_length {options.max_length} leaves no room after the prompt"
         raise RequestError(message, param="generate_kwargs.max_length")
-    return answers.completion(CompletionRequest(prompt=prompt, max_tokens=limit, **sampling))
+    return await answers.completion(CompletionRequest(prompt=prompt, max_tokens=limit, **sampling))
 
 
 def result_body(body: UpstreamRequest, text: str) -> dict[str, str]:

@@ -1,0 +1,195 @@
+"""Field by field, what the official client sees of a live server: the same whole, streamed, and in a busy batch."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from live import Live, serving
+
+from kaito_core.api.serving import ServingConfig
+
+MESSAGES: Any = [{"role": "user", "content": "hello"}]
+NO_END = {"256": -100}  # answers reach their length
+
+
+@pytest.fixture(scope="module")
+def live(tiny_llama: Path, tiny_adapters: Path) -> Iterator[Live]:
+    config = {"model": {"name": "tiny"}, "adapters": [{"name": "one", "strength": "0.8"}, {"name": "two"}]}
+    with serving(tiny_llama, ServingConfig.model_validate(config), adapters_dir=tiny_adapters) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+
+
+def whole(client: openai.OpenAI, kind: str, **asked: Any) -> Any:
+    if kind == "chat":
+        return client.chat.completions.create(model="tiny", messages=MESSAGES, **asked)
+    return client.completions.create(model="tiny", prompt="hello", **asked)
+
+
+def texts(answer: Any) -> list[str]:
+    return [getattr(choice, "text", None) or choice.message.content for choice in answer.choices]
+
+
+class Streamed:
+    """What a stream adds up to, by choice."""
+
+    def __init__(self, chunks: Any) -> None:
+        self.texts: dict[int, str] = {}
+        self.finish: dict[int, str] = {}
+        self.logprobs: dict[int, list[Any]] = {}
+        self.usage: Any = None
+        for chunk in chunks:
+            self.usage = chunk.usage or self.usage
+            for choice in chunk.choices:
+                text = choice.text if hasattr(choice, "text") else choice.delta.content
+                self.texts[choice.index] = self.texts.get(choice.index, "") + (text or "")
+                if choice.logprobs is not None:
+                    self.logprobs.setdefault(choice.index, []).append(choice.logprobs)
+                if choice.finish_reason:
+                    assert choice.index not in self.finish
+                    self.finish[choice.index] = choice.finish_reason
+
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "choices": {"n": 4, "temperature": 1.3},
+    "top_p": {"top_p": 0.5},
+    "top_k": {"extra_body": {"top_k": 3}},
+    "min_p": {"extra_body": {"min_p": 0.2}},
+    "presence": {"temperature": 0, "presence_penalty": 2.0},
+    "frequency": {"temperature": 0, "frequency_penalty": 2.0},
+    "bias": {"temperature": 0, "logit_bias": {**NO_END, "70": 5, "71": -5}},
+    "stop": {"temperature": 0, "stop": "e"},
+    "stops": {"n": 2, "stop": ["ab", "\n", "é"]},
+    "cut": {"max_tokens": 1},
+    "many at once": {"n": 3, "seed": 0, "top_p": 0.9, "stop": ["x"], "frequency_penalty": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", ["chat", "text"])
+@pytest.mark.parametrize("field", FIELDS)
+def test_stream_adds_up_to_the_answer(client: openai.OpenAI, kind: str, field: str) -> None:
+    asked = {"seed": 3, "max_tokens": 24, **FIELDS[field]}
+    answer = whole(client, kind, **asked)
+    streamed = Streamed(whole(client, kind, **asked, stream=True, stream_options={"include_usage": True}))
+    assert list(dict(sorted(streamed.texts.items())).values()) == texts(answer)
+    assert [streamed.finish[choice.index] for choice in answer.choices] == [
+        choice.finish_reason for choice in answer.choices
+    ]
+    assert streamed.usage == answer.usage
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_fields_change_the_answer(client: openai.OpenAI) -> None:
+    """Else the test above would pass for fields that nobody reads."""
+
+    def said(**asked: Any) -> str:
+        return texts(whole(client, "text", **{"seed": 3, "max_tokens": 24, "logit_bias": NO_END, **asked}))[0]
+
+    plain, greedy = said(), said(temperature=0)
+    names = ("top_p", "top_k", "min_p")
+    assert all(said(**FIELDS[name]) != plain for name in names)
+    assert all(said(**FIELDS[name]) != greedy for name in ("presence", "frequency", "bias"))
+    assert said(temperature=0, top_p=0.1) == greedy == said(temperature=0, seed=99)
+
+
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_seed_gives_the_same_in_a_busy_batch_as_alone(client: openai.OpenAI, kind: str) -> None:
+    def ask(seed: int) -> list[str]:
+        adapters = [[], [{"name": "one"}], [{"name": "two", "strength": -1.5}]][seed % 3]
+        extra = {"adapters": adapters}
+        return texts(whole(client, kind, seed=seed, n=2, max_tokens=30, temperature=1.2, extra_body=extra))
+
+    alone = [ask(seed) for seed in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        busy = list(pool.map(ask, reversed(range(12))))
+    assert busy[::-1] == alone
+    assert len({text for pair in alone for text in pair}) > 12
+
+
+def test_no_seed_means_another_answer(client: openai.OpenAI) -> None:
+    asked: Any = {"max_tokens": 30, "temperature": 1.5, "logit_bias": NO_END}
+    assert len({texts(whole(client, "text", **asked))[0] for _ in range(4)}) > 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_stop_string_may_lie_across_tokens_and_the_first_one_in_the_text_counts(
+    client: openai.OpenAI, stream: bool
+) -> None:
+    asked: Any = {"temperature": 0, "max_tokens": 24, "logit_bias": NO_END}
+    full = texts(whole(client, "text", **asked))[0]
+    late, early = full[9:12], full[3:7]  # one byte is one token in this model
+    cut = min(full.index(late), full.index(early))
+    answer = whole(client, "text", **asked, stop=[late, "\x00", early], stream=stream)
+    found = Streamed(answer).texts[0] if stream else texts(answer)[0]
+    assert found == full[:cut]
+
+
+def test_chat_logprobs_are_the_same_whole_and_streamed(client: openai.OpenAI) -> None:
+    asked: Any = {"temperature": 0, "max_tokens": 6, "logprobs": True, "top_logprobs": 4, "logit_bias": NO_END}
+    content = whole(client, "chat", **asked).choices[0].logprobs.content
+    streamed = Streamed(whole(client, "chat", **asked, stream=True)).logprobs[0]
+    assert [entry for part in streamed for entry in part.content or ()] == content
+    assert len(content) == 6
+    for entry in content:
+        assert [len(entry.top_logprobs), entry.top_logprobs[0].logprob >= entry.logprob] == [4, True]
+        ranked = [top.logprob for top in entry.top_logprobs]
+        assert ranked == sorted(ranked, reverse=True)
+        assert entry.bytes is None or bytes(entry.bytes).decode() == entry.token
+    without = whole(client, "chat", **{**asked, "top_logprobs": None}).choices[0].logprobs.content
+    assert [entry.logprob for entry in without] == [entry.logprob for entry in content]
+    assert all(entry.top_logprobs == [] for entry in without)
+
+
+def test_completion_logprobs_are_the_same_whole_and_streamed(client: openai.OpenAI) -> None:
+    asked: Any = {"temperature": 0, "max_tokens": 6, "logprobs": 3, "logit_bias": NO_END}
+    answer = whole(client, "text", **asked).choices[0]
+    parts = Streamed(whole(client, "text", **asked, stream=True)).logprobs[0]
+    for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        assert [entry for part in parts for entry in getattr(part, name)] == getattr(answer.logprobs, name)
+    assert answer.logprobs.text_offset[0] == 0
+    assert all(len(top) <= 3 for top in answer.logprobs.top_logprobs)
+    assert whole(client, "text", temperature=0, max_tokens=2).choices[0].logprobs is None
+    bare = whole(client, "text", **{**asked, "logprobs": 0}).choices[0].logprobs
+    assert bare.token_logprobs == answer.logprobs.token_logprobs
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_echo_puts_the_prompt_first_in_every_choice(client: openai.OpenAI, stream: bool) -> None:
+    asked: Any = {"n": 2, "seed": 1, "max_tokens": 5, "logit_bias": NO_END}
+    plain = texts(whole(client, "text", **asked))
+    answer = whole(client, "text", **asked, echo=True, stream=stream)
+    echoed = list(dict(sorted(Streamed(answer).texts.items())).values()) if stream else texts(answer)
+    assert echoed == ["hello" + text for text in plain]
+
+
+def test_newer_limit_wins_over_the_older(client: openai.OpenAI) -> None:
+    asked: Any = {"temperature": 0, "logit_bias": NO_END}
+    both = whole(client, "chat", **asked, max_completion_tokens=3, max_tokens=9)
+    assert both.usage.completion_tokens == 3
+    assert whole(client, "chat", **asked, max_tokens=9).usage.completion_tokens == 9
+    assert whole(client, "text", **asked).usage.completion_tokens == 16  # OpenAI's default
+
+
+def test_usage_counts_all_choices_and_only_the_last_chunk_has_it(client: openai.OpenAI) -> None:
+    asked: Any = {"n": 3, "max_tokens": 4, "logit_bias": NO_END, "seed": 1}
+    chunks = list(whole(client, "text", **asked, stream=True, stream_options={"include_usage": True}))
+    assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 12)
+    assert chunks[-1].usage.prompt_tokens == len("hello")
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_are_refused_and_not_ignored(client: openai.OpenAI, stream: bool) -> None:
+    tools: Any = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    with pytest.raises(openai.BadRequestError, match="tools are not served") as refusal:
+        client.chat.completions.create(model="tiny", messages=MESSAGES, tools=tools, stream=stream)
+    assert refusal.value.param == "tools"
+    client.chat.completions.create(model="tiny", messages=MESSAGES, tools=[], max_tokens=1)
