@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import GREEDY, LIMITS, Harness, running
 
 from kaito_runtime.batching import Batcher
 from kaito_runtime.engine import Job
 from kaito_runtime.models import load_model
+from kaito_runtime.testing.harness import GREEDY, LIMITS, Harness, running
 from kaito_runtime.testing.models import load_fp32, merged, save_adapter, save_model
 
 TOLERANCE = 1e-4

@@ -1,13 +1,20 @@
-"""One check for model packages: a model served with adapters gives the logits of the model they are merged into."""
+"""One check for model packages: a model served with adapters gives the logits of the model they are merged into.
+
+A package's test needs three lines:
+
+    def test_adapters_are_exact(tmp_path):
+        folder = save_random(MyModel(MyConfig(**TINY)), tmp_path / "model")
+        check_adapters_are_exact(folder, attention=["q_proj", "v_proj"])
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import running
 from torch import nn
 
+from kaito_runtime.testing.harness import running
 from kaito_runtime.testing.models import merged, save_adapter, save_tokenizer
 
 __all__ = ["TINY", "check_adapters_are_exact", "save_random"]

@@ -1,4 +1,9 @@
-"""A real engine behind plain function calls, for tests: the event loop runs in a thread of its own."""
+"""A real engine behind plain function calls: the event loop runs in a thread of its own. For tests only.
+
+with running(folder) as harness:
+    version = harness.load("pirate", adapter_folder)
+    tokens = harness.answer([1, 2, 3], {version: 0.8})
+"""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,16 +16,25 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from kaito_runtime.batching import BatchLimits
 from kaito_runtime.engine import Job, Sampling, Token
+from kaito_runtime.lora.bank import AdapterVersion
 from kaito_runtime.lora.inject import inject_lora
 from kaito_runtime.models import LoadedModel, load_model
 from kaito_runtime.torch_engine import TorchEngine
+
+__all__ = ["GREEDY", "LIMITS", "Harness", "running"]
 
 GREEDY = Sampling(temperature=0)
 LIMITS = BatchLimits(cache_tokens=2048, page_tokens=8, step_tokens=64, requests=32)
 
 
 class Harness:
-    """Drives one engine; keeps the logits that each prompt's tokens were chosen from."""
+    """Drives one engine; `running` makes one.
+
+    Attributes:
+        loaded: The model and what came with it.
+        lora: The bank and the routing of its LoRA layers.
+        logits: By prompt, what each of its tokens was chosen from ([V], float32).
+    """
 
     def __init__(self, portal: BlockingPortal, loaded: LoadedModel, limits: BatchLimits, **options: Any) -> None:
         self.loaded = loaded
@@ -41,7 +55,12 @@ class Harness:
         for prompt, row in zip(prompts, logits, strict=True):
             self.logits.setdefault(tuple(prompt), []).append(row.clone())
 
-    def load(self, name: str, path: Path) -> Any:
+    def load(self, name: str, path: Path) -> AdapterVersion:
+        """Makes the adapter in a folder resident.
+
+        Raises:
+            AdapterLoadError: It cannot be applied exactly.
+        """
         return self.portal.call(self.engine.load_adapter, name, path, None)
 
     def tokens(self, jobs: Sequence[Job]) -> list[list[Token]]:
@@ -64,7 +83,12 @@ class Harness:
 
 @contextmanager
 def running(model: Path, limits: BatchLimits = LIMITS, **options: Any) -> Iterator[Harness]:
-    """Gives a started engine in float32."""
+    """Gives a started engine in float32, and stops it.
+
+    Args:
+        model: Folder or GGUF file.
+        options: Of `TorchEngine`; `end_tokens=()` has answers reach their length.
+    """
     with start_blocking_portal() as portal:
         harness = Harness(portal, load_model(model, dtype="float32"), limits, **options)
         portal.call(_start, harness.engine)
