@@ -1,5 +1,6 @@
 """The command line as a user types it; the server as a process."""
 
+import inspect
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from live import until
 from typer.testing import CliRunner
 
-from kaito_runtime.__main__ import app
+from kaito_runtime.__main__ import app, serve
 
 RUN = [sys.executable, "-m", "kaito_runtime"]
 
@@ -49,8 +51,8 @@ def test_arguments_are_checked_before_torch_is_imported() -> None:
 
 def test_help_names_every_option_and_an_example() -> None:
     text = run("serve", "--help").output
-    for option in ("--config", "--model", "--adapters-dir", "--adapter", "--name", "--host", "--port", "--cache-gib"):
-        assert option in text
+    for parameter in inspect.signature(serve).parameters:
+        assert f"--{parameter.replace('_', '-')}" in text
     assert "Example:" in text
 
 
@@ -62,16 +64,25 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tiny_llama: Path) -> None:
     assert "strength must be a finite number, got 'nan'" in refused(*model, "--adapter", f"a={tmp_path}@nan")
     assert "No such file" in refused(*model, "--config", str(tmp_path / "none.json"))
     assert "adapters[0].strength" in refused(*model, "--config", str(tmp_path / "bad.json"))
-    assert "go without --config" in refused(*model, "--config", "x", "--name", "y")
+    for option in ("--name", "--adapter", "--dtype"):
+        assert "go without --config" in refused(*model, "--config", "x", option, "y")
     assert "--api-key-file" in refused(*model, "--api-key-file", "/none")
+    (tmp_path / "key").write_text("secret\n")
+    (tmp_path / "blank").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    keys = ("--api-key-file", str(tmp_path / "key"), "--admin-token-file")
+    assert "--admin-token-file: /none: No such file" in refused(*model, "--admin-token-file", "/none")
+    assert "who may ask must not be who may load" in refused(*model, *keys, str(tmp_path / "key"))
+    assert f"--admin-token-file: {tmp_path}/blank is empty" in refused(*model, *keys, str(tmp_path / "blank"))
+    assert f"--admin-token-file: {tmp_path}/binary" in refused(*model, *keys, str(tmp_path / "binary"))
     assert "is a file but no GGUF" in refused("serve", "--model", str(tmp_path / "bad.json"))
     (tmp_path / "recipe.json").write_text('{"model": {"name": "m", "recipe": "nothing"}}')
     assert "there is no recipe 'nothing', known: default" in refused(*model, "--config", str(tmp_path / "recipe.json"))
 
 
-def test_several_processes_are_refused(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_are_torchruns_business(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "WORLD_SIZE" in refused("serve", "--model", str(tiny_llama))
+    assert "WORLD_SIZE is 2, but RANK, LOCAL_RANK," in refused("serve", "--model", str(tiny_llama))
 
 
 def test_fetch_says_what_it_did(tiny_adapters: Path, tmp_path: Path) -> None:
@@ -139,6 +150,29 @@ def test_process_serves_finishes_what_runs_and_ends(tiny_llama: Path, tiny_adapt
     assert refused.status_code == 503
     assert rest[-1] == "data: [DONE]"
     assert len(rest) > 100
+    assert process.wait() == 0
+
+
+@pytest.mark.slow
+def test_process_that_is_ended_under_load_finishes_all_it_took(tiny_llama: Path) -> None:
+    """Those that wait for a place in the batch too: nobody else knows of them."""
+    process = Process("--model", str(tiny_llama), "--port", "0", "--cache-gib", "0.02", "--batch-requests", "2")
+    url = process.ready()
+    body = {"model": "base", "prompt": "a", "max_tokens": 100, "logit_bias": {"256": -100}, "temperature": 0}
+    alone = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["choices"][0]["text"]
+
+    def metric(name: str) -> float:
+        return float(re.search(rf"^vllm:{name}{{.*}} (.*)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)[1])  # type: ignore[index]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60) for _ in range(8)]
+        until(lambda: metric("num_requests_running") == 2 and metric("num_requests_waiting") == 6, "all are there")
+        process.signal(signal.SIGTERM)
+        until(lambda: any("stopping" in line for line in process.log), "draining")
+        late = [httpx.post(f"{url}/v1/completions", json=body) for _ in range(3)]
+        assert httpx.get(f"{url}/readyz").status_code == 503
+    assert [(each.status_code, each.json()["error"]["code"]) for each in late] == [(503, "server_stopping")] * 3
+    assert [each.result().json()["choices"][0]["text"] for each in answers] == [alone] * 8
     assert process.wait() == 0
 
 

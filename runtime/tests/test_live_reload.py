@@ -77,7 +77,7 @@ def test_strengths_adapters_and_removals_are_applied_without_a_restart(pod: Pod,
     pod.wait()
     assert pod.live.post("/v1/completions", PROMPT | {"model": "one"}).status_code == 404
     assert pod.text() == pod.text("base")
-    until(lambda: not pod.live.server._engine._lora.bank.resident(), "everything is unloaded")
+    until(lambda: not pod.live.server._engine._runner.resident(), "everything is unloaded")
 
 
 def test_adapter_that_fails_leaves_the_server_up(pod: Pod) -> None:

@@ -7,7 +7,7 @@ import torch
 from live import serving, until
 
 from kaito_core.api.serving import ServedModel, ServingConfig
-from kaito_runtime import server
+from kaito_runtime import parts, server
 from kaito_runtime.errors import ServeError
 from kaito_runtime.server import ServeOptions, bind, build_engine
 
@@ -55,5 +55,5 @@ def test_address_that_cannot_be_had_is_named() -> None:
 
 def test_cache_is_bounded_on_a_cpu_and_follows_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 200))
-    assert server._default_cache_bytes(torch.device("cuda")) == 85
-    assert server._default_cache_bytes(torch.device("cpu")) == 1 << 30
+    assert parts._default_cache_bytes(torch.device("cuda")) == 85
+    assert parts._default_cache_bytes(torch.device("cpu")) == 1 << 30

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import GREEDY, LIMITS, Harness, running
 from live import until
 
 from kaito_runtime.batching import BatchLimits
 from kaito_runtime.engine import EngineStats, Job, Sampling, Token
 from kaito_runtime.errors import AdapterLoadError, RequestError
+from kaito_runtime.testing.harness import GREEDY, LIMITS, Harness, running
 
 PROMPT = [10, 20, 30]
 

@@ -9,14 +9,31 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from kaito_runtime.lora.bank import AdapterVersion
 
-__all__ = ["Engine", "EngineStats", "FinishReason", "Job", "Sampling", "TextCodec", "Token", "TokenStream"]
+__all__ = ["Engine", "EngineStats", "FinishReason", "Grammar", "Job", "Sampling", "TextCodec", "Token", "TokenStream"]
 
 FinishReason = Literal["stop", "length"]
+
+
+class Grammar(Protocol):
+    """Which tokens an answer may be made of, at one point of it."""
+
+    def start(self) -> Grammar:
+        """Returns the beginning, for one more sequence."""
+
+    def allowed(self) -> bytes:
+        """Returns a byte per token, 0 where it may not come next."""
+
+    def push(self, token: int) -> None:
+        """Goes on by one token."""
+
+    @property
+    def stuck(self) -> str:
+        """Why the answer cannot go on although it is not complete, or ""."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +50,7 @@ class Sampling:
         frequency_penalty: The same, times how often.
         logit_bias: Added to the logits, by token.
         logprobs: None for no log-probabilities, else how many alternatives to the chosen token are returned.
+        grammar: What the answer is made of, if that is limited.
     """
 
     temperature: float = 1.0
@@ -44,6 +62,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +157,7 @@ class EngineStats:
         running_adapters: Names of the adapters in the batch.
         waiting_adapters: Names of the adapters of waiting jobs.
         resident_bytes: Memory that each resident adapter takes, by name.
+        prefix_tokens: Tokens of all prompts, and those of them that were found computed; 0 where none are kept.
     """
 
     running: int = 0
@@ -149,6 +169,7 @@ class EngineStats:
     running_adapters: tuple[str, ...] = ()
     waiting_adapters: tuple[str, ...] = ()
     resident_bytes: Mapping[str, int] = field(default_factory=dict)
+    prefix_tokens: tuple[int, int] = (0, 0)
 
 
 class Engine(Protocol):
@@ -198,6 +219,13 @@ class TextCodec(Protocol):
 
         Raises:
             RequestError: The model has no chat template, or it refuses these messages (400).
+        """
+
+    def grammar(self, schema: Mapping[str, Any]) -> Grammar:
+        """Returns what answers that follow a JSON schema are made of. May take a second; any thread may call it.
+
+        Raises:
+            RequestError: The schema is wrong, or this model's answers cannot be limited (400).
         """
 
     def decode(self, tokens: Sequence[int]) -> str:

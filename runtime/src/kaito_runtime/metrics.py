@@ -78,10 +78,15 @@ class _Snapshot(Collector):
         yield _gauge("vllm:num_requests_running", "Requests in the batch.", model, stats.running)
         yield _gauge("vllm:num_requests_waiting", "Requests that wait for a place.", model, stats.waiting)
         yield _gauge("vllm:kv_cache_usage_perc", "Share of the key-value cache taken, 0 to 1.", model, stats.cache_use)
+        # The same under the name that gateways look for which know vLLM's earlier releases.
+        yield _gauge("vllm:gpu_cache_usage_perc", "As vllm:kv_cache_usage_perc.", model, stats.cache_use)
+        asked, found = stats.prefix_tokens
+        yield _count("vllm:prefix_cache_queries", "Tokens of prompts that were looked up.", model, asked)
+        yield _count("vllm:prefix_cache_hits", "Those that did not have to be computed.", model, found)
         lora = {
             "running_lora_adapters": ",".join(stats.running_adapters),
             "waiting_lora_adapters": ",".join(stats.waiting_adapters),
-            "max_lora": str(max(len(config.adapters), 1)),
+            "max_lora": str(max(len(self._residents.catalog.declared), 1)),
         }
         yield _gauge("vllm:lora_requests_info", "Adapters in use; the value is the time.", lora, self._clock())
         passes = CounterMetricFamily("kaito_forward_passes", "Forward passes, by outcome.", labels=["outcome"])
@@ -93,9 +98,8 @@ class _Snapshot(Collector):
         memory = GaugeMetricFamily("kaito_adapter_memory_bytes", "Memory of an adapter.", labels=["adapter"])
         seconds = GaugeMetricFamily("kaito_adapter_load_seconds", "Time that loading took.", labels=["adapter"])
         state = GaugeMetricFamily("kaito_adapter_state", "1 for the state it is in.", labels=["adapter", "state"])
-        for adapter in config.adapters:
-            name = adapter.name
-            strength.add_metric([name], adapter.strength)
+        for name, declared in self._residents.catalog.declared.items():
+            strength.add_metric([name], declared)
             memory.add_metric([name], stats.resident_bytes.get(name, 0))
             seconds.add_metric([name], self._residents.load_seconds.get(name, 0.0))
             for each in AdapterState:
@@ -105,5 +109,11 @@ class _Snapshot(Collector):
 
 def _gauge(name: str, text: str, labels: dict[str, str], value: float) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
+
+
+def _count(name: str, text: str, labels: dict[str, str], value: float) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=list(labels))
     family.add_metric(list(labels.values()), value)
     return family

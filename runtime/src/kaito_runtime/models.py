@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
+from kaito_runtime.distributed import ALONE, Ranks
 from kaito_runtime.errors import ModelLoadError, RequestError
+from kaito_runtime.lora.shards import Shard
 from kaito_runtime.recipe import Recipe
 from kaito_runtime.recipes import Recipes, find_recipes
+from kaito_runtime.structured import Grammars, JsonGrammar
 
 __all__ = ["HuggingFaceCodec", "LoadedModel", "choose_device", "choose_dtype", "load_model"]
 
@@ -33,6 +36,7 @@ class LoadedModel:
         model: In evaluation mode, on its device, prepared by its recipe.
         end_tokens: Tokens that end a sequence.
         context_length: What the weights say, in tokens.
+        shards: What this rank holds of layers that are spread over several, by path.
     """
 
     model: nn.Module
@@ -40,13 +44,19 @@ class LoadedModel:
     recipe: Recipe
     end_tokens: frozenset[int]
     context_length: int
+    shards: Mapping[str, Shard] = field(default_factory=dict)
 
 
 class HuggingFaceCodec:
-    """Text to tokens and back with a transformers tokenizer and its chat template."""
+    """Text to tokens and back with a transformers tokenizer and its chat template.
 
-    def __init__(self, tokenizer: Any) -> None:
+    Args:
+        end_tokens: Tokens that end a sequence.
+    """
+
+    def __init__(self, tokenizer: Any, end_tokens: Collection[int] = ()) -> None:
         self._tokenizer = tokenizer
+        self._grammars = Grammars(tokenizer, end_tokens)
 
     def encode(self, text: str) -> list[int]:
         """See `TextCodec.encode`."""
@@ -66,14 +76,29 @@ class HuggingFaceCodec:
             ) from error
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def grammar(self, schema: Mapping[str, Any]) -> JsonGrammar:
+        """See `TextCodec.grammar`."""
+        return self._grammars.compile(schema)
+
     def decode(self, tokens: Sequence[int]) -> str:
         """See `TextCodec.decode`."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
 
-def choose_device() -> torch.device:
-    """Returns the first GPU, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+def choose_device(ranks: Ranks = ALONE) -> torch.device:
+    """Returns this process's GPU, or the CPU.
+
+    Raises:
+        ModelLoadError: This node has fewer GPUs than processes.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if ranks.local_rank >= torch.cuda.device_count():
+        raise ModelLoadError(
+            f"LOCAL_RANK is {ranks.local_rank}, but this node has {torch.cuda.device_count()} GPUs: start one process "
+            "per GPU (torchrun --nproc-per-node)"
+        )
+    return torch.device("cuda", ranks.local_rank)
 
 
 def choose_dtype(
@@ -93,7 +118,12 @@ def choose_dtype(
 
 
 def load_model(
-    path: Path, *, recipe: str = "default", dtype: str = "auto", recipes: Recipes | None = None
+    path: Path,
+    *,
+    recipe: str = "default",
+    dtype: str = "auto",
+    recipes: Recipes | None = None,
+    ranks: Ranks = ALONE,
 ) -> LoadedModel:
     """Returns the model in a Hugging Face folder (safetensors) or a GGUF file, which is dequantised.
 
@@ -102,13 +132,14 @@ def load_model(
         recipe: Recipe's name; "default" takes the one for the architecture, if any.
         dtype: "auto" or a torch dtype's name.
         recipes: Where recipes are looked up instead of the installed packages.
+        ranks: The processes that share the model, which have joined; each reads its part.
 
     Raises:
         ModelLoadError: Names the path and what is wrong with it.
     """
     source = _source(path)
     transformers_logging.disable_progress_bar()
-    device = choose_device()
+    device = choose_device(ranks)
     safe = {"trust_remote_code": False, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(**source, **safe)
@@ -118,25 +149,46 @@ def load_model(
         )
         gguf = {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in source else {}
         log.info("loading %s (%s) in %s on %s", path, config.model_type, str(chosen).removeprefix("torch."), device)
+        shared = {} if ranks.size == 1 else _shared(recipes or find_recipes(), recipe, config, ranks)
         model = AutoModelForCausalLM.from_pretrained(
-            **source, **safe, **gguf, config=config, dtype=chosen, use_safetensors=True
+            **source, **safe, **gguf, **shared, config=config, dtype=chosen, use_safetensors=True
         )
+    except ModelLoadError:
+        raise
     except Exception as error:  # what transformers raises depends on file and version; each is the end of the start
         raise ModelLoadError(f"model '{path}' cannot be loaded: {_first_line(error)}") from error
     chosen_recipe = (recipes or find_recipes()).choose(recipe, [type(model).__name__])
-    model = model.to(device).eval()
+    model = (model.to(device) if ranks.size == 1 else model).eval()
     model.requires_grad_(False)
     try:
         chosen_recipe.prepare(model)
+        shards = {} if ranks.size == 1 else _cut(model, chosen_recipe, ranks)
     except Exception as error:
         raise ModelLoadError(f"recipe '{chosen_recipe.name}' cannot prepare '{path}': {_first_line(error)}") from error
+    end_tokens = _end_tokens(model, tokenizer)
     return LoadedModel(
         model=model,
-        codec=HuggingFaceCodec(tokenizer),
+        codec=HuggingFaceCodec(tokenizer, end_tokens),
         recipe=chosen_recipe,
-        end_tokens=_end_tokens(model, tokenizer),
+        end_tokens=end_tokens,
         context_length=int(getattr(config.get_text_config(), "max_position_embeddings", None) or _FALLBACK_CONTEXT),
+        shards=shards,
     )
+
+
+def _shared(recipes: Recipes, recipe: str, config: Any, ranks: Ranks) -> dict[str, Any]:
+    """Returns the arguments that make `from_pretrained` read this rank's part."""
+    from kaito_runtime.tensor_parallel import distributed_config  # what one process alone never needs
+
+    chosen = recipes.choose(recipe, getattr(config, "architectures", None) or [])
+    return {"distributed_config": distributed_config(chosen, config, ranks.size)}
+
+
+def _cut(model: nn.Module, recipe: Recipe, ranks: Ranks) -> Mapping[str, Shard]:
+    """Makes a model of which this rank has read its part an ordinary one; returns what is here of its layers."""
+    from kaito_runtime.tensor_parallel import cut_model
+
+    return cut_model(model, recipe, ranks.rank, ranks.size)
 
 
 def _source(path: Path) -> dict[str, str]:

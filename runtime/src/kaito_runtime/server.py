@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -10,28 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-import torch
 import uvicorn
 from fastapi import FastAPI
 
 from kaito_core.api.serving import ServingConfig
 from kaito_runtime.app import create_app
-from kaito_runtime.batching import BatchLimits, cache_bytes_per_token
+from kaito_runtime.distributed import Group, Ranks, join
 from kaito_runtime.engine import Engine, Job, Sampling, TextCodec
 from kaito_runtime.errors import ServeError
 from kaito_runtime.health import Health
-from kaito_runtime.lora.inject import inject_lora
-from kaito_runtime.models import load_model
+from kaito_runtime.parts import build_parts
+from kaito_runtime.probes import follow
 from kaito_runtime.residents import Residents
+from kaito_runtime.sockets import bind
 from kaito_runtime.torch_engine import TorchEngine
 
 __all__ = ["ServeOptions", "Server", "bind", "build_engine", "serve"]
 
 log = logging.getLogger(__name__)
 
-_GIB = 1 << 30
-_CPU_CACHE_GIB = 1.0
-_GPU_CACHE_SHARE = 0.85  # of what is free after the weights
 _SELF_TEST_SECONDS = 5.0
 
 
@@ -42,13 +41,15 @@ class ServeOptions:
     Attributes:
         model: Folder or GGUF file.
         config_file: Watched, if given.
+        admin_token: Bearer token of the admin routes; None: they are off.
         cache_gib: Size of the key-value cache; None chooses one.
         step_tokens: Most tokens of one forward pass.
         batch_requests: Most requests of one forward pass.
         max_waiting: Most requests that wait; more get 429.
         drain_seconds: How long requests may run on after SIGTERM.
         request_seconds: Longest time that a request may take, waiting included; None for no limit.
-        pack_weights: Keep a second, packed copy of large weights on a CPU, for faster batches.
+        pack_weights: Keep a second, packed copy of large weights on a CPU, for faster batches; None: if there is room.
+        reuse_prefixes: Keep what prompts have in common instead of computing it again.
     """
 
     model: Path
@@ -57,57 +58,50 @@ class ServeOptions:
     adapters_dir: Path | None = None
     config_file: Path | None = None
     api_key: str | None = None
+    admin_token: str | None = None
     cache_gib: float | None = None
     step_tokens: int = 512
     batch_requests: int = 64
     max_waiting: int = 256
     drain_seconds: float = 30.0
-    pack_weights: bool = False
+    pack_weights: bool | None = None
+    reuse_prefixes: bool = False
     request_seconds: float | None = None
 
 
-def build_engine(config: ServingConfig, options: ServeOptions) -> tuple[TorchEngine, TextCodec]:
+def build_engine(
+    config: ServingConfig, options: ServeOptions, group: Group | None = None
+) -> tuple[TorchEngine, TextCodec]:
     """Loads the model and makes an engine of it.
+
+    Args:
+        group: The processes that share the model, if this one leads some.
 
     Raises:
         ModelLoadError: The model cannot be served.
     """
     started = time.monotonic()
-    loaded = load_model(options.model, recipe=config.model.recipe, dtype=config.model.dtype)
-    context = min(config.model.context_length or loaded.context_length, loaded.context_length)
-    lora = inject_lora(loaded.model, exclude=loaded.recipe.lora_exclude, pack=options.pack_weights)
-    per_token = cache_bytes_per_token(loaded.model)
-    room = (
-        options.cache_gib * _GIB if options.cache_gib else _default_cache_bytes(next(loaded.model.parameters()).device)
-    )
-    limits = BatchLimits(
-        cache_tokens=int(min(room // per_token, context * options.batch_requests)),
-        step_tokens=options.step_tokens,
-        requests=options.batch_requests,
-    )
+    parts = build_parts(config, options, group)
+    loaded = parts.loaded
     engine = TorchEngine(
         loaded.model,
-        lora,
+        parts.lora,
         end_tokens=loaded.end_tokens,
-        context_length=context,
-        limits=limits,
+        context_length=parts.context_length,
+        limits=parts.limits,
         max_waiting=options.max_waiting,
+        group=group,
+        adapters_dir=options.adapters_dir,
     )
     log.info(
         "model ready in %.1f s: recipe '%s', context %d tokens, cache %d tokens (%.2f GiB)",
         time.monotonic() - started,
         loaded.recipe.name,
         engine.context_length,
-        limits.cache_tokens,
-        limits.cache_tokens * per_token / _GIB,
+        parts.limits.cache_tokens,
+        parts.cache_gib,
     )
     return engine, loaded.codec
-
-
-def _default_cache_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] * _GPU_CACHE_SHARE
-    return _CPU_CACHE_GIB * _GIB
 
 
 class Server(uvicorn.Server):
@@ -123,6 +117,7 @@ class Server(uvicorn.Server):
         self._options = options
         self._deadline: float | None = None
         self._listening = asyncio.Event()
+        self.asked_to_end = False
         self._residents = Residents(engine, config, adapters_dir=options.adapters_dir, config_file=options.config_file)
         self.health = Health(engine, self._residents)
         app = create_app(
@@ -131,6 +126,7 @@ class Server(uvicorn.Server):
             self._residents,
             self.health,
             api_key=options.api_key,
+            admin_token=options.admin_token,
             request_seconds=options.request_seconds,
             lifespan=self._lifespan,
         )
@@ -159,12 +155,15 @@ class Server(uvicorn.Server):
         """Starts to drain at the first signal; ends at once at the second."""
         if self.health.draining:
             self.should_exit = self.force_exit = True
-        self.health.draining = True
+        self.health.draining = self.asked_to_end = True
 
     async def on_tick(self, counter: int) -> bool:
         """Says whether it is time to end; uvicorn asks ten times a second."""
         if await super().on_tick(counter):
             return True
+        if self._engine.lost:
+            return True
+        self.health.draining = self.health.draining or self._engine.leaving
         if not self.health.draining:
             return False
         if self._deadline is None:
@@ -219,28 +218,24 @@ async def first_answer(engine: Engine) -> None:
         pass
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Returns a socket that has its address but does not listen yet: a port that is taken shows before the model loads.
-
-    Raises:
-        ServeError: The address cannot be had.
-    """
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise ServeError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return bound
-
-
 def serve(config: ServingConfig, options: ServeOptions) -> None:
     """Serves until a signal comes.
 
     Raises:
         ServeError: It cannot start.
     """
+    ranks = Ranks.from_env(os.environ)
+    if ranks.size > 1:
+        # Ranks wait for one another inside of libraries, where no handler of ours would run.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if not ranks.leads:
+        follow(config, options, join(ranks, os.environ))
+        return
     with bind(options.host, options.port) as bound:
-        engine, codec = build_engine(config, options)
-        Server(engine, codec, config, options).run(sockets=[bound])
+        engine, codec = build_engine(config, options, join(ranks, os.environ) if ranks.size > 1 else None)
+        server = Server(engine, codec, config, options)
+        server.run(sockets=[bound])
+    if engine.lost:
+        raise ServeError(engine.lost)
+    if engine.leaving and not server.asked_to_end:  # an error, so that torchrun starts this node's ranks again
+        raise ServeError("another node is going: the ranks here end and start again with whoever comes")

@@ -66,8 +66,8 @@ class Worker:
         self.ask(work)
         return await done
 
-    async def stop(self, last: Callable[[], None]) -> None:
-        """Does what was asked before, then `last`, and ends the thread."""
+    async def stop(self, last: Callable[[], None], *, patience_seconds: float | None = None) -> None:
+        """Does what was asked before, then `last`, and ends the thread, or leaves it to hang after some time."""
 
         def halt() -> None:
             self._stopped = True
@@ -75,7 +75,7 @@ class Worker:
 
         if self.alive:
             self.ask(halt)
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, patience_seconds)
 
     # From the worker's own thread.
 

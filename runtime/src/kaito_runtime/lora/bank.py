@@ -96,10 +96,10 @@ class Bank:
             layer = self._layers.get(path)
             if layer is None:
                 raise AdapterLoadError(weights.name, f"'{path}' is not among the {len(self._layers)} adapted layers")
-            if (matrix.a.shape[1], matrix.b.shape[0]) != layer.lora_shape:
+            if (matrix.a.shape[1], matrix.b.shape[0]) != layer.adapter_shape:
                 raise AdapterLoadError(
                     weights.name,
-                    f"'{path}' is a [{layer.lora_shape[1]}, {layer.lora_shape[0]}] layer, "
+                    f"'{path}' is a [{layer.adapter_shape[1]}, {layer.adapter_shape[0]}] layer, "
                     f"the adapter is for [{matrix.b.shape[0]}, {matrix.a.shape[1]}]",
                 )
         rank = max((matrix.a.shape[0] for matrix in weights.matrices.values()), default=1)
@@ -113,7 +113,7 @@ class Bank:
                 )
             try:
                 for path, matrix in weights.matrices.items():
-                    self._layers[path].pool.write(pages, matrix.a, matrix.b)
+                    self._layers[path].write(pages, matrix.a, matrix.b)
             except Exception:
                 self._allocator.give_back(pages)
                 raise

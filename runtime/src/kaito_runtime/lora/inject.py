@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from kaito_runtime.kernels.packed import can_pack
@@ -11,6 +12,7 @@ from kaito_runtime.lora.bank import AdapterVersion, Bank
 from kaito_runtime.lora.layers import LoraLinear, PackedLinear
 from kaito_runtime.lora.pages import CatPool, PagedPool
 from kaito_runtime.lora.routing import Routing
+from kaito_runtime.lora.shards import Shard, ShardedLoraLinear
 from kaito_runtime.lora.steps import CatStep, PagedStep, Span, TableMemory
 from kaito_runtime.lora.targets import FLOATING, linear_shape
 
@@ -73,6 +75,8 @@ def inject_lora(
     pack: bool = False,
     tail_pages: int = 0,
     paged: bool | None = None,
+    shards: Mapping[str, Shard] | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> LoraModel:
     """Replaces every linear layer of `model` by a `LoraLinear`.
 
@@ -87,6 +91,8 @@ def inject_lora(
             take up to a third less time, for twice the memory.
         tail_pages: On GPUs, room for that many pages beside each weight, for large steps of one adapter mix.
         paged: Use the kernels' page layout; by default where the weights are on a GPU.
+        shards: Layers of which this rank holds a part, by path; see `tensor_parallel`.
+        group: The ranks that hold the parts.
 
     Raises:
         ValueError: The model has no linear layer, already has LoRA layers, or is spread over devices by hooks.
@@ -111,16 +117,20 @@ def inject_lora(
         if not path or shape is None:
             continue
         if any(path == name or path.endswith(f".{name}") for name in exclude):
-            if pack and type(module) is nn.Linear and can_pack(module.weight):
+            # A forward of its own, as tensor parallelism sets, computes with the weight as it is.
+            if pack and type(module) is nn.Linear and "forward" not in vars(module) and can_pack(module.weight):
                 replaced[id(module)] = PackedLinear(module)
             continue
         if module._forward_hooks or module._forward_pre_hooks:
             raise ValueError(
-                f"'{path}' has forward hooks, as tensor parallelism and offloading install them; its weight may be a "
-                "part of the whole, for which adapters cannot be cut yet"
+                f"'{path}' has forward hooks, as offloading installs them; its weight may not be where it is read"
             )
         pool = PagedPool(*shape, budget, device, dtype) if use_pages else CatPool(*shape, device)
-        layers[path] = replaced[id(module)] = layer = LoraLinear(module, routing, pool)
+        if shards is not None and group is not None and path in shards:
+            layer: LoraLinear = ShardedLoraLinear(module, routing, pool, shards[path], group)
+        else:
+            layer = LoraLinear(module, routing, pool)
+        layers[path] = replaced[id(module)] = layer
         if pack:
             layer.pack()
         if tail_pages:

@@ -39,6 +39,8 @@ class LoraLinear(nn.Module):
         `[..., K]` to `[..., N]`; the leading dimensions are flattened to tokens in order.
 
     Attributes:
+        lora_shape: (K, N) of the weight.
+        adapter_shape: (K, N) of adapters for it, which differs where the weight is one rank's part of a layer.
         pool: The layer's rank pages.
         profile: Which resident adapters weigh how much in this layer; the bank sets it.
     """
@@ -48,7 +50,7 @@ class LoraLinear(nn.Module):
         shape = linear_shape(base)
         if shape is None:
             raise TypeError(f"{type(base).__name__} is not a linear layer")
-        self.lora_shape = shape
+        self.lora_shape = self.adapter_shape = shape
         self.weight: Tensor = cast(Tensor, base.weight)
         self.bias: Tensor | None = cast(Tensor | None, base.bias)
         self.pool = pool
@@ -156,6 +158,10 @@ class LoraLinear(nn.Module):
             self._tail[:, k : k + ranks] = self.pool.columns(work.pages)
             self._tail_holds = holds
         return self._tail[:, : k + ranks]
+
+    def write(self, pages: Sequence[int], a: Tensor, b: Tensor) -> None:
+        """Copies an adapter's `a` `[r, K]` and `b` `[N, r]` into `pages`, padded with zeros."""
+        self.pool.write(pages, a, b)
 
     def pack(self) -> None:
         """Lays the weight out for CPU products, where that is faster: a packed copy, columns before rows, or both."""

@@ -17,12 +17,12 @@ PLAIN = ("Linear", "FalconLinear")
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
-    """Returns (K, N), in-features and out-features, of a linear layer, or None for any other module.
+    """Returns (K, N), in-features and out-features, of a whole linear layer, or None for any other module.
 
     Linear layers are `nn.Linear` with its subclasses, transformers' `Conv1D` (its weight is transposed), and what
     `inject_lora` put in their places.
     """
-    shape = getattr(module, "lora_shape", None)  # a LoraLinear
+    shape = getattr(module, "adapter_shape", None)  # a LoraLinear
     if isinstance(shape, tuple):
         return shape
     if isinstance(module, nn.Linear):
