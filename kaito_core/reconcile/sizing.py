@@ -75,7 +75,7 @@ def _sharing(preset: ModelPreset, nodes: int, least: int) -> int:
     Under tensor parallelism each GPU has the same number of heads. Where that number is not known, it is a power of
     two, as most are; `least` itself is the preset's own number, or more than any machine has where none will do.
     """
-    if not preset.heads:
+    if not preset.heads or not least:
         return least
     return next((n for n in range(least, preset.heads + 1) if preset.heads % (n * nodes) == 0), _NO_MACHINE)
 

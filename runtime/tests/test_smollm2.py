@@ -17,7 +17,7 @@ from kaito_runtime.testing.models import load_fp32, merged, save_adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5  # of the largest logit: what rounding over 30 layers explains in float32
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of France?"}]
 ATTENTION = ["q_proj", "v_proj"]
 
@@ -105,8 +105,9 @@ def test_served_logits_are_those_of_merged_weights(real: Real, strengths: dict[s
         ids = torch.tensor([[*prompt, *tokens[:-1]]])
         truth = truth_model(ids).logits[0, len(prompt) - 1 :]
         base = real.plain(ids).logits[0, len(prompt) - 1 :]
-    assert (served - truth).abs().max() <= TOLERANCE
-    assert (base - truth).abs().max() > 1000 * TOLERANCE
+    bound = TOLERANCE * truth.abs().max()
+    assert (served - truth).abs().max() <= bound
+    assert (base - truth).abs().max() > 1000 * bound
 
 
 def test_strength_zero_and_no_adapters_are_the_same_bits(real: Real) -> None:

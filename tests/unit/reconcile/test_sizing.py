@@ -26,6 +26,7 @@ LARGE = {"gpus": 2, "gpu_memory_gib": 90.0}
         ({**LARGE, "heads": 10}, 1, GpuSku("A", 8, 192, "L4"), Sizing(1, 5, 90, 16)),  # 4 would hold it
         ({**LARGE, "heads": 8, "distributed": True}, 4, None, Sizing(4, 1, 22.5, 4)),
         ({**LARGE, "heads": 8, "distributed": True}, 2, GpuSku("V", 4, 64, "V100"), Sizing(2, 4, 45, 8)),
+        ({"gpus": 0, "gpu_memory_gib": 0, "heads": 3}, 2, None, Sizing(2, 0, 0, 16)),
         ({"gpus": 0, "gpu_memory_gib": 0}, 2, GpuSku("A", 1, 80, "A100"), Sizing(2, 0, 0, 16)),
     ],
 )
