@@ -203,6 +203,8 @@ def pods(model: Path, folder: Path, **options: Any) -> Iterator[Pods]:
     try:
         yield server
     finally:
+        if not all(node.running for node in server.nodes):  # why, where a test did not mean it
+            print("".join(node.text for node in server.nodes))
         for node in server.nodes:
             if node.running:
                 node.signal(signal.SIGTERM)

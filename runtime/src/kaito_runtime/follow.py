@@ -147,7 +147,8 @@ class Follower:
         self._group.answer(False)
 
     def _beat(self) -> None:
-        done = {ticket: read for ticket, read in self._read.items() if read is not None}
+        # A copy first: the threads that read put their results in meanwhile.
+        done = {ticket: read for ticket, read in list(self._read.items()) if read is not None}
         self._group.answer(
             (self._leaving, {ticket: read if isinstance(read, str) else "" for ticket, read in done.items()})
         )
