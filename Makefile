@@ -69,9 +69,11 @@ clean: ## Remove .venv and what tools left
 bench-imports: install ## What starting costs: the command line, a hundred plugins, every operator half
 	$(BIN)/python bench/bench_imports.py
 
-docs: install ## Write the reference pages and the preset schema anew, from the code
+docs: install ## Write the reference pages, the CRD and the preset schema anew, from the code
+	$(BIN)/python -m kaito_core.api.crd > kaito_core/crds/workspaces.yaml
 	$(BIN)/python docs/reference/generate.py
 	$(BIN)/python docs/reference/generate_validation.py
+	$(BIN)/python docs/reference/generate_adapter_checks.py
 	$(BIN)/python -m kaito_core.api.preset_schema > kaito_core/schemas/model-preset.json
 
 bench-operator: install ## What the operator costs with 100 and 1,000 Workspaces, on the emulated API

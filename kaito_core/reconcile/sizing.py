@@ -70,10 +70,10 @@ def size(preset: ModelPreset, count: int, sku: GpuSku | None, known: Iterable[Gp
 
 
 def _sharing(preset: ModelPreset, nodes: int, least: int) -> int:
-    """Returns with how many GPUs of each node a model can be shared, `least` or the next number up.
+    """Returns with how many GPUs of each node a model can be shared: `least`, or the next number up.
 
-    Under tensor parallelism each GPU has the same number of heads. Where that number is not known, it is a power of
-    two, as most are; `least` itself is the preset's own number, or more than any machine has where none will do.
+    Under tensor parallelism each GPU has the same number of heads. Where their number is not known, `least` is taken at
+    its word; where no number will do, it is more than any machine has.
     """
     if not preset.heads or not least:
         return least
@@ -87,7 +87,9 @@ def _gpus_on(sku: GpuSku, preset: ModelPreset, nodes: int) -> int:
         return least
     # More, smaller GPUs than the preset's authors had in mind: enough of them to hold the model.
     needed = max(least, math.ceil(preset.gpu_memory_gib / nodes / sku.memory_per_gpu_gib))
-    return _sharing(preset, nodes, needed if preset.heads else 1 << (needed - 1).bit_length())
+    if not preset.heads:
+        return 1 << (needed - 1).bit_length()  # numbers of heads are powers of two, mostly
+    return _sharing(preset, nodes, needed)
 
 
 def _does_not_fit(preset: ModelPreset, nodes: int, sku: GpuSku, known: Iterable[GpuSku]) -> DoesNotFitError:

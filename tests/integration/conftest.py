@@ -8,7 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from operator_world import World
+from operator_karpenter import RESOURCE, claims, nodeclaim_crd
+from operator_world import World, workspace
 
 from kaito_core.api.crd import workspace_crd
 from kaito_core.testing.cluster import FakeCluster
@@ -29,3 +30,13 @@ def bare_world(fake_cluster: FakeCluster, tmp_path: Path) -> Iterator[World]:
     made = World(fake_cluster, tmp_path)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def azure(world: World, fake_cluster: FakeCluster) -> World:
+    """A World with NodeClaims and a Workspace that asks for one."""
+    fake_cluster.apply(nodeclaim_crd())
+    world.start()
+    world.apply(workspace("w", "on-gpu", resource=RESOURCE))
+    world.wait("a claim", lambda: claims(fake_cluster))
+    return world

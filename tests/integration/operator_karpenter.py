@@ -6,7 +6,10 @@ from datetime import UTC, datetime
 from kaito_core.api import KubeObject
 from kaito_core.testing.cluster import FakeCluster
 
-__all__ = ["become_nodes", "claims", "nodeclaim_crd", "refuse"]
+__all__ = ["RESOURCE", "become_nodes", "claims", "nodeclaim_crd", "refuse"]
+
+#: What a Workspace says to get a machine made.
+RESOURCE = {"instanceType": "Standard_NC24ads_A100_v4"}
 
 
 def nodeclaim_crd() -> KubeObject:

@@ -1,22 +1,10 @@
 """NodeClaims of a running Workspace: several at once, edited or deleted by hand, refused by the cloud."""
 
 import pytest
-from operator_karpenter import become_nodes, claims, nodeclaim_crd, refuse
+from operator_karpenter import RESOURCE, become_nodes, claims, refuse
 from operator_world import World, workspace
 
 from kaito_core.testing.cluster import FakeCluster
-
-RESOURCE = {"instanceType": "Standard_NC24ads_A100_v4"}
-
-
-@pytest.fixture
-def azure(world: World, fake_cluster: FakeCluster) -> World:
-    """A World with NodeClaims and a Workspace that asks for one."""
-    fake_cluster.apply(nodeclaim_crd())
-    world.start()
-    world.apply(workspace("w", "on-gpu", resource=RESOURCE))
-    world.wait("a claim", lambda: claims(fake_cluster))
-    return world
 
 
 def _names(cluster: FakeCluster) -> list[str]:

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import pytest
-from operator_karpenter import become_nodes, claims, nodeclaim_crd
+from operator_karpenter import RESOURCE, become_nodes, claims
 from operator_looks import add_node, pinned
 from operator_world import World, adapter, workspace
 
@@ -17,22 +16,10 @@ from kaito_core.testing.kube import routes
 from kaito_core.testing.kube.faults import RequestRecord
 from kaito_gpu_onprem.provider import OnPremProvider
 
-RESOURCE = {"instanceType": "Standard_NC24ads_A100_v4"}
-
 
 def _finalizers(world: World) -> list[str]:
     found: list[str] = world.existing("workspaces", "w")["metadata"].get("finalizers", [])
     return found
-
-
-@pytest.fixture
-def azure(world: World, fake_cluster: FakeCluster) -> World:
-    """A World with NodeClaims and a Workspace that asks for one."""
-    fake_cluster.apply(nodeclaim_crd())
-    world.start()
-    world.apply(workspace("w", "on-gpu", resource=RESOURCE))
-    world.wait("a claim", lambda: claims(fake_cluster))
-    return world
 
 
 def test_nodes_are_made_and_given_back(azure: World, fake_cluster: FakeCluster) -> None:

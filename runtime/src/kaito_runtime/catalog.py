@@ -71,10 +71,14 @@ class Catalog:
     guests: tuple[str, ...] = ()
 
     @property
+    def mix(self) -> dict[str, float]:
+        """The configuration's adapters at their strengths, which together are the Workspace's model."""
+        return {adapter.name: adapter.strength for adapter in self.config.adapters}
+
+    @property
     def declared(self) -> dict[str, float]:
         """Every adapter at the strength that it has where a request names none."""
-        declared = {adapter.name: adapter.strength for adapter in self.config.adapters}
-        return declared | dict.fromkeys(self.guests, DEFAULT_STRENGTH)
+        return self.mix | dict.fromkeys(self.guests, DEFAULT_STRENGTH)
 
     def status(self, name: str) -> ServedVersion:
         """Returns what became of an adapter of the configuration."""
@@ -83,9 +87,8 @@ class Catalog:
     def cards(self) -> tuple[ModelCard, ...]:
         """Returns every model id of the configuration: the Workspace's mix, the base, each adapter, each blend."""
         model = self.config.model.name
-        mix = {adapter.name: adapter.strength for adapter in self.config.adapters}
         return (
-            ModelCard(model, model, BASE, mix),
+            ModelCard(model, model, BASE, self.mix),
             ModelCard(BASE, model, None, {}),
             *(ModelCard(name, model, BASE, {name: strength}) for name, strength in self.declared.items()),
             *(ModelCard(blend.name, model, BASE, dict(blend.strengths)) for blend in self.config.blends),
