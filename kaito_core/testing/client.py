@@ -35,7 +35,8 @@ class KubeClient:
         ca_file: Certificate authority of an https server; "" trusts any certificate, which is fine in tests only.
         client_cert: Files with a client certificate and its key, ("", "") for none.
         has_gc: Whether dependents of deleted owners are collected.
-        has_workloads: Whether Deployments and StatefulSets get pods.
+        has_controllers: Whether Deployments and StatefulSets get pods, and pods get nodes.
+        has_workloads: Whether there are kubelets too, so that pods run.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class KubeClient:
         ca_file: str = "",
         client_cert: tuple[str, str] = ("", ""),
         has_gc: bool = True,
+        has_controllers: bool = True,
         has_workloads: bool = True,
     ) -> None:
-        self.url, self.has_gc, self.has_workloads = url.rstrip("/"), has_gc, has_workloads
+        self.url, self.has_gc = url.rstrip("/"), has_gc
+        self.has_controllers, self.has_workloads = has_controllers, has_workloads
         self._token, self._ca_file, self._client_cert = token, ca_file, client_cert
         self._known: dict[str, Known] = {}  # group version -> its resources
 
@@ -150,15 +153,49 @@ class KubeClient:
         path = self._path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
         return self.request("PATCH", path, patch, content_type=content_type)
 
-    def delete(self, kind: str, name: str, namespace: str = "default", *, propagation: str = "Background") -> bool:
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        namespace: str = "default",
+        *,
+        propagation: str = "Background",
+        grace_seconds: int | None = None,
+    ) -> bool:
         """Deletes an object; False where it was absent already."""
+        query = {"propagationPolicy": propagation}
+        query |= {"gracePeriodSeconds": str(grace_seconds)} if grace_seconds is not None else {}
         try:
-            self.request("DELETE", self._path(kind, namespace, name), query={"propagationPolicy": propagation})
+            self.request("DELETE", self._path(kind, namespace, name), query=query)
         except ApiError as error:
             if error.code == 404:
                 return False
             raise
         return True
+
+    def add_node(
+        self,
+        name: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        gpus: int = 1,
+        ready: bool = True,
+        gpu_resource: str = "nvidia.com/gpu",
+    ) -> Object:
+        """Adds a node that no kubelet stands behind, or changes one that exists, and returns it."""
+        all_labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **(labels or {})}
+        self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": all_labels}})
+        amounts = {"cpu": "16", "memory": "128Gi", "pods": "110", gpu_resource: str(gpus)}
+        condition = {
+            "type": "Ready",
+            "status": "True" if ready else "False",
+            "reason": "KubeletReady" if ready else "KubeletNotReady",
+        }
+        status = {"capacity": amounts, "allocatable": amounts, "conditions": [condition]}
+        node = self.patch("nodes", name, {"status": status}, "", content_type=STRATEGIC, subresource="status")
+        if ready and node["spec"].get("taints"):  # a new node is tainted until its first heartbeat
+            node = self.patch("nodes", name, {"spec": {"taints": None}}, "")
+        return node
 
     def wait(self, what: str, condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
         """Calls `condition` until its result is true, and returns that.

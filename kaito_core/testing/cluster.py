@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from aiohttp import web
 
-from kaito_core.testing.client import STRATEGIC, KubeClient
+from kaito_core.testing.client import KubeClient
 from kaito_core.testing.kube.faults import Fault, Manner, RequestRecord
 from kaito_core.testing.kube.http import EmulatedApi, MockedApi
 from kaito_core.testing.kube.store import Store
@@ -42,7 +42,7 @@ class FakeCluster(KubeClient):
     """
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        super().__init__("", has_gc=True, has_workloads=False)
+        super().__init__("", has_controllers=False, has_workloads=False)
         self._thread = threading.Thread(target=self._serve, name="fake-cluster", daemon=True)
         self._ready, self._clock = threading.Event(), clock
         self._failure: BaseException | None = None
@@ -190,27 +190,6 @@ class FakeCluster(KubeClient):
 
     # Nodes and pods
 
-    def add_node(
-        self,
-        name: str,
-        labels: Mapping[str, str] | None = None,
-        *,
-        gpus: int = 1,
-        ready: bool = True,
-        gpu_resource: str = "nvidia.com/gpu",
-    ) -> dict[str, Any]:
-        """Adds a node, or changes one that exists, and returns it."""
-        all_labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **(labels or {})}
-        self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": all_labels}})
-        amounts = {"cpu": "16", "memory": "128Gi", "pods": "110", gpu_resource: str(gpus)}
-        condition = {
-            "type": "Ready",
-            "status": "True" if ready else "False",
-            "reason": "KubeletReady" if ready else "KubeletNotReady",
-        }
-        status = {"capacity": amounts, "allocatable": amounts, "conditions": [condition]}
-        return self.patch("nodes", name, {"status": status}, "", content_type=STRATEGIC, subresource="status")
-
     def run_workloads(self, *failures: PodFailure) -> None:
         """Switches the simulated controllers, scheduler and kubelet on, or changes what fails.
 
@@ -224,4 +203,4 @@ class FakeCluster(KubeClient):
             self._workloads.run(failures)
 
         self._call(start)
-        self.has_workloads = True
+        self.has_controllers = self.has_workloads = True

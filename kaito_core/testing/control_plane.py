@@ -1,4 +1,4 @@
-"""Real API servers for tests: starts kube-apiserver and etcd, and reads kubeconfigs into clients."""
+"""Real control planes for tests: starts kube-apiserver and what belongs to it, and reads kubeconfigs into clients."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ from kaito_core.testing.kube.errors import ApiError
 __all__ = ["ControlPlane", "client_of_kubeconfig"]
 
 TOKEN = "kaito-tests"
+CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 START_SECONDS = 60.0
 
 
 class ControlPlane:
     """etcd and kube-apiserver on local ports, with a fixed token for a cluster administrator.
 
+    Where the folder of the two programs holds kube-controller-manager and kube-scheduler too, they run as well:
+    workloads get pods, pods get nodes, and dependents are collected. No kubelet runs anything.
+
     Args:
-        assets: Folder of the two programs.
+        assets: Folder of the programs.
         folder: Where their data, keys and logs go.
     """
 
     def __init__(self, assets: Path, folder: Path) -> None:
         self._assets, self._folder = assets, folder
+        self._has_controllers = all((assets / program).exists() for program in CONTROLLERS)
         self._running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> KubeClient:
@@ -54,9 +59,19 @@ class ControlPlane:
         tokens.write_text(f'{TOKEN},kaito-tests,kaito-tests,"system:masters"\n')
         etcd_port, peer_port, port = _free_ports(3)
         self._run("etcd", etcd_flags(self._folder / "etcd", etcd_port, peer_port))
-        self._run("kube-apiserver", apiserver_flags(self._folder / "certificates", key, tokens, etcd_port, port))
-        client = KubeClient(f"https://127.0.0.1:{port}", token=TOKEN, has_gc=False, has_workloads=False)
+        flags = apiserver_flags(self._folder / "certificates", key, tokens, etcd_port, port)
+        if not self._has_controllers:
+            flags.append("--disable-admission-plugins=ServiceAccount")  # nobody makes service accounts for pods
+        self._run("kube-apiserver", flags)
+        controlled = self._has_controllers
+        client = KubeClient(
+            f"https://127.0.0.1:{port}", token=TOKEN, has_gc=controlled, has_controllers=controlled, has_workloads=False
+        )
         self._wait(client)
+        if controlled:
+            kubeconfig = client.kubeconfig(self._folder / "controllers.kubeconfig")
+            for program in CONTROLLERS:
+                self._run(program, controller_flags(program, kubeconfig, key))
         return client
 
     def _run(self, program: str, flags: Sequence[str]) -> None:
@@ -104,7 +119,7 @@ def etcd_flags(data: Path, port: int, peer_port: int) -> list[str]:
 
 
 def apiserver_flags(certificates: Path, key: Path, tokens: Path, etcd_port: int, port: int) -> list[str]:
-    """An API server that makes its own certificate and admits pods without service accounts, as nobody makes those."""
+    """An API server that makes its own certificate."""
     return [
         f"--etcd-servers=http://127.0.0.1:{etcd_port}",
         f"--cert-dir={certificates}",
@@ -116,8 +131,16 @@ def apiserver_flags(certificates: Path, key: Path, tokens: Path, etcd_port: int,
         f"--service-account-key-file={key}",
         f"--service-account-signing-key-file={key}",
         "--service-cluster-ip-range=10.96.0.0/16",
-        "--disable-admission-plugins=ServiceAccount",
     ]
+
+
+def controller_flags(program: str, kubeconfig: Path, key: Path) -> list[str]:
+    """A controller manager or scheduler that serves nothing and takes silent nodes for healthy: none has a kubelet."""
+    flags = [f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0"]
+    flags += ["--kube-api-qps=500", "--kube-api-burst=1000"]  # namespaces that tests delete would starve all else
+    if program == "kube-controller-manager":
+        flags += [f"--service-account-private-key-file={key}", "--node-monitor-grace-period=24h"]
+    return flags
 
 
 def _free_ports(count: int) -> list[int]:
@@ -155,7 +178,7 @@ def client_of_kubeconfig(path: Path, folder: Path) -> KubeClient:
         ca_file=file(cluster, "certificate-authority"),
         client_cert=(file(user, "client-certificate"), file(user, "client-key")),
     )
-    client.has_workloads = bool(client.list("nodes"))
+    client.has_controllers = client.has_workloads = bool(client.list("nodes"))
     return client
 
 

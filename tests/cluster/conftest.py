@@ -1,8 +1,9 @@
 """Clusters for the scenarios: the emulated one always, a real API server where this machine has one.
 
 `KUBEBUILDER_ASSETS` names a folder with kube-apiserver and etcd (envtest's convention), `KAITO_TEST_KUBECONFIG` a
-kubeconfig of a cluster that may be written to. An API server alone has no garbage collection and makes no pods;
-`has_gc` and `has_workloads` of the client say so.
+kubeconfig of a cluster that may be written to. An API server alone has no garbage collection and makes no pods: with
+kube-controller-manager and kube-scheduler in the folder it does, and only kubelets are missing. `has_gc`,
+`has_controllers` and `has_workloads` of the client say what there is.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
+from operator_looks import add_node
 from operator_scenarios import SCENARIOS, Scenario
 from operator_world import World, running
 
@@ -23,11 +24,14 @@ def _is_established(cluster: KubeClient) -> bool:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_scenario(scenario: Scenario, cluster: KubeClient, namespace: str, tmp_path: Path) -> None:
-    if isinstance(cluster, FakeCluster):
-        cluster.add_node("cpu-1", gpus=0)
-    elif cluster.has_workloads:
+    if cluster.has_workloads and not isinstance(cluster, FakeCluster):
         pytest.skip("the kubelets of this cluster would run what the scenarios only name")
     cluster.apply(workspace_crd())
     cluster.wait("the Workspace's type", lambda: _is_established(cluster))
-    with running(World(cluster, tmp_path, namespace)) as world:
-        scenario(world)
+    world = World(cluster, tmp_path, namespace)
+    add_node(world, "cpu-1", gpus=0)
+    try:
+        with running(world):
+            scenario(world)
+    finally:
+        world.clean()

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import pytest
 from operator_world import World, conditions
 
 from kaito_core.api import KubeObject
@@ -64,20 +63,10 @@ def settled(world: World, name: str, adapters: dict[str, tuple[str, str]]) -> Ku
     return found
 
 
-def add_node(
-    world: World,
-    name: str,
-    *,
-    gpus: int,
-    labels: dict[str, str] | None = None,
-    ready: bool = True,
-    gpu_resource: str = "nvidia.com/gpu",
-) -> None:
-    """Adds or changes a node; real API servers keep it across scenarios, so they get what they had not."""
-    add = getattr(world.cluster, "add_node", None)
-    if add is None:
-        pytest.skip("this cluster's nodes are real: none is added to it")
-    add(name, labels or {}, gpus=gpus, ready=ready, gpu_resource=gpu_resource)
+def add_node(world: World, name: str, **parts: Any) -> None:
+    """Adds or changes a node of this scenario; parts as for `KubeClient.add_node`."""
+    world.added_nodes.add(name)
+    world.cluster.add_node(name, **parts)
 
 
 def pinned(world: World, name: str) -> list[str]:

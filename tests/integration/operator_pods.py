@@ -64,7 +64,7 @@ class Runtimes:
 
 
 class Hands:
-    """Does by hand what controllers, scheduler and kubelet do, for API servers that have none of them."""
+    """Does by hand what kubelets do, and what controllers and a scheduler do for API servers that have none."""
 
     def __init__(self, cluster: KubeClient, namespace: str) -> None:
         self._cluster, self._namespace = cluster, namespace
@@ -73,9 +73,24 @@ class Hands:
 
     def run(self) -> None:
         """Gives every workload of ours its pods, ready or failing."""
+        if self._cluster.has_controllers:
+            for pod in self._cluster.list("pods", self._namespace, WORKSPACE_LABEL):
+                self._run(pod)
+            return
         for plural, kind in (("deployments", "Deployment"), ("statefulsets", "StatefulSet")):
             for owner in self._cluster.list(plural, self._namespace, WORKSPACE_LABEL):
                 self._serve(plural, {**owner, "apiVersion": "apps/v1", "kind": kind})
+
+    def _run(self, pod: KubeObject) -> None:
+        """Does what the kubelet of a pod's node does."""
+        if not pod["spec"].get("nodeName"):
+            return
+        name = pod["metadata"]["name"]
+        if "deletionTimestamp" in pod["metadata"]:
+            self._cluster.delete("pods", name, self._namespace, grace_seconds=0)
+        elif self._done.get(pod["metadata"]["uid"], ...) != self.failure:
+            self._patch_status("pods", name, self._status(pod))
+            self._done[pod["metadata"]["uid"]] = self.failure
 
     def _serve(self, kind: str, owner: KubeObject) -> None:
         name, spec = owner["metadata"]["name"], owner["spec"]
@@ -96,6 +111,7 @@ class Hands:
         failure = self.failure
         words = failure.message if failure is not None and failure.reason == "Unschedulable" else ""
         status = pod_status(pod, now, failure, unschedulable=words, ready_node=True)
+        status.pop("qosClass", None)  # the server's own reckoning, which no kubelet changes
         conditions = status.setdefault("conditions", [])
         if not any(item["type"] == "Ready" for item in conditions):  # what stands there is merged by type
             conditions.append({"type": "Ready", "status": "False"})

@@ -90,6 +90,7 @@ class World:
         self.cluster, self.namespace = cluster, namespace
         self.runtimes, self._hands = Runtimes(cluster), Hands(cluster, namespace)
         self.passes = Passes()
+        self.added_nodes: set[str] = set()
         self._kubeconfig = str(cluster.kubeconfig(folder / f"kubeconfig-{uuid.uuid4().hex[:8]}"))
         self._stop, self._ready = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -153,6 +154,24 @@ class World:
         if failure is not None:
             raise failure
 
+    def clean(self) -> None:
+        """Takes away what nobody else would once there is no operator: finalizers, nodes and what runs on them."""
+        for document in self.cluster.list("workspaces", self.namespace):
+            unbound = {"metadata": {"finalizers": None}}
+            self.cluster.patch("workspaces", document["metadata"]["name"], unbound, self.namespace)
+            self.delete("workspaces", document["metadata"]["name"])
+        for kind in ("deployments", "statefulsets"):
+            for workload in self.cluster.list(kind, self.namespace):
+                self.delete(kind, workload["metadata"]["name"])
+        self.cluster.wait("the pods are gone", self._end_pods)
+        for name in self.added_nodes:
+            self.cluster.delete("nodes", name, "")
+
+    def _end_pods(self) -> bool:
+        for pod in self.cluster.list("pods", self.namespace):
+            self.cluster.delete("pods", pod["metadata"]["name"], self.namespace, grace_seconds=0)
+        return not any(self.cluster.list(kind, self.namespace) for kind in ("replicasets", "pods"))
+
     # Users
 
     def apply(self, document: KubeObject, **options: Any) -> KubeObject:
@@ -176,7 +195,8 @@ class World:
     def events(self, name: str) -> list[KubeObject]:
         """Returns the events about a Workspace."""
         found = self.cluster.list("events", self.namespace)
-        return [event for event in found if event["involvedObject"]["name"] == name]
+        about = ("Workspace", name)
+        return [e for e in found if (e["involvedObject"]["kind"], e["involvedObject"]["name"]) == about]
 
     def pods(self, name: str) -> list[KubeObject]:
         """Returns the pods of a Workspace that are not on their way out."""
@@ -240,6 +260,7 @@ class World:
             (kind, item["metadata"]["name"]): item["metadata"]["resourceVersion"]
             for kind in kinds
             for item in self.cluster.list(kind, self.namespace)
+            if kind != "events" or item["involvedObject"]["kind"] == "Workspace"
         }
 
 
