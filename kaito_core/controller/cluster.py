@@ -176,10 +176,20 @@ class KubernetesCluster:
         selector = ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items()))
         return (await self.fetch(resource, namespace, selector)).items
 
-    async def fetch(self, resource: ResourceType, namespace: str = "", selector: str = "") -> Listing:
-        """Returns the objects that a label selector matches, from the API itself; none for an absent type."""
+    async def fetch(
+        self, resource: ResourceType, namespace: str = "", selector: str = "", *, fields: str = ""
+    ) -> Listing:
+        """Returns the objects that both selectors match, from the API itself; none for an absent type.
+
+        Args:
+            resource: Their type.
+            namespace: Theirs; "" for all.
+            selector: Of labels.
+            fields: Selector of fields.
+        """
         items: list[KubeObject] = []
-        query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
+        selectors = {"labelSelector": selector, "fieldSelector": fields}
+        query = {"limit": str(_PAGE), **{key: value for key, value in selectors.items() if value}}
         while True:
             try:
                 page = await self._send("GET", _path(resource, namespace), query=query)

@@ -22,7 +22,7 @@ from kaito_core.errors import BackendError, ClusterError, NotReadyError, Workspa
 from kaito_core.plugins import PluginRegistry
 from kaito_core.reconcile.claims import taken_gpus
 from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS, STATEFUL_SETS
-from kaito_core.reconcile.observed import Observed, refusals
+from kaito_core.reconcile.observed import Observed, is_stuck
 from kaito_core.reconcile.plan import Plan, desired_manifests, plan, plan_failure
 from kaito_core.reconcile.resolve import Resolved, resolve
 from kaito_core.reconcile.sizing import node_request, restricts_nodes
@@ -164,16 +164,23 @@ class Reconciler:
                 children += [found] if found is not None else []
         pods = await self.cluster.list(PODS, workspace.namespace, labels)
         reports = await self.replicas.reports(workspace, pods) if resolved.preset is not None else {}
-        refused = await self._refusals(children, pods)
-        return Observed(tuple(children), tuple(pods), reports, refused)
+        return Observed(tuple(children), tuple(pods), reports, await self._warnings(children, pods))
 
-    async def _refusals(self, children: Sequence[KubeObject], pods: Sequence[KubeObject]) -> tuple[str, ...]:
-        """Returns why a StatefulSet lacks pods, which only events say; Deployments have a condition for it."""
-        for child in children:
-            if child["kind"] == STATEFUL_SETS.kind and len(pods) < child["spec"].get("replicas", 1):
-                found = await self.cluster.list(events.EVENTS, child["metadata"]["namespace"])
-                return refusals(child, found)
-        return ()
+    async def _warnings(self, children: Sequence[KubeObject], pods: Sequence[KubeObject]) -> tuple[KubeObject, ...]:
+        """Returns the warnings of the namespace, where a StatefulSet lacks pods or a kubelet does not begin with one.
+
+        Of both only events tell. Nobody watches events: there are too many of them.
+        """
+        lacking = [
+            child
+            for child in children
+            if child["kind"] == STATEFUL_SETS.kind and len(pods) < child["spec"].get("replicas", 1)
+        ]
+        silent = lacking + [pod for pod in pods if is_stuck(pod, self.now())]
+        if not silent:
+            return ()
+        namespace = silent[0]["metadata"]["namespace"]
+        return (await self.cluster.fetch(events.EVENTS, namespace, fields="type=Warning")).items
 
     async def _release(self, document: KubeObject) -> Outcome:
         """Lets a Workspace that is being deleted go; its children follow by their owner references."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from kaito_core.api import KubeObject
@@ -17,11 +18,13 @@ __all__ = [
     "fetched_adapters",
     "is_ready",
     "is_running",
+    "is_stuck",
     "outdated_pods",
     "pod_problem",
     "pull_secrets",
     "refusals",
     "refused_pod",
+    "start_problem",
 ]
 
 
@@ -45,14 +48,14 @@ class Observed:
     Attributes:
         children: The objects of the kinds and names that the Workspace uses, whoever made them.
         pods: The Workspace's pods.
-        refusals: What the API server says of pods that a StatefulSet could not create, the newest first.
+        events: Warnings of the namespace, where something does not get on and only they say why.
         reports: What replicas say, by pod name; a pod that did not answer is absent.
     """
 
     children: tuple[KubeObject, ...] = ()
     pods: tuple[KubeObject, ...] = ()
     reports: Mapping[str, AdapterReport] = field(default_factory=dict)
-    refusals: tuple[str, ...] = ()
+    events: tuple[KubeObject, ...] = ()
 
     def child(self, kind: str, name: str) -> KubeObject | None:
         """Returns a child, or None."""
@@ -118,6 +121,15 @@ def pull_secrets(pod: KubeObject) -> set[str]:
 
 _PULL_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull")
 _START_ERRORS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
+#: Reasons of events by which a kubelet says that it cannot even begin with a pod's containers.
+_BEFORE_CONTAINERS = (
+    "FailedMount",
+    "FailedAttachVolume",
+    "FailedMapVolume",
+    "FailedCreatePodSandBox",
+    "NetworkNotReady",
+)
+_PATIENCE_SECONDS = 10.0
 _SHELL_WORDS = ("no such file", "not found", "not executable")
 _FORBIDDEN_POD = re.compile(r'^.*?pods? "?[^" ]+"? is forbidden: ')
 _MOST_WORDS = 400  # characters of a log's end: enough for its last error
@@ -189,6 +201,24 @@ def pod_problem(pod: KubeObject) -> PodProblem | None:
     return next((problem for problem in problems if problem is not None), None)
 
 
+def is_stuck(pod: KubeObject, now: datetime) -> bool:
+    """Returns whether the kubelet of a pod has had time to begin, and says nothing of it in the pod's status."""
+    status = pod.get("status", {})
+    if status.get("phase") != "Pending" or not status.get("startTime") or pod_problem(pod) is not None:
+        return False
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    begun = any("waiting" not in item.get("state", {}) for item in containers)
+    since = datetime.fromisoformat(status["startTime"])
+    return not begun and (now - since).total_seconds() >= _PATIENCE_SECONDS
+
+
+def start_problem(pod: KubeObject, events: Iterable[KubeObject]) -> PodProblem | None:
+    """Returns why the kubelet does not begin with a pod's containers, which only events say, or None."""
+    for reason, words in _said(pod, events, _BEFORE_CONTAINERS):
+        return PodProblem("PodStartError", f"pod '{pod['metadata']['name']}' cannot start: {reason}: {words}")
+    return None
+
+
 def creation_problem(workload: KubeObject) -> PodProblem | None:
     """Returns why pods of a Deployment cannot even be created, in the API server's words, or None."""
     for condition in workload.get("status", {}).get("conditions", []):
@@ -210,13 +240,22 @@ def refused_pod(words: str) -> PodProblem:
 
 def refusals(workload: KubeObject, events: Iterable[KubeObject]) -> tuple[str, ...]:
     """Returns what the API server said of pods that a StatefulSet could not create, the newest first."""
-    uid = workload["metadata"].get("uid")
+    return tuple(words for _, words in _said(workload, events, ("FailedCreate",)))
+
+
+def _said(about: KubeObject, events: Iterable[KubeObject], reasons: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the reasons and messages of events about an object, the newest first."""
+    uid = about["metadata"].get("uid")
     found = [
-        (str(event.get("lastTimestamp") or event.get("eventTime") or ""), str(event.get("message", "")))
+        (
+            str(event.get("lastTimestamp") or event.get("eventTime") or ""),
+            event["reason"],
+            str(event.get("message", "")),
+        )
         for event in events
-        if event.get("reason") == "FailedCreate" and (event.get("involvedObject") or {}).get("uid") == uid
+        if event.get("reason") in reasons and (event.get("involvedObject") or {}).get("uid") == uid
     ]
-    return tuple(message for _, message in sorted(found, reverse=True))
+    return [(reason, words) for _, reason, words in sorted(found, reverse=True)]
 
 
 def outdated_pods(workload: KubeObject, pods: Sequence[KubeObject]) -> list[KubeObject]:

@@ -21,7 +21,9 @@ from kaito_core.reconcile.observed import (
     fetch_problem,
     is_ready,
     pod_problem,
+    refusals,
     refused_pod,
+    start_problem,
 )
 from kaito_core.reconcile.resolve import Resolved
 
@@ -91,11 +93,12 @@ def _inference_condition(live: KubeObject | None, observed: Observed, changing: 
         return Condition(INFERENCE_READY, "True", "InferenceReady", f"{ready} of {wanted} pods serve requests")
     # An evicted pod is left lying about when another has long taken its place: what lives says first what is wrong.
     unready = sorted((pod for pod in observed.pods if not is_ready(pod)), key=_has_ended)
-    problems = [problem for pod in unready if (problem := pod_problem(pod))]
+    events = observed.events
+    problems = [problem for pod in unready if (problem := pod_problem(pod) or start_problem(pod, events))]
     if refused := creation_problem(live):
         problems.append(refused)
     elif len(observed.pods) < wanted:
-        problems += [refused_pod(words) for words in observed.refusals[:1]]
+        problems += [refused_pod(words) for words in refusals(live, events)[:1]]
     counted = f"{ready} of {wanted} pods serve requests"
     if problems:
         return Condition(INFERENCE_READY, "False", problems[0].reason, f"{counted}; {problems[0].message}")

@@ -14,6 +14,7 @@ Object = dict[str, Any]
 
 _IMAGE_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName")
 _CONFIG_REASONS = ("CreateContainerConfigError",)
+_MOUNT_REASONS = ("FailedMount",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class PodFailure:
 
     Attributes:
         reason: "ImagePullBackOff", "CreateContainerConfigError", "CrashLoopBackOff", "OOMKilled", "Evicted",
-            "Unschedulable", "NotReady", or "FailedCreate", where the API server refuses the pod.
+            "Unschedulable", "NotReady", "FailedMount", of which only events would tell, or "FailedCreate", where the
+            API server refuses the pod.
         labels: Pods that fail; all where empty.
         container: Container or init container that fails; the first container where empty.
         message: What the kubelet, the scheduler or the API server says.
@@ -131,6 +133,11 @@ def pod_status(pod: Object, now: str, failure: PodFailure | None, *, unschedulab
         message = failure.message or "The node was low on resource: ephemeral-storage."
         return {"phase": "Failed", "reason": "Evicted", "message": message, "startTime": now}
     spec, started = pod["spec"], pod.get("status", {}).get("startTime", now)
+    if failure is not None and failure.reason in _MOUNT_REASONS:
+        conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "False"}]
+        creating = [_waiting(container, "ContainerCreating") for container in spec["containers"]]
+        pending = {"phase": "Pending", "qosClass": "BestEffort", "startTime": started}
+        return {**pending, "conditions": _since(pod, conditions, now), "containerStatuses": creating}
     broken = "" if failure is None else failure.container or spec["containers"][0]["name"]
     init_broken = any(container["name"] == broken for container in spec.get("initContainers") or ())
     init = [

@@ -43,6 +43,29 @@ def _fails(
     return cause
 
 
+def _missing_volume(world: World, cluster: FakeCluster) -> None:
+    cluster.run_workloads(PodFailure("FailedMount", _W))
+    volumes = [{"name": "licence", "secret": {"secretName": "licence"}}]
+    mounts = [{"name": "licence", "mountPath": "/licence"}]
+    containers = [{"name": "mine", "image": "registry.example/mine:1", "volumeMounts": mounts}]
+    world.apply(workspace("w", inference={"template": {"spec": {"containers": containers, "volumes": volumes}}}))
+    pod = world.wait("its pod begins", lambda: next((p for p in world.pods("w") if "startTime" in p["status"]), None))
+    about = {"kind": "Pod", **{key: pod["metadata"][key] for key in ("name", "namespace", "uid")}}
+    cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "w.mount", "namespace": world.namespace},
+            "involvedObject": about,
+            "type": "Warning",
+            "reason": "FailedMount",
+            "message": 'MountVolume.SetUp failed for volume "licence" : secret "licence" not found',
+        }
+    )
+    long_ago = {"status": {"startTime": "2026-01-01T00:00:00Z"}}  # the kubelet is given some seconds
+    cluster.patch("pods", about["name"], long_ago, world.namespace, subresource="status")
+
+
 def _broken_adapter(world: World, cluster: FakeCluster) -> None:
     world.runtimes.broken["style"] = "lora_A of layer 0 has 64 columns, the model has 32"
     world.apply(workspace("w", adapters=[adapter("style")]))
@@ -149,6 +172,13 @@ FAULTS = (
         ),
         "Make it in the namespace of the Workspace: `kubectl create secret generic NAME --from-literal=HF_TOKEN=...`."
         " The pod goes on by itself.",
+    ),
+    Trouble(
+        "A volume cannot be mounted",
+        "PodStartError",
+        _missing_volume,
+        "These are the kubelet's words, which only events tell: `kubectl describe pod` shows them too. Make what is"
+        " missing; the pod goes on by itself within a few minutes.",
     ),
     Trouble(
         "The model does not fit the machine",

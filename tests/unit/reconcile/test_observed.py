@@ -1,11 +1,12 @@
 """Why a pod does not get ready, in the cluster's own words, and what the Workspace says about it."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from kaito_core.reconcile.observed import Observed, pod_problem
+from kaito_core.reconcile.observed import Observed, is_stuck, pod_problem
 
 C = "container 'runtime' of pod 'p'"
 
@@ -182,6 +183,57 @@ def test_the_secret_that_a_step_reads_is_named(status: dict[str, Any], words: st
     assert words in problem.message and "(its token is the key HF_TOKEN of Secret 'hf')" in problem.message
 
 
+def warning(reason: str, message: str, uid: str, time: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
+    return {"reason": reason, "message": message, "involvedObject": {"uid": uid}, "lastTimestamp": time}
+
+
+STARTED = "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "stuck"),
+    [
+        ({"phase": "Pending", "startTime": STARTED}, 60, True),
+        ({"phase": "Pending", "startTime": STARTED, **containers(waiting("ContainerCreating"))}, 60, True),
+        ({"phase": "Pending", "startTime": STARTED, **containers(waiting("ContainerCreating"))}, 9, False),
+        ({"phase": "Pending", "startTime": STARTED, **containers(waiting("ErrImagePull"))}, 60, False),
+        ({"phase": "Pending"}, 60, False),  # it has no node yet
+        ({"phase": "Running", "startTime": STARTED}, 60, False),
+        (
+            {
+                "phase": "Pending",
+                "startTime": STARTED,
+                "initContainerStatuses": [{"name": "weights", "state": {"running": {}}}],
+                **containers(waiting("PodInitializing")),
+            },
+            60,
+            False,
+        ),
+    ],
+)
+def test_a_kubelet_that_does_not_begin_is_seen(status: dict[str, Any], seconds: int, stuck: bool) -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {}, "status": status}
+    assert is_stuck(pod, datetime.fromisoformat(STARTED) + timedelta(seconds=seconds)) is stuck
+
+
+def test_what_a_kubelet_says_in_events_only(world: Callable[..., Any]) -> None:
+    w = world()
+    w.step()
+    pod = {"metadata": {"name": "p", "uid": "u"}, "spec": {}, "status": {"phase": "Pending"}}
+    w.pods = {"p": pod}
+    observe = w.observed
+    told = (
+        warning("FailedMount", "no Secret", "u"),
+        warning("FailedMount", "of another", "v"),
+        warning("Odd", "x", "u"),
+    )
+    w.observed = lambda: Observed(observe().children, observe().pods, events=told)
+    reason, words = "PodStartError", "0 of 1 pods serve requests; pod 'p' cannot start: FailedMount: no Secret"
+    assert w.condition("InferenceReady") == ("False", reason, words)
+    pod["status"] = {"phase": "Running", **containers(waiting("CrashLoopBackOff"))}
+    assert w.condition("InferenceReady")[1] == "ContainerCrashLoopBackOff"  # an event of before is no news
+
+
 QUOTA = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, limited: 0"
 FORBIDDEN = 'pods "demo-1-x" is forbidden: '
 OF_A_STATEFUL_SET = 'create Pod demo-0 in StatefulSet demo failed error: pods "demo-0" is forbidden: '
@@ -214,9 +266,13 @@ def test_pods_that_a_stateful_set_cannot_create(world: Callable[..., Any]) -> No
     w = world({"preset": {"name": "spread"}}, count=2)
     w.step()
     observe = w.observed
-    w.observed = lambda: Observed(
-        observe().children, observe().pods, refusals=(OF_A_STATEFUL_SET + QUOTA, "older words")
+    workload = w.child("StatefulSet")["metadata"].setdefault("uid", "uid-of-w")
+    told = (
+        warning("FailedCreate", "older words", workload, "2026-01-01T00:00:00Z"),
+        warning("FailedCreate", OF_A_STATEFUL_SET + QUOTA, workload, "2026-01-02T00:00:00Z"),
+        warning("FailedCreate", "of another", "uid-of-another", "2026-01-03T00:00:00Z"),
     )
+    w.observed = lambda: Observed(observe().children, observe().pods, events=told)
     assert w.condition("InferenceReady") == (
         "False",
         "QuotaExceeded",
