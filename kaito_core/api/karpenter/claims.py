@@ -33,11 +33,14 @@ class ClaimPlan:
         keep: Claims that serve the request, ready ones first, then by name.
         create: Manifests of the claims that are missing.
         surplus: Claims that serve no purpose once those kept and created are ready.
+        mistaken: Claims that serve none now: of another machine type or with other labels, and without pods. The
+            quota that they hold may be what the right ones lack.
     """
 
     keep: tuple[KubeObject, ...]
     create: tuple[KubeObject, ...]
     surplus: tuple[KubeObject, ...]
+    mistaken: tuple[KubeObject, ...] = ()
 
 
 def owner_labels(request: NodeRequest) -> dict[str, str]:
@@ -67,10 +70,16 @@ def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: Kar
     keep = fitting[: request.count]
     taken = {claim["metadata"]["name"] for claim in claims}
     names = _free_names(request, taken, request.count - len(keep))
+    mistaken = [
+        claim
+        for claim in alive
+        if claim not in fitting and claim.get("status", {}).get("nodeName") not in request.held_nodes
+    ]
     return ClaimPlan(
         keep=tuple(keep),
         create=tuple(_manifest(name, request, wanted, cloud) for name in names),
-        surplus=tuple(claim for claim in alive if claim not in keep),
+        surplus=tuple(claim for claim in alive if claim not in keep and claim not in mistaken),
+        mistaken=tuple(mistaken),
     )
 
 

@@ -47,6 +47,8 @@ class KarpenterProvider:
     async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
         """Creates what is missing, all at once, and gives back what is surplus once the rest is ready.
 
+        What was asked for by mistake, as with a machine type that has been put right since, goes at once.
+
         Raises:
             InvalidWorkspaceError: No machine can be asked for as the Workspace is written.
             ProviderError: The cluster has no NodeClaims.
@@ -54,6 +56,7 @@ class KarpenterProvider:
         """
         existing = await cluster.list(NODECLAIMS, labels=owner_labels(request))
         plan = plan_claims(request, existing, self._cloud)
+        await asyncio.gather(*(_delete(cluster, claim) for claim in plan.mistaken))
         refused = await self._refusal(cluster, plan.create)
         made = [] if refused else await asyncio.gather(*(self._apply(cluster, manifest) for manifest in plan.create))
         claims = (*plan.keep, *made)  # one whose labels were taken off by hand has been there, with its node

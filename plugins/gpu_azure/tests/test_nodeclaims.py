@@ -111,13 +111,18 @@ class TestPlan:
         result = plan([claim("a"), claim("b", node="n1")])
         assert (names(result.keep), result.create, names(result.surplus)) == (["b"], (), ["a"])
 
-    def test_another_machine_type_is_replaced(self) -> None:
-        result = plan([claim("a", node="n1", instance_type="Standard_NC12s_v3")])
-        assert (result.keep, len(result.create), names(result.surplus)) == ((), 1, ["a"])
+    @pytest.mark.parametrize("made", [{"instance_type": "Standard_NC12s_v3"}, {"team": "x"}])
+    def test_what_does_not_fit_is_replaced_before_it_goes_where_pods_are_on_it(self, made: dict[str, str]) -> None:
+        result = plan([claim("a", node="n1", **made)], match_labels={"team": "y"}, held_nodes=("n1",))
+        assert (result.keep, len(result.create), names(result.surplus), result.mistaken) == ((), 1, ["a"], ())
 
-    def test_other_labels_are_replaced(self) -> None:
-        result = plan([claim("a", node="n1", team="x")], match_labels={"team": "y"})
-        assert (result.keep, len(result.create), names(result.surplus)) == ((), 1, ["a"])
+    @pytest.mark.parametrize("made", [{"instance_type": "Standard_NC12s_v3"}, {"team": "x"}])
+    @pytest.mark.parametrize("node", [{}, {"node": "n1"}])
+    def test_what_does_not_fit_goes_at_once_where_no_pod_is_on_it(
+        self, made: dict[str, str], node: dict[str, str]
+    ) -> None:
+        result = plan([claim("a", **node, **made)], match_labels={"team": "y"}, held_nodes=("n2",))
+        assert (result.keep, len(result.create), result.surplus, names(result.mistaken)) == ((), 1, (), ["a"])
 
     def test_the_case_of_a_machine_type_replaces_nothing(self) -> None:
         assert names(plan([claim("a", node="n1")], instance_type=TYPE.upper()).keep) == ["a"]

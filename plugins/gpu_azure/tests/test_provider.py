@@ -50,9 +50,10 @@ def test_creates_then_waits_then_is_ready() -> None:
     assert (len(state.ready), state.reason, cluster.calls) == (2, "", [])
 
 
-def test_another_machine_type_is_made_before_the_old_one_goes() -> None:
-    cluster = MemoryCluster([claim("old", node="n1", instance_type="Standard_NC12s_v3"), node("n1")])
-    (made,) = ensure(cluster).created
+def test_another_machine_type_is_made_before_the_one_with_pods_goes() -> None:
+    unused = claim("unused", instance_type="Standard_NC12s_v3")
+    cluster = MemoryCluster([claim("old", node="n1", instance_type="Standard_NC12s_v3"), node("n1"), unused])
+    (made,) = ensure(cluster, held_nodes=("n1",)).created
     assert claims(cluster) == ["old", made]
     launch(cluster, made)
     assert ensure(cluster).ready == (f"node-{made}",)
