@@ -116,8 +116,21 @@ def _missing_adapter(pod: LocalPod, folders: Iterable[str]) -> str:
     return ""
 
 
+def _smaller_than_asked(preset: ModelPreset) -> str:
+    """Returns what whoever knows the preset from a cluster would not expect of this machine, or ""."""
+    if preset.gpus < 2:
+        return ""
+    there = f"{preset.gpus} GPUs" + (" on several nodes" if preset.distributed else "")
+    return (
+        f"note: in a cluster {preset.name} takes {there}; here one process serves it, on one GPU or, without any, on "
+        "the CPU, and the whole model must fit there"
+    )
+
+
 async def _run(pod: LocalPod, preset: ModelPreset, folders: Iterable[str], url: str) -> int:
     voice, stop = _Voice(), asyncio.Event()
+    if note := _smaller_than_asked(preset):
+        voice.say(note)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)

@@ -149,7 +149,10 @@ def _command(workspace: Workspace, workload: Workload) -> list[str]:
             f"--rdzv-endpoint={first}:{TORCHRUN_PORT}",
             # Pods may have to wait for one another's weights; torchrun's own patience ends after a minute.
             f"--rdzv-conf=join_timeout={workload.startup_seconds},read_timeout={workload.startup_seconds}",
-            "--max-restarts=3",
+            # Containers start again, not ranks within them: the first torchrun tells where to meet in its first round
+            # only, so that a pod which takes another's place would wait for it, and nobody answers the liveness probe
+            # of ranks that load once more.
+            "--max-restarts=0",
         ]
     elif workload.gpus > 1:
         rendezvous = ["--standalone"]

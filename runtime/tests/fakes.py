@@ -29,16 +29,19 @@ class FakeEngine:
         broken: Adapter names to reasons why they cannot be loaded.
         error: Raised by `submit`.
         fails_after: The stream fails after so many tokens.
+        cached: Tokens of the prompt that were found computed, by job; 0 beyond.
         holds: Streams stay open after their first token, for longer than any test waits.
     """
 
     text: str = "hello"
     context_length: int = 64
     vocabulary_size: int = 256
+    most_jobs: int = 2048
     alive: bool = True
     broken: dict[str, str] = field(default_factory=dict)
     error: RequestError | None = None
     fails_after: int | None = None
+    cached: Sequence[int] = ()
     holds: bool = False
     failures_in_a_row: int = 0
     jobs: list[Job] = field(default_factory=list)
@@ -57,7 +60,8 @@ class FakeEngine:
                 stream.put(RequestError("the model failed", status=500, code="engine_error"))
                 break
             last = index + 1 == min(job.max_tokens, len(self.text.encode()))
-            stream.put(Token(byte, "length" if last and not self.holds else None))
+            cached = self.cached[number] if number < len(self.cached) else 0
+            stream.put(Token(byte, "length" if last and not self.holds else None, cached=cached))
             if self.holds:
                 late = RequestError("nobody ended this stream", status=500, code="forgotten")
                 asyncio.get_running_loop().call_later(_HOLD_SECONDS, stream.put, late)

@@ -13,7 +13,7 @@ import httpx
 from kaito_core.api.serving import ServingConfig
 from kaito_runtime.server import ServeOptions, Server, build_engine
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0  # several processes may load on one busy core
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,17 @@ def pod_command(
         re.sub(r"=many-0\.many-headless\.default\.svc\.cluster\.local:\d+$", f"=localhost:{rdzv}", w) for w in words
     ]
     assert words[0] == "torchrun"
-    return [str(Path(sys.executable).parent / "torchrun"), *words[1:], "--cache-gib", "0.02", "--step-tokens", "64"]
+    # torchrun numbers nodes by their addresses, which are the pods' names in a cluster, and one and the same here.
+    own = [f"--local-addr=127.0.0.{node + 1}"] if nodes > 1 else []
+    return [
+        str(Path(sys.executable).parent / "torchrun"),
+        *own,
+        *words[1:],
+        "--cache-gib",
+        "0.02",
+        "--step-tokens",
+        "64",
+    ]
 
 
 class Torchrun:
@@ -79,7 +89,7 @@ class Torchrun:
             command,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONFAULTHANDLER": "1"},
         )
         assert self._process.stderr is not None
         self._reader = threading.Thread(target=self.log.extend, args=(self._process.stderr,))
@@ -131,6 +141,7 @@ class Pods:
 
     Attributes:
         urls: Of each node; the first one's serves.
+        restarts: How often the container of each node was started again.
     """
 
     def __init__(self, model: Path, folder: Path, *, nodes: int = 1, gpus: int = GPUS) -> None:
@@ -144,7 +155,7 @@ class Pods:
             adapters.mkdir(exist_ok=True)
         if not self.file.exists():
             self.configure()
-        commands = [
+        self._commands = [
             pod_command(
                 node=node,
                 nodes=nodes,
@@ -157,24 +168,60 @@ class Pods:
             )
             for node in range(nodes)
         ]
-        self.nodes = [Torchrun(command) for command in commands]
+        self.nodes = [Torchrun(command) for command in self._commands]
+        self.restarts = [0] * nodes
+
+    def replace(self, *nodes: int) -> None:
+        """Deletes pods; each gets a successor of the same name as soon as it is gone."""
+        for node in nodes:
+            self.nodes[node].signal(signal.SIGTERM)
+        for node in nodes:
+            self.nodes[node].wait()
+            self.nodes[node] = Torchrun(self._commands[node])
+
+    def recover(self) -> None:
+        """Waits until the server is whole again, and starts ended containers again meanwhile, as the kubelet does."""
+
+        def found() -> bool:
+            for node, container in enumerate(self.nodes):
+                if not container.running:
+                    container.wait()
+                    self.nodes[node] = Torchrun(self._commands[node])
+                    self.restarts[node] += 1
+            return all(self.answers("/readyz", node) == 200 for node in range(len(self.nodes)))
+
+        until(found, "whole again")
 
     def configure(self, **adapters: Any) -> None:
         self.generation += 1
         listed = [{"name": name, "strength": strength} for name, strength in adapters.items()]
         body = {"generation": self.generation, "model": {"name": "tiny", "dtype": "float32"}, "adapters": listed}
-        self.file.write_text(json.dumps(body))
+        # As the kubelet does it: nobody reads half of a file.
+        written = self.file.with_suffix(".new")
+        written.write_text(json.dumps(body))
+        written.replace(self.file)
 
     def get(self, path: str, node: int = 0) -> httpx.Response:
-        return httpx.get(self.urls[node] + path, timeout=WAIT_SECONDS)
+        with self._explained():
+            return httpx.get(self.urls[node] + path, timeout=WAIT_SECONDS)
 
     def post(self, path: str, body: Any, node: int = 0) -> httpx.Response:
-        return httpx.post(self.urls[node] + path, json=body, timeout=WAIT_SECONDS)
+        with self._explained():
+            return httpx.post(self.urls[node] + path, json=body, timeout=WAIT_SECONDS)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says what the processes have said, where nobody answers."""
+        try:
+            yield
+        except httpx.TransportError as error:
+            said = "".join(node.text for node in self.nodes)
+            raise AssertionError(f"nobody answers: {error!r}; the processes' logs:\n{said}") from error
 
     def answers(self, path: str, node: int = 0) -> int:
         """Returns a status, 0 where nobody listens."""
         try:
-            return self.get(path, node).status_code
+            return httpx.get(self.urls[node] + path, timeout=WAIT_SECONDS).status_code
         except httpx.HTTPError:
             return 0
 

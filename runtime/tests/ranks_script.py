@@ -104,6 +104,18 @@ def messages(group: Group, folder: Path) -> bool:
     return True
 
 
+def fail_once(runner: Any) -> None:
+    """Has the next drop raise when it is done."""
+    drop = runner.drop
+
+    def fails(request_ids: Any) -> None:
+        runner.drop = drop
+        drop(request_ids)
+        raise RuntimeError("a drop failed")
+
+    runner.drop = fails
+
+
 class Setup:
     """The engine on the first rank, the follower on the second; `lead` is what the first one does."""
 
@@ -159,7 +171,8 @@ async def lead(setup: Setup, folder: Path) -> dict[str, Any]:
             found[name] = error.reason
     found["resident"] = sorted(engine.stats().resident_bytes)
 
-    setup.failing = True
+    setup.failing = True  # and then the drop of the request, on both ranks
+    fail_once(engine._runner._batcher)
     try:
         await setup.tokens([4, 5])
     except RequestError as error:
@@ -181,6 +194,7 @@ async def lead(setup: Setup, folder: Path) -> dict[str, Any]:
 def follow(setup: Setup, folder: Path) -> str:
     """Follows until it drifts, as if a message had been lost on the way."""
     follower, hear = setup.follower, setup.group.hear
+    fail_once(follower._runner._batcher)
 
     def deaf() -> Any:
         message = hear()

@@ -56,7 +56,8 @@ SMALL = {
         (scheduler.Scheduler, "set_request_cancellation", ["request_id"]),
         (scheduler.Scheduler, "clear_cancelled_requests", []),
         (cache.PagedAttentionCache, "compute_free_capacity", []),
-        (cache.PagedAttentionCache, "update", ["key_states", "value_states", "layer_idx", "kwargs"]),
+        (cache.CacheAllocator, "get_cache_for_block_table", ["layer_idx"]),
+        (input_outputs.ContinuousBatchingIOs, "get_model_kwargs", []),
         (cache, "group_layers_by_attn_type", ["config"]),
         (AttentionInterface, "register", ["key", "value"]),
         (RequestState, "__init__", ["request_id", "initial_tokens", "max_new_tokens", "eos_token_id"]),
@@ -132,8 +133,8 @@ def test_rows_are_in_packed_order_and_prompts_are_cut_to_the_step(batcher: Recor
     batcher.add("long", range(20), 2, ())
     batcher.add("short", [1, 2, 3], 2, ())
     first, second, third = (rows for rows, _ in batcher.run()[:3])
-    assert first == (Row("long", 16, False),)
-    assert set(second) == {Row("long", 4, True), Row("short", 3, True)}
+    assert first == (Row("long", 16, False, 0),)
+    assert set(second) == {Row("long", 4, True, 16), Row("short", 3, True, 0)}
     assert [row.tokens for row in third] == [1, 1]
     assert [sorted(ids) for ids in batcher.asked[:3]] == [[], ["long", "short"], ["long", "short"]]
 

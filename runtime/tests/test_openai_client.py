@@ -50,6 +50,8 @@ def test_chat_answers_with_usage(client: openai.OpenAI) -> None:
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len("user: hello\nassistant: "), 5)
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.prompt_tokens_details.cached_tokens == 0, "nothing is kept unasked"
 
 
 def test_stream_has_the_text_of_the_whole_answer_and_the_usage(client: openai.OpenAI) -> None:
@@ -171,6 +173,17 @@ def test_prompt_beyond_the_context_is_400_with_both_lengths(client: openai.OpenA
     with pytest.raises(openai.BadRequestError, match=r"300 tokens.* 256") as it:
         client.completions.create(model="tiny", prompt="x" * 300)
     assert it.value.code == "context_length_exceeded"
+
+
+def test_more_answers_than_the_queue_can_ever_hold_are_400_not_429(client: openai.OpenAI, live: Live) -> None:
+    most = live.engine.most_jobs
+    asked: Any = {"model": "tiny", "max_tokens": 1}
+    with pytest.raises(openai.BadRequestError, match=f"prompt has {most + 1} entries; .* at most {most} ") as it:
+        client.completions.create(prompt=["a"] * (most + 1), **asked)
+    assert it.value.param == "prompt"
+    with pytest.raises(openai.BadRequestError, match=f"n is 2, which makes {most + 2} answers; .* {most // 2} of them"):
+        client.completions.create(prompt=["a"] * (most // 2 + 1), n=2, **asked)
+    assert len(client.completions.create(prompt=["a"] * most, **asked).choices) == most
 
 
 def test_answer_ends_with_the_context(client: openai.OpenAI) -> None:

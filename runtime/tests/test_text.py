@@ -41,6 +41,15 @@ def test_words_keep_the_spaces_that_the_decoder_puts_between_them() -> None:
     assert "".join(stream.push(token) for token in range(30)) == " ".join(f"w{token}" for token in range(30))
 
 
+def test_hardly_any_text_is_decoded_twice() -> None:
+    asked = []
+    stream = TextStream(lambda tokens: asked.append(tokens) or decode(tokens))
+    for token in b"a" * 80:
+        stream.push(token)
+    assert len(asked) <= 80 + 80 / 8
+    assert max(map(len, asked)) < 12
+
+
 def cut(text: str, stops: list[str]) -> str:
     found = [text.index(stop) for stop in stops if stop in text]
     return text[: min(found)] if found else text

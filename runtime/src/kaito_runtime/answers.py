@@ -1,114 +1,23 @@
-"""Answers: from a checked request to jobs for the engine, and from their tokens to pieces of text. No HTTP."""
+"""From a checked request to jobs for the engine, and the `answer` that waits for their tokens. No HTTP."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from kaito_runtime.answer import Answer
 from kaito_runtime.engine import Engine, Grammar, Job, TextCodec, TokenStream
 from kaito_runtime.errors import RequestError
-from kaito_runtime.merge import merge
 from kaito_runtime.metrics import Metrics
-from kaito_runtime.openai import ChatRequest, CompletionRequest, Piece, Usage
+from kaito_runtime.openai import ChatRequest, CompletionRequest
 from kaito_runtime.residents import Residents
-from kaito_runtime.text import INCOMPLETE, StopStrings, TextStream
+from kaito_runtime.text import INCOMPLETE
 
-__all__ = ["Answer", "Answers"]
+__all__ = ["Answers"]
 
 _COMPLETION_TOKENS = 16  # OpenAI's default
 _MOST_PROMPTS = 1024
 _LONG_TEXT = 20_000  # characters; a tokenizer needs 2 s for a million, in which probes must be answered
 T = TypeVar("T")
-
-
-class Answer:
-    """One request in progress: its choices, each a stream of tokens."""
-
-    def __init__(
-        self,
-        streams: Sequence[TokenStream],
-        *,
-        codec: TextCodec,
-        stops: Sequence[str],
-        prompt_tokens: int,
-        metrics: Metrics,
-        leads: Sequence[str] = (),
-        seconds: float | None = None,
-    ) -> None:
-        self._streams = streams
-        self._codec = codec
-        self._stops = stops
-        self._metrics = metrics
-        self._leads = leads
-        self._started = time.monotonic()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds) if seconds else None
-        self.prompt_tokens = prompt_tokens
-        self.completion_tokens = 0
-        self.choices = len(streams)
-
-    @property
-    def usage(self) -> Usage:
-        """Token counts so far."""
-        return Usage(self.prompt_tokens, self.completion_tokens)
-
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """Yields what the choices gain, as it comes. Whoever stops reading must `cancel`."""
-        async with aclosing(merge([self._choice(i, s) for i, s in enumerate(self._streams)])) as merged:
-            async for piece in merged:
-                yield piece
-
-    async def whole(self) -> list[Piece]:
-        """Returns each choice as one piece."""
-        gathered: list[list[Piece]] = [[] for _ in self._streams]
-        async with aclosing(self.pieces()) as pieces:
-            async for piece in pieces:
-                gathered[piece.index].append(piece)
-        return [
-            Piece(
-                index,
-                "".join(part.text for part in parts),
-                [token for part in parts for token in part.tokens],
-                parts[-1].finish,
-            )
-            for index, parts in enumerate(gathered)
-        ]
-
-    def cancel(self) -> None:
-        """Ends every choice that still runs."""
-        if self._timer is not None:
-            self._timer.cancel()
-        for stream in self._streams:
-            stream.cancel()
-
-    def _expire(self, seconds: float) -> None:
-        message = f"the answer was not complete after {seconds:g} s; ask for fewer tokens"
-        for stream in self._streams:
-            stream.fail(RequestError(message, status=408, code="deadline_exceeded"))
-
-    async def _choice(self, index: int, stream: TokenStream) -> AsyncGenerator[Piece, None]:
-        text, stops = TextStream(self._codec.decode), StopStrings(self._stops)
-        lead = self._leads[index] if self._leads else ""
-        last = self._started
-        async for token in stream:
-            now = time.monotonic()
-            self._metrics.token(now - last, first=last == self._started)
-            last = now
-            self.completion_tokens += 1
-            ended = token.finish == "stop"
-            gained = "" if ended else text.push(token.id)
-            if token.finish is not None:
-                gained += text.flush()
-            shown = stops.push(gained)
-            if stops.found:
-                stream.cancel()
-            elif token.finish is not None:
-                shown += stops.flush()
-            finish = "stop" if stops.found else token.finish
-            yield Piece(index, lead + shown, () if ended else ((token, gained),), finish)
-            lead = ""
-            if finish is not None:
-                return
 
 
 class Answers:
@@ -184,6 +93,7 @@ class Answers:
         echo: bool = False,
     ) -> Answer:
         self._residents.catalog.strengths(request.model, request.adapters)
+        self._check_count(len(prompts), request.n or 1)
         rooms = [self._room(prompt, where) for prompt in prompts]
         self._check_bias(request)
         grammar = await self._grammar(request)
@@ -216,6 +126,7 @@ class Answers:
             stops=request.stops,
             prompt_tokens=prompt_tokens,
             metrics=self._metrics,
+            n=request.n or 1,
             seconds=self._seconds,
             leads=[self._codec.decode(job.prompt) for job in jobs] if echo else (),
         )
@@ -227,6 +138,17 @@ class Answers:
         if request.ignore_eos:
             raise RequestError("ignore_eos cannot be combined with a JSON response_format", param="ignore_eos")
         return await asyncio.to_thread(self._codec.grammar, schema)
+
+    def _check_count(self, prompts: int, n: int) -> None:
+        """Refuses what would not fit an idle server either: trying again later, as 429 asks for, could never help."""
+        most = self._engine.most_jobs
+        if prompts * n <= most:
+            return
+        both = f"prompt has {prompts} entries and n is {n}, which makes {prompts * n} answers"
+        asked = f"n is {n}" if prompts == 1 else f"prompt has {prompts} entries" if n == 1 else both
+        advice = f"send at most {most // n} of them at once" if most >= n else f"set n to at most {most}"
+        message = f"{asked}; this server holds at most {most} at a time, running and waiting: {advice}"
+        raise RequestError(message, param="n" if prompts == 1 else "prompt")
 
     def _room(self, prompt: Sequence[int], where: str) -> int:
         context = self._engine.context_length

@@ -13,7 +13,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.types import Receive, Scope, Send
 
 from kaito_runtime.admin import ADMIN_PATHS, add_admin_routes
-from kaito_runtime.answers import Answer, Answers
+from kaito_runtime.answer import Answer
+from kaito_runtime.answers import Answers
 from kaito_runtime.chat_page import add_chat_page
 from kaito_runtime.engine import Engine, TextCodec
 from kaito_runtime.errors import RequestError, ServeError

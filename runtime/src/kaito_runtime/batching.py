@@ -55,11 +55,13 @@ class Row:
     Attributes:
         tokens: How many tokens of the pass are its own.
         samples: Whether its next token is chosen after the pass (a prompt that goes on is not done yet).
+        before: Its tokens before these, whose keys and values are there: at its first pass, those of a shared prefix.
     """
 
     request_id: str
     tokens: int
     samples: bool
+    before: int
 
 
 class Batcher:
@@ -87,8 +89,9 @@ class Batcher:
             manager = wrapped.init_continuous_batching(
                 GenerationConfig(do_sample=False, eos_token_id=-1), _config(limits)
             )
-            self._packed = _use_packed_attention(wrapped)
+            packed = _use_packed_attention(wrapped)
             self._processor = manager._create_batch_processor()
+            self._layers = attention.cache_layers(self._processor.cache) if packed else None
             self._processor.output_router = _Nowhere()
             self._processor.model_runner._sample = self._sample
             self._choose: Callable[[Sequence[str], Tensor], Sequence[int]] = check.choose
@@ -143,12 +146,20 @@ class Batcher:
         self._rows = ()
         if self._processor.prepare_next_batch():
             self._rows = tuple(
-                Row(future.state.request_id, future.query_length, future.has_new_token) for future in self._in_batch()
+                Row(
+                    future.state.request_id,
+                    future.query_length,
+                    future.has_new_token,
+                    # The offset has moved already: it is how many keys there are, the new ones included.
+                    future.state.position_offset - future.query_length,
+                )
+                for future in self._in_batch()
             )
-            if self._packed:
-                # The offset has moved already: it is how many keys there are, the new ones included.
-                spans = [(future.query_length, future.state.position_offset) for future in self._in_batch()]
-                self._processor.cache.plan = attention.plan_attention(spans, self._model.device, self._model.dtype)
+            if self._layers is not None:
+                spans = [(row.tokens, row.before + row.tokens) for row in self._rows]
+                inputs = self._processor.inputs_and_outputs.get_model_kwargs()
+                (read,), (written,) = inputs["read_index"], inputs["write_index"]  # one each: all layers are alike
+                self._processor.cache.plan = attention.plan_attention(spans, read, written, self._layers)
         return self._rows
 
     def step(self) -> set[str]:

@@ -24,8 +24,8 @@ from kaito_runtime.errors import ServeError
 
 __all__ = ["ALONE", "BEAT_SECONDS", "Group", "GroupLostError", "Ranks", "join"]
 
-BEAT_SECONDS = 5.0
-"""How often the leader is heard of when there is nothing to do."""
+BEAT_SECONDS = 1.0
+"""How often the leader is heard of when there is nothing to do, and hears of ranks that are gone or have to go."""
 _SILENCE_SECONDS = 120.0  # without a message or an answer, after which a rank counts as lost
 _LOAD_SECONDS = 7200.0  # between the first rank that has read its weights and the last
 _MEET_SECONDS = 600.0  # between the first process and the last

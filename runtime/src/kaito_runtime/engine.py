@@ -92,12 +92,14 @@ class Token:
         finish: Why the sequence ends here, or None where it goes on. With "stop" it is an end-of-sequence token.
         logprob: Natural logarithm of its probability under the unmodified logits, where it was asked for.
         top: The most likely tokens with their log-probabilities, where they were asked for.
+        cached: Tokens of the job's prompt that were found computed, the same with each of its tokens.
     """
 
     id: int
     finish: FinishReason | None = None
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    cached: int = 0
 
 
 class TokenStream:
@@ -182,6 +184,10 @@ class Engine(Protocol):
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids."""
+
+    @property
+    def most_jobs(self) -> int:
+        """Most jobs that it holds at once, running and waiting."""
 
     @property
     def alive(self) -> bool:

@@ -78,7 +78,7 @@ class Follower:
             name, *arguments = self._group.hear()
             if name == "end":
                 self._group.leave()
-                if not self._leaving:  # an error, so that torchrun starts this node's ranks again
+                if not self._leaving:  # an error, so that this node's ranks start again
                     raise GroupLostError(f"{self._group.ranks} ends with the first rank, without having been asked to")
                 return
             getattr(self, f"_{name}")(*arguments)
@@ -105,7 +105,10 @@ class Follower:
             log.exception("request %s cannot start on this rank", request_id)
 
     def _drop(self, request_ids: Sequence[str]) -> None:
-        self._runner.drop(request_ids)
+        try:
+            self._runner.drop(request_ids)
+        except Exception:  # as on the leader; whatever is not dropped here alone shows in the next pass
+            log.exception("requests %s cannot be dropped on this rank", ", ".join(request_ids))
 
     def _compute(self, expected: tuple[Row, ...] | None) -> None:
         try:
@@ -185,7 +188,10 @@ class Follower:
             self._retire(number)
 
     def _retire(self, number: int) -> None:
-        self._runner.retire(self._versions.pop(number))
+        try:
+            self._runner.retire(self._versions.pop(number))
+        except Exception:
+            log.exception("an adapter cannot be unloaded on this rank")
 
     def _stop_reading(self, ticket: int) -> None:
         self._read.pop(ticket, None)

@@ -186,17 +186,23 @@ class ChatRequest(_Request):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one request."""
+    """Token counts of one request.
+
+    Attributes:
+        cached: Tokens of the prompts that were not computed, since an earlier request had the same.
+    """
 
     prompt: int
     completion: int
+    cached: int = 0
 
-    def body(self) -> dict[str, int]:
+    def body(self) -> dict[str, Any]:
         """Returns OpenAI's "usage"."""
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
         }
 
 

@@ -237,5 +237,5 @@ def serve(config: ServingConfig, options: ServeOptions) -> None:
         server.run(sockets=[bound])
     if engine.lost:
         raise ServeError(engine.lost)
-    if engine.leaving and not server.asked_to_end:  # an error, so that torchrun starts this node's ranks again
+    if engine.leaving and not server.asked_to_end:  # an error, so that this node's ranks start again
         raise ServeError("another node is going: the ranks here end and start again with whoever comes")

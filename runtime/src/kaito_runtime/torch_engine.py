@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kaito_runtime.adapters import AdapterWeights, read_adapter
-from kaito_runtime.batching import BatchLimits
+from kaito_runtime.batching import BatchLimits, Row
 from kaito_runtime.distributed import BEAT_SECONDS, Group, GroupLostError
 from kaito_runtime.engine import EngineStats, Job, Token, TokenStream
 from kaito_runtime.errors import AdapterLoadError, RequestError
@@ -38,11 +38,12 @@ _HANG_SECONDS = 600.0  # longer than any pass; then another rank hangs in one
 _END_SECONDS = 10.0  # for a thread that may hang in a pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Live:
     job: Job
     stream: TokenStream
     sampler: Sampler
+    cached: int | None = None  # tokens of the prompt; not known before its first pass
 
 
 class TorchEngine:
@@ -76,7 +77,7 @@ class TorchEngine:
     ) -> None:
         self._model = model
         self._end_tokens = frozenset(end_tokens)
-        self._max_open = limits.requests + max_waiting
+        self.most_jobs = limits.requests + max_waiting
         self._watch_logits = watch_logits
         self._lead = None if group is None else Lead(model, lora, limits, self._choose, group, adapters_dir)
         self._runner = self._lead or Runner(model, lora, limits, self._choose)
@@ -134,7 +135,7 @@ class TorchEngine:
         """See `Engine.submit`."""
         if not self.alive:
             raise RequestError("the engine has stopped", status=503, code="engine_stopped")
-        if self._open >= self._max_open:
+        if self._open >= self.most_jobs:
             raise RequestError(
                 f"the server is full: {self._open} requests are running or waiting",
                 status=429,
@@ -247,6 +248,7 @@ class TorchEngine:
                 time.sleep(_UNSCHEDULABLE_SECONDS)
                 return
             rows = [row.request_id for row in batch]
+            self._note_cached(batch)
             self._chosen, self._unsound = {}, []
             complete = self._runner.step()
         except Exception as error:  # whatever the model raises, its requests end and the others go on
@@ -269,6 +271,12 @@ class TorchEngine:
         self._publish_batch(rows)  # first, so that who sees the last token sees no trace of the request
         self._worker.tell(partial(self._hand_over, events))
 
+    def _note_cached(self, batch: Sequence[Row]) -> None:
+        for row in batch:
+            live = self._live.get(row.request_id)
+            if live is not None and live.cached is None:
+                live.cached = row.before
+
     def _choose(self, request_ids: Sequence[str], logits: Tensor) -> list[int]:
         if self._watch_logits is not None:
             self._watch_logits([self._live[request_id].job.prompt for request_id in request_ids], logits)
@@ -286,8 +294,8 @@ class TorchEngine:
             finish = None
             if request_id in complete:
                 finish = "stop" if token in self._ends(self._live[request_id].job) else "length"
-            stream = self._live[request_id].stream
-            events.append((stream, Token(token, finish, logprob, top)))  # type: ignore[arg-type]
+            live = self._live[request_id]
+            events.append((live.stream, Token(token, finish, logprob, top, live.cached or 0)))  # type: ignore[arg-type]
             if finish is not None:
                 del self._live[request_id]
         return events

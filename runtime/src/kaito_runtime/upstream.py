@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kaito_runtime.answers import Answer, Answers
+from kaito_runtime.answer import Answer
+from kaito_runtime.answers import Answers
 from kaito_runtime.errors import RequestError
 from kaito_runtime.openai import Body, ChatMessage, ChatRequest, CompletionRequest
 

@@ -6,7 +6,7 @@ from lora_models import TARGETS, llama, logits, merged, target_paths, weights
 
 from kaito_runtime.errors import AdapterLoadError
 from kaito_runtime.lora import inject_lora
-from kaito_runtime.lora.pages import CatPool, PageAllocator, pages_for
+from kaito_runtime.lora.pages import CatPool, PageAllocator, pages_for, ranks_of
 
 
 @pytest.fixture
@@ -133,10 +133,11 @@ def test_scattered_pages_and_evicted_gathers_stay_exact(model, paths, ids, paged
 def test_a_reused_page_is_not_served_from_an_old_gather():
     pool = CatPool(4, 3, torch.device("cpu"))
     pool.write((0, 2), torch.ones(20, 4), torch.ones(3, 20))
-    a_t, b_t = pool.live((0, 2))
+    whole_pages = ranks_of((0, 2), 32)
+    a_t, b_t = pool.live(whole_pages)
     pool.write((2,), torch.full((2, 4), 5.0), torch.full((3, 2), 6.0))
     assert a_t.shape == (4, 32) and a_t[:, 16:20].eq(1).all(), "who holds the old tensors keeps them"
-    a_t, b_t = pool.live((0, 2))
+    a_t, b_t = pool.live(whole_pages)
     assert a_t[:, 16:18].eq(5).all() and a_t[:, 18:].eq(0).all()
     assert b_t[16:18].eq(6).all() and b_t[18:].eq(0).all() and b_t[:16].eq(1).all()
 
@@ -145,8 +146,20 @@ def test_the_cache_of_gathers_is_bounded():
     pool = CatPool(4, 3, torch.device("cpu"))
     pool.write(range(20), torch.ones(320, 4), torch.ones(3, 320))
     for last in range(2, 20):
-        pool.live((0, last))
+        pool.live(ranks_of((0, last), 32))
     assert len(pool._live) == CatPool.CACHED
+
+
+def test_ranks_that_no_adapter_has_are_not_multiplied(model, paths):
+    base = llama()
+    lora = inject_lora(model)
+    versions = [lora.bank.load(weights(base, paths, rank=rank, seed=rank)) for rank in (4, 17, 16)]
+    lora.routing.set([(1, dict.fromkeys(versions, 0.5)), (1, {versions[1]: 2.0})])
+    layer = next(iter(lora.layers.values()))
+    (work,) = lora.routing.step.work(layer.profile)
+    a_t, b_t = layer.pool.live(work.ranks)
+    assert (a_t.shape[1], b_t.shape[0], work.s.shape[1]) == (37, 37, 37)
+    assert a_t.abs().sum(0).ne(0).all() and b_t.abs().sum(1).ne(0).all()
 
 
 def test_layers_with_the_same_scalings_share_a_table(model, paths, ids):
