@@ -7,7 +7,7 @@ cost grows with the square of the number of requests, and whose mask is as large
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-__all__ = ["NAME", "Decode", "PackedPlan", "Prefill", "packed_attention", "plan_attention"]
+__all__ = ["NAME", "Decode", "Layer", "PackedPlan", "Prefill", "cache_layers", "packed_attention", "plan_attention"]
 
 NAME = "kaito_packed"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # would change the result if they were ignored
+
+Layer = tuple[Tensor, Tensor]
+"""(keys, values) of one layer, [cells, Hkv, D] each: the cache's own memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,13 @@ class Decode:
     Attributes:
         batch: B, how many requests.
         queries: [B], positions in the packed queries.
-        keys: [B * L], positions in the packed keys; those beyond a request's own are repeated, and masked.
+        cells: [B * L], where their keys lie in the cache; those beyond a request's own are repeated, and masked.
         mask: [B, 1, 1, L], 0 or minus infinity; None where all have L keys.
     """
 
     batch: int
     queries: Tensor | slice
-    keys: Tensor | slice
+    cells: Tensor
     mask: Tensor | None
 
 
@@ -45,52 +48,81 @@ class Prefill:
 
     Attributes:
         queries: Slice of the packed queries.
-        keys: Slice of the packed keys; the last of them are the queries' own.
+        cells: [keys], where the keys lie in the cache; the last of them are the queries' own. None for a prompt from
+            its start, which needs no others.
         mask: [queries, keys], 0 or minus infinity; None for a prompt from its start, which is plainly causal.
     """
 
     queries: slice
-    keys: slice
+    cells: Tensor | None
     mask: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class PackedPlan:
-    """How one forward pass attends, the same in every layer."""
+    """How one forward pass attends, the same in every layer.
+
+    Attributes:
+        written: [Tq], the cells that take the new keys and values.
+        layers: The cache.
+    """
 
     decodes: tuple[Decode, ...]
     prefills: tuple[Prefill, ...]
+    written: Tensor
+    layers: Mapping[int, Layer]
 
 
-def plan_attention(spans: Sequence[tuple[int, int]], device: torch.device, dtype: torch.dtype) -> PackedPlan:
-    """Returns the plan for requests with (queries, keys) tokens each, in packed order."""
+def cache_layers(cache: Any) -> dict[int, Layer]:
+    """Returns the memory of transformers' paged cache, cell by cell as its indices count."""
+    pages = {index: allocator.get_cache_for_block_table(index) for index, allocator in cache.layer_to_allocator.items()}
+    return {index: (k.view(-1, *k.shape[2:]), v.view(-1, *v.shape[2:])) for index, (k, v) in pages.items()}
+
+
+def plan_attention(
+    spans: Sequence[tuple[int, int]], read: Tensor, written: Tensor, layers: Mapping[int, Layer]
+) -> PackedPlan:
+    """Returns the plan for requests with (queries, keys) tokens each, in packed order.
+
+    Args:
+        spans: Of each request.
+        read: [Tk], the cells of all keys in packed order, the new ones included; may be empty if no request has more
+            keys than queries.
+        written, layers: See `PackedPlan`.
+    """
+    dtype = next(iter(layers.values()))[0].dtype
     decodes: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
     prefills = []
     q = k = 0
     for queries, keys in spans:
-        if queries == 1:
+        if queries == keys:
+            prefills.append(Prefill(slice(q, q + queries), None, None))
+        elif queries == 1:
             # By powers of two, so that padding at most doubles the work, however the lengths differ.
             decodes[(keys - 1).bit_length()].append((q, k, keys))
         else:
-            mask = None if queries == keys else _causal(queries, keys, device, dtype)
-            prefills.append(Prefill(slice(q, q + queries), slice(k, k + keys), mask))
+            mask = _causal(queries, keys, read.device, dtype)
+            prefills.append(Prefill(slice(q, q + queries), read[k : k + keys], mask))
         q, k = q + queries, k + keys
-    return PackedPlan(tuple(_decode(group, device, dtype) for group in decodes.values()), tuple(prefills))
+    groups = (_decode(group, read, dtype) for group in decodes.values())
+    return PackedPlan(tuple(groups), tuple(prefills), written, layers)
 
 
-def _decode(group: Sequence[tuple[int, int, int]], device: torch.device, dtype: torch.dtype) -> Decode:
-    if len(group) == 1:  # nothing to gather
+def _decode(group: Sequence[tuple[int, int, int]], read: Tensor, dtype: torch.dtype) -> Decode:
+    if len(group) == 1:
         ((query, start, length),) = group
-        return Decode(1, slice(query, query + 1), slice(start, start + length), None)
-    queries, starts, lengths = (torch.tensor(column, device=device) for column in zip(*group, strict=True))
-    longest = max(length for _, _, length in group)
-    steps = torch.arange(longest, device=device)
+        return Decode(1, slice(query, query + 1), read[start : start + length], None)
+    queries, starts, lengths = (torch.tensor(column, device=read.device) for column in zip(*group, strict=True))
+    first, last, longest = group[0][0], group[-1][0], max(length for _, _, length in group)
+    steps = torch.arange(longest, device=read.device)
     beyond = steps >= lengths[:, None]
     keys = starts[:, None] + torch.minimum(steps, lengths[:, None] - 1)
     mask = None
     if any(length != longest for _, _, length in group):
-        mask = torch.zeros(beyond.shape, device=device, dtype=dtype).masked_fill_(beyond, -torch.inf)[:, None, None]
-    return Decode(len(group), queries, keys.flatten(), mask)
+        mask = torch.zeros(beyond.shape, device=read.device, dtype=dtype).masked_fill_(beyond, -torch.inf)
+        mask = mask[:, None, None]
+    side_by_side = last - first + 1 == len(group)
+    return Decode(len(group), slice(first, last + 1) if side_by_side else queries, read[keys.flatten()], mask)
 
 
 def _causal(queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -110,40 +142,40 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attends by the plan that `cache.plan` holds, in the form of transformers' attention functions.
 
+    The cache is written and read here: what it would return is all keys side by side, to be gathered a second time.
+
     Shapes:
-        query: [1, H, Tq, D]; key and value: [1, Hkv, Tq, D], extended by the cache to all Tk keys. Returns
-        [1, Tq, H, D].
+        query: [1, H, Tq, D]; key and value: [1, Hkv, Tq, D], the new ones. Returns [1, Tq, H, D].
 
     Raises:
         ValueError: The model asks for something that plain attention does not do.
     """
     if wrong := [name for name in _UNSUPPORTED if kwargs.get(name) is not None]:
         raise ValueError(f"{type(module).__name__} wants {', '.join(wrong)}, which packed attention does not do")
-    key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
     plan: PackedPlan = cache.plan
+    held = plan.layers[module.layer_idx]
+    for part, new in zip(held, (key, value), strict=True):
+        part.index_copy_(0, plan.written, new[0].transpose(0, 1))
     tokens = query[0].transpose(0, 1)  # [Tq, H, D]
-    keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)  # [Tk, Hkv, D]
     heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
     out = torch.empty(query.shape[2], heads, width, dtype=query.dtype, device=query.device)
     for decode in plan.decodes:
-        batch = decode.batch
-        k, v = (part[decode.keys].reshape(batch, -1, groups, width).transpose(1, 2) for part in (keys, values))
+        batch, rows = decode.batch, decode.queries
+        k, v = (part.index_select(0, decode.cells).view(batch, -1, groups, width).transpose(1, 2) for part in held)
         # Heads that share keys become queries of one head, so that no key is copied.
-        q = tokens[decode.queries].reshape(batch, groups, heads // groups, width)
-        found = F.scaled_dot_product_attention(q, k, v, decode.mask, scale=scaling)
-        out[decode.queries] = found.reshape(batch, heads, width)
+        q = tokens[rows].reshape(batch, groups, heads // groups, width)
+        out[rows] = F.scaled_dot_product_attention(q, k, v, decode.mask, scale=scaling).reshape(batch, heads, width)
     for prefill in plan.prefills:
-        k, v = (_per_head(part[prefill.keys], heads) for part in (keys, values))
-        q = tokens[prefill.queries].transpose(0, 1)[None]
-        causal = prefill.mask is None
-        found = F.scaled_dot_product_attention(q, k, v, prefill.mask, is_causal=causal, scale=scaling)
+        q = query[:, :, prefill.queries]
+        if prefill.cells is None:
+            k, v = key[:, :, prefill.queries], value[:, :, prefill.queries]
+        else:
+            k, v = (part.index_select(0, prefill.cells).transpose(0, 1)[None] for part in held)
+        found = F.scaled_dot_product_attention(
+            q, k, v, prefill.mask, is_causal=prefill.mask is None, scale=scaling, enable_gqa=heads != groups
+        )
         out[prefill.queries] = found[0].transpose(0, 1)
     return out[None], None
-
-
-def _per_head(part: Tensor, heads: int) -> Tensor:
-    """Returns [1, H, T, D] for [T, Hkv, D]."""
-    return part.transpose(0, 1).repeat_interleave(heads // part.shape[1], dim=0)[None]
 
 
 AttentionInterface.register(NAME, packed_attention)

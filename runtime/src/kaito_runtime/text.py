@@ -20,25 +20,27 @@ class TextStream:
         self._tokens: list[int] = []
         self._start = 0  # of the window that is decoded again
         self._done = 0  # tokens whose text was returned
+        self._text = ""  # of those in the window
 
     def push(self, token: int) -> str:
         """Returns the text that one more token makes certain."""
         self._tokens.append(token)
-        before = self._decode(self._tokens[self._start : self._done])
-        after = self._decode(self._tokens[self._start :])
-        if after.endswith(INCOMPLETE):
+        text = self._decode(self._tokens[self._start :])
+        if text.endswith(INCOMPLETE):
             return ""
+        gained = text[len(self._text) :]
         if len(self._tokens) - self._start > _WINDOW:
             self._start = self._done
-        self._done = len(self._tokens)
-        return after[len(before) :]
+            text = self._decode(self._tokens[self._start :])
+        self._done, self._text = len(self._tokens), text
+        return gained
 
     def flush(self) -> str:
         """Returns what was held back, incomplete characters included."""
-        before = self._decode(self._tokens[self._start : self._done])
-        rest = self._decode(self._tokens[self._start :])[len(before) :]
-        self._done = len(self._tokens)
-        return rest
+        text = self._decode(self._tokens[self._start :])
+        gained = text[len(self._text) :]
+        self._done, self._text = len(self._tokens), text
+        return gained
 
 
 class StopStrings:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "BY_COLUMNS_TOKENS",
     "MIN_ELEMENTS",
     "MIN_TOKENS",
     "by_columns",
+    "by_columns_tokens",
     "can_pack",
     "pack",
     "packed_linear",
@@ -26,9 +26,9 @@ __all__ = [
 MIN_TOKENS = 4
 MIN_ELEMENTS = 256 * 1024
 # Up to so many elements a weight is stored by columns; the product with it is the fastest of all for one token and from
-# so many tokens on, and slow in between.
+# so many tokens on, and slow in between: where x is at least as wide as y, and where it is narrower.
 MAX_COLUMNS_ELEMENTS = 1024 * 1024
-BY_COLUMNS_TOKENS = 48
+BY_COLUMNS_TOKENS, BY_COLUMNS_TOKENS_WIDENING = 28, 48
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -58,6 +58,12 @@ def suits_columns(weight: Tensor) -> bool:
 def by_columns(weight: Tensor) -> Tensor:
     """Returns `weight` `[N, K]`, the same values with strides (1, N)."""
     return weight.detach().t().contiguous().t()
+
+
+def by_columns_tokens(weight: Tensor) -> int:
+    """Returns from how many tokens on products with `weight` `[N, K]` by columns are faster than with it packed."""
+    n, k = weight.shape
+    return BY_COLUMNS_TOKENS if k >= n else BY_COLUMNS_TOKENS_WIDENING
 
 
 def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:

@@ -71,6 +71,7 @@ class Profile:
 @dataclass(slots=True)
 class _Residency:
     pages: tuple[int, ...]
+    rank: int  # the largest of all layers
     scaling: Mapping[str, float]  # by layer
     nbytes: int
     references: int = 0
@@ -122,7 +123,7 @@ class Bank:
             per_page = sum(
                 sum(self._layers[path].lora_shape) * PAGE * self._layers[path].pool.itemsize for path in scaling
             )
-            self._resident[version] = _Residency(pages, scaling, per_page * len(pages))
+            self._resident[version] = _Residency(pages, rank, scaling, per_page * len(pages))
             self._refresh_profiles()
         return version
 
@@ -168,6 +169,14 @@ class Bank:
             KeyError: It is not resident (any more).
         """
         return self._residency(version).pages
+
+    def rank(self, version: AdapterVersion) -> int:
+        """Returns the largest rank that `version` has in any layer.
+
+        Raises:
+            KeyError: It is not resident (any more).
+        """
+        return self._residency(version).rank
 
     @property
     def free_pages(self) -> int:

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from kaito_runtime.kernels.cat_expand import cat_expand_
 from kaito_runtime.kernels.dispatch import Base, Path, choose
 from kaito_runtime.kernels.packed import (
-    BY_COLUMNS_TOKENS,
     MIN_TOKENS,
     by_columns,
+    by_columns_tokens,
     can_pack,
     pack,
     packed_linear,
     suits_columns,
 )
 from kaito_runtime.lora.bank import Profile
-from kaito_runtime.lora.pages import PAGE, CatPool, PagedPool
+from kaito_runtime.lora.pages import PAGE, CatPool, PagedPool, ranks_of
 from kaito_runtime.lora.routing import Routing
 from kaito_runtime.lora.steps import CatStep, PagedStep, PagedWork
 from kaito_runtime.lora.targets import base_of, has_pdl, linear_shape
@@ -100,7 +100,7 @@ class LoraLinear(nn.Module):
             return F.linear(x, self._merged, self.bias)
         y = self._product(x)
         for work in step.work(self.profile):
-            a_t, b_t = self.pool.live(work.pages)
+            a_t, b_t = self.pool.live(work.ranks)
             flat_x, flat_y, rows = x.reshape(-1, k), y.view(-1, n), work.rows
             if rows is None:
                 cat_expand_(flat_y, flat_x, a_t, b_t, work.s)
@@ -170,7 +170,8 @@ class LoraLinear(nn.Module):
         k, columns = self.in_features, self._base_forward is None and suits_columns(self.weight)
         if can_pack(self.weight):
             self._packed = pack(self.weight)
-            self._packed_for = range(2 * k, BY_COLUMNS_TOKENS * k) if columns else range(MIN_TOKENS * k, sys.maxsize)
+            first, end = (2 * k, by_columns_tokens(self.weight) * k) if columns else (MIN_TOKENS * k, sys.maxsize)
+            self._packed_for = range(first, end)
         if columns:
             # A parameter of our own: the replaced layer, which somebody else may still use, keeps its layout.
             self.weight = nn.Parameter(by_columns(self.weight), requires_grad=False)
@@ -196,7 +197,7 @@ class LoraLinear(nn.Module):
             return
         weight = self.weight.detach()
         if isinstance(self.pool, CatPool):
-            a_t, b_t = self.pool.live(tuple(pages))
+            a_t, b_t = self.pool.live(ranks_of(pages, len(pages) * PAGE))
             s = torch.tensor(factors).repeat_interleave(PAGE)
             self._merged = torch.addmm(weight.float(), b_t.t() * s, a_t.t()).to(weight.dtype)
             return

@@ -6,18 +6,27 @@ every layer, so that one short list describes a whole step.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from kaito_runtime.kernels.launch import PAGE
 
-__all__ = ["PAGE", "CatPool", "PageAllocator", "PagedPool", "pages_for"]
+__all__ = ["PAGE", "CatPool", "PageAllocator", "PagedPool", "RankRows", "pages_for", "ranks_of"]
+
+RankRows = tuple[tuple[int, int], ...]
+"""Rows of a CPU pool: [start, end) each."""
 
 
 def pages_for(rank: int) -> int:
     """Pages that `rank` takes."""
     return -(-rank // PAGE)
+
+
+def ranks_of(pages: Sequence[int], rank: int) -> RankRows:
+    """Returns the rows that an adapter of `rank` fills of its pages; the rest of the last page is zeros."""
+    return tuple((page * PAGE, page * PAGE + min(PAGE, rank - j * PAGE)) for j, page in enumerate(pages))
 
 
 class PageAllocator:
@@ -50,19 +59,20 @@ class PageAllocator:
 class CatPool:
     """One layer's pages for the CPU path: A `[P*16, K]` and B transposed `[P*16, N]`, fp32, growing with use.
 
-    In this layout B of pages that lie side by side is a view, ready for a product, and loading writes whole rows. A is
-    copied to `[K, R]` when a set of pages is first live: as a transposed view its product took a third longer, and B as
-    `[N, P*16]` up to three times as long.
+    In this layout B of ranks that lie side by side is a view, ready for a product, and loading writes whole rows. A is
+    copied to `[K, R]` when a set of ranks is first live: as a transposed view its product took a third longer, and B as
+    `[N, P*16]` up to three times as long. What a page has beyond an adapter's rank is left out: most adapters have a
+    rank of 16 and less, and several of them at once would be mostly zeros.
     """
 
-    CACHED = 8  # sets of live pages, per layer
+    CACHED = 8  # sets of live ranks, per layer
     itemsize = 4
 
     def __init__(self, k: int, n: int, device: torch.device) -> None:
         self.k, self.n = k, n
         self._a = torch.zeros(0, k, device=device)
         self._b_t = torch.zeros(0, n, device=device)
-        self._live: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self._live: dict[RankRows, tuple[Tensor, Tensor]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -80,23 +90,22 @@ class CatPool:
                 rows[len(part) :] = 0
         self._live.clear()  # a gathered copy may name a page that had another owner
 
-    def live(self, pages: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Returns (`[K, R]`, `[R, N]`) of `pages`, R = 16 * len(pages), for `cat_expand_`."""
-        found = self._live.get(pages)
+    def live(self, ranks: RankRows) -> tuple[Tensor, Tensor]:
+        """Returns (`[K, R]`, `[R, N]`) of these R ranks, for `cat_expand_`."""
+        found = self._live.get(ranks)
         if found is None:
-            found = self._gather(pages)
+            found = self._gather(ranks)
             if len(self._live) >= self.CACHED:
                 self._live.pop(next(iter(self._live)), None)
-            self._live[pages] = found
+            self._live[ranks] = found
         return found
 
-    def _gather(self, pages: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        first, count = pages[0], len(pages)
-        if pages == tuple(range(first, first + count)):
-            ranks = slice(first * PAGE, (first + count) * PAGE)
-            return self._a[ranks].t().contiguous(), self._b_t[ranks]
-        ranks_of = (torch.tensor(pages)[:, None] * PAGE + torch.arange(PAGE)).flatten().to(self._a.device)
-        return self._a[ranks_of].t().contiguous(), self._b_t[ranks_of]
+    def _gather(self, ranks: RankRows) -> tuple[Tensor, Tensor]:
+        first, last = ranks[0][0], ranks[-1][1]
+        if all(end == start for (_, end), (start, _) in pairwise(ranks)):
+            return self._a[first:last].t().contiguous(), self._b_t[first:last]
+        rows = torch.cat([torch.arange(start, end) for start, end in ranks]).to(self._a.device)
+        return self._a[rows].t().contiguous(), self._b_t[rows]
 
     def _grow(self, pages: int) -> None:
         held = self._a.shape[0] // PAGE

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from kaito_runtime.kernels.dispatch import split_by_set
-from kaito_runtime.kernels.launch import PAGE, block_m, cdiv, next_power_of_2
+from kaito_runtime.kernels.launch import block_m, cdiv, next_power_of_2
 from kaito_runtime.kernels.tiles import Tiles
 from kaito_runtime.lora.bank import AdapterVersion, Bank, Profile
+from kaito_runtime.lora.pages import RankRows, ranks_of
 
 __all__ = ["CatStep", "CatWork", "PagedStep", "PagedWork", "Span", "Step", "TableMemory"]
 
@@ -51,24 +52,25 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class CatWork:
-    """Two products to add: some rows of a step with the pages that are live on them.
+    """Two products to add: some rows of a step with the ranks that are live on them.
 
     Attributes:
         rows: None for all rows of the step, a slice, or an index tensor `[M]`.
-        pages: Live pages.
-        s: `[M, R]` or `[1, R]` fp32, strength * scaling, R = 16 * len(pages); a number where all are the same.
+        ranks: Live ranks, R in all.
+        s: `[M, R]` or `[1, R]` fp32, strength * scaling; a number where all are the same.
     """
 
     rows: slice | Tensor | None
-    pages: tuple[int, ...]
+    ranks: RankRows
     s: Tensor | float
 
 
 class CatStep(Step):
-    """A step for the CPU path: dense tables over the live pages."""
+    """A step for the CPU path: dense tables over the live ranks."""
 
     def __init__(self, spans: Sequence[Span], bank: Bank) -> None:
         super().__init__(spans, bank)
+        self._rank = {version: bank.rank(version) for version in self._pages}
         self._work: dict[Profile, tuple[CatWork, ...]] = {}
 
     def work(self, profile: Profile) -> tuple[CatWork, ...]:
@@ -93,9 +95,9 @@ class CatStep(Step):
 
     def _group(self, live: frozenset[AdapterVersion], group: Sequence[_Rows]) -> CatWork:
         versions = self._ordered(live)
-        pages = tuple(page for version in versions for page in self._pages[version])
+        ranks = tuple(part for version in versions for part in ranks_of(self._pages[version], self._rank[version]))
         factors = [[of_row.get(version, 0.0) for version in versions] for _, _, of_row in group]
-        return CatWork(self._rows(group), pages, self._table(versions, factors, [tokens for _, tokens, _ in group]))
+        return CatWork(self._rows(group), ranks, self._table(versions, factors, [tokens for _, tokens, _ in group]))
 
     def _table(
         self, versions: Sequence[AdapterVersion], factors: Sequence[Sequence[float]], tokens: Sequence[int]
@@ -107,7 +109,7 @@ class CatStep(Step):
         s = torch.tensor(factors[:1] if same else factors)
         if not same:
             s = s.repeat_interleave(torch.tensor(tokens), 0)
-        return s.repeat_interleave(torch.tensor([len(self._pages[version]) * PAGE for version in versions]), 1)
+        return s.repeat_interleave(torch.tensor([self._rank[version] for version in versions]), 1)
 
     def _rows(self, group: Sequence[_Rows]) -> slice | Tensor | None:
         first, last = group[0][0], group[-1][0] + group[-1][1]
