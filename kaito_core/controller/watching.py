@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import aiohttp
 import kopf
@@ -24,6 +24,19 @@ class _Backoffs:
         return itertools.chain((1, 2, 4, 8, 15), itertools.repeat(30))
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Finds no differences: kopf would copy every object that it hears of, for handlers that we have none of."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        raise NotImplementedError("kopf writes nothing")
+
+
 def watch_settings(watch_seconds: int) -> kopf.OperatorSettings:
     """Returns settings under which kopf watches and writes nothing.
 
@@ -36,7 +49,7 @@ def watch_settings(watch_seconds: int) -> kopf.OperatorSettings:
     # Nothing is written under these names; another operator's would be taken for ours all the same.
     settings.persistence.finalizer = f"{GROUP}/kopf"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, key="kopf-last-seen")
+    settings.persistence.diffbase_storage = _NoDiffs()
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
     settings.networking.enforce_retry_after = True
@@ -63,8 +76,28 @@ def watch_session(found: Connection, heartbeat: Heartbeat) -> kopf.AiohttpSessio
         headers=info.as_http_headers(),
         proxy=info.proxy_url,
         trace_configs=[heartbeat.trace()],
+        middlewares=[_go_on],
     )
     return kopf.AiohttpSession(server=found.server, aiohttp_session=session)
+
+
+async def _go_on(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Lets watches go on where an answer to their opening would end kopf; errors within a watch it takes well."""
+    answer = await send(request)
+    if answer.status == 410 and "watch" in request.url.query:
+        answer.release()
+        request.url = request.url.without_query_params("resourceVersion")  # from what there is now
+        answer = await send(request)
+    if answer.status == 404 and _is_of_objects(request.url.path):
+        answer.release()  # a CRD that has just been removed; kopf tries again until it has heard of that
+        raise aiohttp.ClientConnectionError(f"{request.url.path} is not served")
+    return answer
+
+
+def _is_of_objects(path: str) -> bool:
+    """Returns whether a path is of objects, and not of a group or its types."""
+    parts = path.strip("/").split("/")
+    return len(parts) > (2 if parts[0] == "api" else 3)
 
 
 async def watch(

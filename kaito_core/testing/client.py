@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import ssl
 import time
@@ -24,6 +25,9 @@ Known = list[tuple[str, Object]]
 
 MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
 STRATEGIC, APPLY = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
+
+#: How often a server may ask to come back later, as it does in the first second of a CRD.
+_RETRIES = 5
 
 
 class KubeClient:
@@ -74,6 +78,23 @@ class KubeClient:
         path.write_text(yaml.safe_dump(config))
         return path
 
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The headers by which the server knows us."""
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    @functools.cached_property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """How an https server is trusted and knows us; None for another."""
+        if not self.url.startswith("https"):
+            return None
+        context = ssl.create_default_context(cafile=self._ca_file or None)
+        if not self._ca_file:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if self._client_cert[0]:
+            context.load_cert_chain(*self._client_cert)
+        return context
+
     def request(
         self,
         method: str,
@@ -83,29 +104,25 @@ class KubeClient:
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> Object:
-        """One request; returns the answer's JSON.
+        """One request; returns the answer's JSON. A server that is busy for a moment is asked again.
 
         Raises:
             ApiError: For any answer but 2xx, with the Status that the server sent.
         """
         url = self.url + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         headers = {"Content-Type": content_type, "Accept": "application/json", "User-Agent": "kaito-testing/1"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data=data, method=method, headers=headers)
-        context = None
-        if url.startswith("https"):
-            context = ssl.create_default_context(cafile=self._ca_file or None)
-            if not self._ca_file:
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            if self._client_cert[0]:
-                context.load_cert_chain(*self._client_cert)
-        try:
-            with urllib.request.urlopen(request, context=context, timeout=30) as answer:
-                return dict(json.load(answer))
-        except urllib.error.HTTPError as error:
-            raise _error(error.code, error.read()) from None
+        request = urllib.request.Request(url, data=data, method=method, headers={**headers, **self.authorization})
+        for retries_left in reversed(range(_RETRIES + 1)):
+            try:
+                with urllib.request.urlopen(request, context=self.ssl_context, timeout=30) as answer:
+                    return dict(json.load(answer))
+            except urllib.error.HTTPError as error:
+                refused, later = _error(error.code, error.read()), error.headers.get("Retry-After", "")
+            if refused.code != 429 or not later.isdigit() or not retries_left:
+                break
+            time.sleep(int(later))
+        raise refused
 
     def get(self, kind: str, name: str, namespace: str = "default") -> Object | None:
         """An object, None where it or its kind is absent."""
@@ -118,11 +135,13 @@ class KubeClient:
 
     def list(self, kind: str, namespace: str = "", labels: str = "") -> Objects:
         """Objects that a label selector matches; of all namespaces where none is named; none for an absent kind."""
+        query = {"labelSelector": labels} if labels else None
         try:
-            path = self._path(kind, namespace)
-        except ApiError:
-            return []
-        return list(self.request("GET", path, query={"labelSelector": labels} if labels else None)["items"])
+            return list(self.request("GET", self._path(kind, namespace), query=query)["items"])
+        except ApiError as error:
+            if error.code == 404:
+                return []
+            raise
 
     def apply(self, manifest: Object, *, manager: str = "test", force: bool = True, subresource: str = "") -> Object:
         """Server-side apply. Raises `ApiError`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ def is_ready(obj: Object) -> bool:
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
-def node_for(pod: Object, nodes: Sequence[Object], pods: Sequence[Object]) -> tuple[str, str]:
+def node_for(pod: Object, nodes: Sequence[Object], pods: Collection[Object]) -> tuple[str, str]:
     """A node that a pod fits on ("" for none), and the scheduler's words why there is none."""
     reasons: dict[str, int] = {}
     for node in nodes:
@@ -58,7 +58,7 @@ def node_for(pod: Object, nodes: Sequence[Object], pods: Sequence[Object]) -> tu
     return "", f"0/{len(nodes)} nodes are available: {words}."
 
 
-def _misfit(pod: Object, node: Object, pods: Sequence[Object]) -> str:
+def _misfit(pod: Object, node: Object, pods: Collection[Object]) -> str:
     labels = node["metadata"].get("labels") or {}
     spec = pod["spec"]
     tolerations = spec.get("tolerations") or []
@@ -74,9 +74,9 @@ def _misfit(pod: Object, node: Object, pods: Sequence[Object]) -> str:
     )
     if affinity and not any(_term_fits(term, node) for term in affinity["nodeSelectorTerms"]):
         return "node(s) didn't match Pod's node affinity/selector"
-    used = [other for other in pods if other["spec"].get("nodeName") == node["metadata"]["name"]]
     allocatable = node.get("status", {}).get("allocatable") or {}
     for resource, amount in _devices(pod).items():
+        used = (other for other in pods if other["spec"].get("nodeName") == node["metadata"]["name"])
         taken = sum(_devices(other).get(resource, 0) for other in used)
         if int(allocatable.get(resource, 0)) - taken < amount:
             return f"Insufficient {resource}"

@@ -1,23 +1,34 @@
-"""Clusters for the scenarios: the emulated one always, a real API server where this machine has one.
+"""A real API server where this machine has one, and the emulated one beside it where both have to agree.
 
 `KUBEBUILDER_ASSETS` names a folder with kube-apiserver and etcd (envtest's convention), `KAITO_TEST_KUBECONFIG` a
 kubeconfig of a cluster that may be written to. An API server alone has no garbage collection and makes no pods: with
 kube-controller-manager and kube-scheduler in the folder it does, and only kubelets are missing. `has_gc`,
-`has_controllers` and `has_workloads` of the client say what there is.
+`has_controllers` and `has_workloads` of the client say what there is. A real server is reached through a proxy, by
+which tests fail requests and end watches as they do with the emulated one.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+
+from operator_fixtures import *  # noqa: F403
+from operator_looks import add_node, is_established
+from operator_world import World
+
+from kaito_core.api.crd import workspace_crd
 from kaito_core.testing.client import KubeClient
 from kaito_core.testing.cluster import FakeCluster
 from kaito_core.testing.control_plane import ControlPlane, client_of_kubeconfig
+from kaito_core.testing.faulty_cluster import FaultyCluster
+from kaito_core.testing.proxy import ProxiedCluster
 
 DEFAULT_ASSETS = "/usr/local/kubebuilder/bin"
 HOW = (
@@ -41,10 +52,11 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeClient]
 
 
 @pytest.fixture(params=["emulated", "real"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[KubeClient]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[FaultyCluster]:
     """The same small interface on either server; the emulated one starts empty, the real one is shared."""
     if request.param == "real":
-        yield request.getfixturevalue("api_server")
+        with ProxiedCluster(request.getfixturevalue("api_server")) as proxied:
+            yield proxied
         return
     with FakeCluster() as fake:
         fake.run_workloads()
@@ -52,9 +64,32 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[KubeClient]:
 
 
 @pytest.fixture
-def namespace(cluster: KubeClient) -> Iterator[str]:
+def namespace(cluster: FaultyCluster) -> Iterator[str]:
     """A namespace of the test's own."""
     name = f"kaito-test-{uuid.uuid4().hex[:8]}"
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
     cluster.delete("namespaces", name, "")
+
+
+@pytest.fixture
+def controllers(cluster: FaultyCluster) -> None:
+    """Skips where nobody makes pods and collects what is left over: hands would be too clumsy."""
+    if not (cluster.has_controllers and cluster.has_gc):
+        pytest.skip("this server needs kube-controller-manager and kube-scheduler beside it")
+
+
+@pytest.fixture
+def world(cluster: FaultyCluster, namespace: str, tmp_path: Path) -> Iterator[World]:
+    """A World on either server; its operator is not started yet, and it leaves nothing behind."""
+    if cluster.has_workloads and not isinstance(cluster, FakeCluster):
+        pytest.skip("the kubelets of this cluster would run what the scenarios only name")
+    cluster.apply(workspace_crd())
+    cluster.wait("the Workspace's type", lambda: is_established(cluster, "workspaces.kaito.sh"))
+    made = World(cluster, tmp_path, namespace)
+    add_node(made, "cpu-1", gpus=0)
+    try:
+        yield made
+        made.stop()
+    finally:
+        made.clean()

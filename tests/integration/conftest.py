@@ -8,11 +8,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from operator_karpenter import RESOURCE, claims, nodeclaim_crd
-from operator_world import World, workspace
+from operator_fixtures import *  # noqa: F403
+from operator_world import World
 
 from kaito_core.api.crd import workspace_crd
 from kaito_core.testing.cluster import FakeCluster
+from kaito_core.testing.faulty_cluster import FaultyCluster
+
+
+@pytest.fixture
+def cluster(fake_cluster: FakeCluster) -> FaultyCluster:
+    """The cluster of tests that run on a real API server too, see tests/cluster."""
+    return fake_cluster
 
 
 @pytest.fixture
@@ -30,13 +37,3 @@ def bare_world(fake_cluster: FakeCluster, tmp_path: Path) -> Iterator[World]:
     made = World(fake_cluster, tmp_path)
     yield made
     made.stop()
-
-
-@pytest.fixture
-def azure(world: World, fake_cluster: FakeCluster) -> World:
-    """A World with NodeClaims and a Workspace that asks for one."""
-    fake_cluster.apply(nodeclaim_crd())
-    world.start()
-    world.apply(workspace("w", "on-gpu", resource=RESOURCE))
-    world.wait("a claim", lambda: claims(fake_cluster))
-    return world

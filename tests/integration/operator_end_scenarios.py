@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from operator_karpenter import nodeclaim_crd
+from operator_karpenter import first_claim, install_nodeclaims
 from operator_world import World, workspace
 
 from kaito_core.controller.finalizers import NODES_FINALIZER
@@ -62,9 +62,9 @@ def deletion_ends_at_every_stage(world: World) -> None:
 
 
 def deletion_ends_where_the_providers_type_is_gone(world: World) -> None:
-    world.cluster.apply(nodeclaim_crd())
+    install_nodeclaims(world.cluster)
     world.apply(workspace("w", "on-gpu", resource=_ON_AZURE))
-    world.wait("a claim", lambda: world.cluster.list("nodeclaims.karpenter.sh"))
+    first_claim(world)
     assert world.existing("workspaces", "w")["metadata"]["finalizers"] == [NODES_FINALIZER]
     world.cluster.delete("customresourcedefinitions", "nodeclaims.karpenter.sh", "")
     world.delete("workspaces", "w")

@@ -3,10 +3,13 @@
 import uuid
 from datetime import UTC, datetime
 
-from kaito_core.api import KubeObject
-from kaito_core.testing.cluster import FakeCluster
+from operator_looks import add_node, is_established
+from operator_world import World
 
-__all__ = ["RESOURCE", "become_nodes", "claims", "nodeclaim_crd", "refuse"]
+from kaito_core.api import KubeObject
+from kaito_core.testing.client import KubeClient
+
+__all__ = ["RESOURCE", "become_nodes", "claims", "first_claim", "install_nodeclaims", "nodeclaim_crd", "refuse"]
 
 #: What a Workspace says to get a machine made.
 RESOURCE = {"instanceType": "Standard_NC24ads_A100_v4"}
@@ -41,24 +44,39 @@ def nodeclaim_crd() -> KubeObject:
     }
 
 
-def claims(cluster: FakeCluster) -> list[KubeObject]:
+def install_nodeclaims(cluster: KubeClient) -> None:
+    """Makes NodeClaims a known type, and waits until it is served."""
+    cluster.apply(nodeclaim_crd())
+    cluster.wait("NodeClaims", lambda: is_established(cluster, "nodeclaims.karpenter.sh"))
+
+
+def first_claim(world: World) -> KubeObject:
+    """Returns the first NodeClaim once it is there and watched."""
+    (claim,) = world.wait("a claim", lambda: claims(world.cluster))
+    # A real server is busy for a second with a new type, and what comes and goes meanwhile only a resync tells.
+    world.wait("a watch", lambda: any("watch" in r.query for r in world.cluster.requests(path="/nodeclaims$")))
+    found: KubeObject = claim
+    return found
+
+
+def claims(cluster: KubeClient) -> list[KubeObject]:
     """Returns all NodeClaims."""
     return cluster.list("nodeclaims.karpenter.sh")
 
 
-def become_nodes(cluster: FakeCluster) -> None:
+def become_nodes(world: World) -> None:
     """Does what Karpenter does: every claim becomes a node, once."""
-    for claim in claims(cluster):
+    for claim in claims(world.cluster):
         name = claim["metadata"]["name"]
         if (claim.get("status") or {}).get("nodeName"):
             continue
-        cluster.add_node(f"node-{name}", gpus=1)
+        add_node(world, f"node-{name}", gpus=1)
         ready = [{"type": "Ready", "status": "True", "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
         status = {"status": {"nodeName": f"node-{name}", "conditions": ready}}
-        cluster.patch("nodeclaims.karpenter.sh", name, status, "", subresource="status")
+        world.cluster.patch("nodeclaims.karpenter.sh", name, status, "", subresource="status")
 
 
-def refuse(cluster: FakeCluster, name: str, words: str) -> None:
+def refuse(cluster: KubeClient, name: str, words: str) -> None:
     """Does what Karpenter does with a claim that the cloud refuses: says why in an event, and deletes it."""
     now = datetime.now(UTC).isoformat()
     cluster.create(

@@ -8,11 +8,13 @@ from operator_world import World, conditions
 from kaito_core.api import KubeObject
 from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.reconcile.compare import HASH_ANNOTATION
+from kaito_core.testing.client import KubeClient
 
 __all__ = [
     "add_node",
     "belongings",
     "end_state",
+    "is_established",
     "is_true",
     "left",
     "pinned",
@@ -79,6 +81,13 @@ def pinned(world: World, name: str) -> list[str]:
 def is_true(world: World, name: str, condition: str) -> bool:
     """Returns whether a condition of a Workspace holds."""
     return bool(conditions(world.get("workspaces", name)).get(condition, {}).get("status") == "True")
+
+
+def is_established(cluster: KubeClient, name: str) -> bool:
+    """Returns whether a CRD has been taken in."""
+    crd = cluster.get("customresourcedefinitions", name, "") or {}
+    found = (crd.get("status") or {}).get("conditions") or ()
+    return any((item["type"], item["status"]) == ("Established", "True") for item in found)
 
 
 def _essence(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Workspaces on prepared nodes, and presets that span several."""
 
+import pytest
 from operator_looks import add_node, is_true, pinned, template, uids
 from operator_world import World, workspace
 
@@ -21,6 +22,8 @@ def a_distributed_preset_becomes_a_stateful_set(world: World) -> None:
 
 
 def the_pods_of_a_distributed_preset_are_replaced_together(world: World) -> None:
+    if not world.cluster.has_controllers:
+        pytest.skip("this cluster has nobody who counts the revisions of a StatefulSet")
     for name in ("gpu-1", "gpu-2"):
         add_node(world, name, gpus=1)
     parts = {"resource": {"count": 2}, "annotations": {"kaito.sh/node-provider": "gpu_onprem"}}
@@ -94,6 +97,8 @@ _POOL = {"labelSelector": {"matchLabels": {"pool": "shared"}}}
 
 
 def workspaces_with_one_selector_do_not_share_gpus(world: World) -> None:
+    if not world.cluster.has_gc:
+        pytest.skip("this cluster does not collect dependents")
     for name in ("gpu-1", "gpu-2"):
         add_node(world, name, gpus=1, labels={"pool": "shared"})
     for name in ("w", "v"):

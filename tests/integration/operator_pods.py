@@ -13,7 +13,9 @@ from kaito_core.reconcile.observed import AdapterReport, fetched_adapters
 from kaito_core.testing.client import STRATEGIC, KubeClient
 from kaito_core.testing.pods import PodFailure, pod_status
 
-__all__ = ["Hands", "Runtimes"]
+__all__ = ["QUOTA", "Hands", "Runtimes"]
+
+QUOTA = "team-quota"  #: by which a real server refuses pods
 
 
 class Runtimes:
@@ -69,7 +71,28 @@ class Hands:
     def __init__(self, cluster: KubeClient, namespace: str) -> None:
         self._cluster, self._namespace = cluster, namespace
         self._done: dict[str, PodFailure | None] = {}  # how each pod stands, by uid
-        self.failure: PodFailure | None = None  # how all pods fail
+        self._failure: PodFailure | None = None  # how pods fail
+
+    def fail(self, failure: PodFailure | None) -> None:
+        """Lets pods fail from now on, those that run too; None: lets them get ready."""
+        self._failure = failure
+        if not self._cluster.has_controllers or self._cluster.has_workloads:
+            return
+        if failure is not None and failure.reason == "FailedCreate":
+            self._cluster.apply(self._quota())
+            self._cluster.wait("it is counted", lambda: (self._found_quota() or {}).get("status", {}).get("hard"))
+        elif self._found_quota() is not None:
+            self._cluster.delete("resourcequotas", QUOTA, self._namespace)
+
+    def _quota(self) -> KubeObject:
+        metadata = {"name": QUOTA, "namespace": self._namespace}
+        return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": {"pods": "0"}}}
+
+    def _found_quota(self) -> KubeObject | None:
+        return self._cluster.get("resourcequotas", QUOTA, self._namespace)
+
+    def _failure_of(self, pod: KubeObject) -> PodFailure | None:
+        return self._failure if self._failure is not None and self._failure.fits(pod) else None
 
     def run(self) -> None:
         """Gives every workload of ours its pods, ready or failing."""
@@ -88,9 +111,9 @@ class Hands:
         name = pod["metadata"]["name"]
         if "deletionTimestamp" in pod["metadata"]:
             self._cluster.delete("pods", name, self._namespace, grace_seconds=0)
-        elif self._done.get(pod["metadata"]["uid"], ...) != self.failure:
+        elif self._done.get(pod["metadata"]["uid"], ...) != self._failure_of(pod):
             self._patch_status("pods", name, self._status(pod))
-            self._done[pod["metadata"]["uid"]] = self.failure
+            self._done[pod["metadata"]["uid"]] = self._failure_of(pod)
 
     def _serve(self, kind: str, owner: KubeObject) -> None:
         name, spec = owner["metadata"]["name"], owner["spec"]
@@ -99,16 +122,16 @@ class Hands:
             pod = self._cluster.get("pods", pod_name, self._namespace)
             pod = pod or self._cluster.create(self._pod(owner, pod_name))
             uid = pod["metadata"]["uid"]
-            if uid not in self._done or self._done[uid] != self.failure:
+            if uid not in self._done or self._done[uid] != self._failure_of(pod):
                 self._patch_status("pods", pod_name, self._status(pod))
-                self._done[uid] = self.failure
+                self._done[uid] = self._failure_of(pod)
         counts = dict.fromkeys(("replicas", "updatedReplicas"), len(wanted))
-        counts |= {"readyReplicas": 0 if self.failure else len(wanted)}
+        counts |= {"readyReplicas": 0 if self._failure else len(wanted)}
         self._patch_status(kind, name, {"observedGeneration": owner["metadata"]["generation"], **counts})
 
     def _status(self, pod: KubeObject) -> KubeObject:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        failure = self.failure
+        failure = self._failure_of(pod)
         words = failure.message if failure is not None and failure.reason == "Unschedulable" else ""
         status = pod_status(pod, now, failure, unschedulable=words, ready_node=True)
         status.pop("qosClass", None)  # the server's own reckoning, which no kubelet changes

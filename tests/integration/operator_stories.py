@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from operator_karpenter import claims
-from operator_looks import end_state, left, settled
+from operator_looks import add_node, end_state, left, settled
 from operator_world import World, adapter, workspace
 
 from kaito_core.api import KubeObject
-from kaito_core.testing.cluster import FakeCluster
 
 __all__ = ["FOREIGN", "LIVE_EDIT", "STORIES", "Story", "live"]
 
@@ -39,14 +38,14 @@ def _nothing() -> None:
     pass
 
 
-def live(story: Story, world: World, cluster: FakeCluster, disturb: Callable[[], object] = _nothing) -> str:
+def live(story: Story, world: World, disturb: Callable[[], object] = _nothing) -> str:
     """Lives a life to its end, and returns how the Workspace was served before it was deleted.
 
     Args:
         disturb: Called after each document was applied, and after the deletion was asked for.
     """
     for name in story.nodes:
-        cluster.add_node(name, gpus=1)
+        add_node(world, name, gpus=1)
     for index, document in enumerate(story.documents):
         world.apply(document)
         disturb()
@@ -57,16 +56,16 @@ def live(story: Story, world: World, cluster: FakeCluster, disturb: Callable[[],
             settled(world, "w", {item["source"]["name"]: (item["strength"], "Ready") for item in adapters})
         if index == 0:
             _mark(world, story.workload)
-    state = json.dumps(end_state(world), sort_keys=True)
-    for number, claim in enumerate(claims(cluster)):
+    state = json.dumps(end_state(world), sort_keys=True).replace(world.namespace, "NAMESPACE")
+    for number, claim in enumerate(claims(world.cluster)):
         state = state.replace(claim["metadata"]["name"], f"CLAIM-{number}")
     for kind in ("workspaces", story.workload):
         assert world.existing(kind, "w")["metadata"]["labels"][FOREIGN] == "kept"
     world.delete("workspaces", "w")
     disturb()
     world.wait("our finalizer is off", lambda: world.existing("workspaces", "w")["metadata"]["finalizers"] == [FOREIGN])
-    assert claims(cluster) == []
-    cluster.patch("workspaces", "w", {"metadata": {"finalizers": None}})
+    assert claims(world.cluster) == []
+    world.patch("workspaces", "w", {"metadata": {"finalizers": None}})
     world.wait("nothing is left", lambda: not left(world))
     return state
 

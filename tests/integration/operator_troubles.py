@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from operator_karpenter import claims, nodeclaim_crd, refuse
+from operator_karpenter import first_claim, install_nodeclaims, refuse
 from operator_looks import add_node
+from operator_pods import QUOTA
 from operator_world import World, adapter, workspace
 
-from kaito_core.testing.cluster import FakeCluster, PodFailure
+from kaito_core.testing.pods import PodFailure
 
 __all__ = ["FAULTS", "Trouble"]
 
@@ -29,29 +30,29 @@ class Trouble:
 
     title: str
     reason: str
-    cause: Callable[[World, FakeCluster], object]
+    cause: Callable[[World], object]
     advice: str
 
 
 def _fails(
     reason: str, message: str = "", container: str = "", options: Mapping[str, str] | None = None
-) -> Callable[[World, FakeCluster], object]:
-    def cause(world: World, cluster: FakeCluster) -> None:
-        cluster.run_workloads(PodFailure(reason, _W, container, message))
+) -> Callable[[World], object]:
+    def cause(world: World) -> None:
+        world.fail_pods(PodFailure(reason, _W, container, message))
         world.apply(workspace("w", preset_options=options))
 
     return cause
 
 
-def _missing_volume(world: World, cluster: FakeCluster) -> None:
-    cluster.run_workloads(PodFailure("FailedMount", _W))
+def _missing_volume(world: World) -> None:
+    world.fail_pods(PodFailure("FailedMount", _W))
     volumes = [{"name": "licence", "secret": {"secretName": "licence"}}]
     mounts = [{"name": "licence", "mountPath": "/licence"}]
     containers = [{"name": "mine", "image": "registry.example/mine:1", "volumeMounts": mounts}]
     world.apply(workspace("w", inference={"template": {"spec": {"containers": containers, "volumes": volumes}}}))
     pod = world.wait("its pod begins", lambda: next((p for p in world.pods("w") if "startTime" in p["status"]), None))
     about = {"kind": "Pod", **{key: pod["metadata"][key] for key in ("name", "namespace", "uid")}}
-    cluster.create(
+    world.cluster.create(
         {
             "apiVersion": "v1",
             "kind": "Event",
@@ -63,52 +64,56 @@ def _missing_volume(world: World, cluster: FakeCluster) -> None:
         }
     )
     long_ago = {"status": {"startTime": "2026-01-01T00:00:00Z"}}  # the kubelet is given some seconds
-    cluster.patch("pods", about["name"], long_ago, world.namespace, subresource="status")
+    world.cluster.patch("pods", about["name"], long_ago, world.namespace, subresource="status")
 
 
-def _broken_adapter(world: World, cluster: FakeCluster) -> None:
+def _broken_adapter(world: World) -> None:
     world.runtimes.broken["style"] = "lora_A of layer 0 has 64 columns, the model has 32"
     world.apply(workspace("w", adapters=[adapter("style")]))
 
 
-def _somebody_elses_service(world: World, cluster: FakeCluster) -> None:
+def _somebody_elses_service(world: World) -> None:
     port = {"port": 80, "protocol": "TCP"}
     world.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "w"}, "spec": {"ports": [port]}})
     world.apply(workspace("w"))
 
 
-def _no_such_node(world: World, cluster: FakeCluster) -> None:
+def _no_such_node(world: World) -> None:
     world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-7"]}))
 
 
-def _lost_node(world: World, cluster: FakeCluster) -> None:
+def _lost_node(world: World) -> None:
     add_node(world, "gpu-1", gpus=1)
     world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
     world.wait_state("w", "Ready")
     add_node(world, "gpu-1", gpus=1, ready=False)
 
 
-def _taken_node(world: World, cluster: FakeCluster) -> None:
+def _taken_node(world: World) -> None:
     add_node(world, "gpu-1", gpus=1)
     world.apply(workspace("first", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
     world.wait_state("first", "Ready")
     world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
 
 
-def _too_small(world: World, cluster: FakeCluster) -> None:
+def _too_small(world: World) -> None:
     world.apply(workspace("w", "on-gpu", resource={"instanceType": "Standard_NV12ads_A10_v5"}))
 
 
-def _no_machine_left(world: World, cluster: FakeCluster) -> None:
-    cluster.apply(nodeclaim_crd())
+def _no_machine_left(world: World) -> None:
+    install_nodeclaims(world.cluster)
     world.apply(workspace("w", "on-gpu", resource=_ON_AZURE))
-    (claim,) = world.wait("a claim", lambda: claims(cluster))
-    refuse(cluster, claim["metadata"]["name"], "Operation could not be completed as it exceeds approved quota: NCads 0")
+    claim = first_claim(world)
+    refuse(
+        world.cluster,
+        claim["metadata"]["name"],
+        "Operation could not be completed as it exceeds approved quota: NCads 0",
+    )
 
 
-def _refused(world: World, cluster: FakeCluster) -> None:
+def _refused(world: World) -> None:
     words = 'admission webhook "images.example.com" denied the request: images must come from registry.example'
-    cluster.fail("PATCH", "/deployments/w$", 403, times=10**9, message=words)
+    world.cluster.fail("PATCH", "/deployments/w$", 403, times=10**9, message=words)
     world.apply(workspace("w"))
 
 
@@ -116,7 +121,7 @@ FAULTS = (
     Trouble(
         "The preset does not exist",
         "UnknownPreset",
-        lambda world, cluster: world.apply(workspace("w", "on-gpus")),
+        lambda world: world.apply(workspace("w", "on-gpus")),
         "The message lists the presets that are installed. Correct `inference.preset.name`, or install the plugin that"
         " brings the preset; `kaito plugins list` says what there is.",
     ),
@@ -157,7 +162,7 @@ FAULTS = (
     Trouble(
         "The namespace's quota is used up",
         "QuotaExceeded",
-        _fails("FailedCreate", "exceeded quota: gpus, requested: requests.memory=16Gi, used: 0, limited: 8Gi"),
+        _fails("FailedCreate", f"exceeded quota: {QUOTA}, requested: pods=1, used: pods=0, limited: pods=0"),
         "`kubectl describe quota -n NAMESPACE` says what is counted. Raise the quota, or free what uses it up; the pods"
         " are then made by themselves.",
     ),
@@ -217,7 +222,7 @@ FAULTS = (
     Trouble(
         "Nodes should be made, and Karpenter is not there",
         "NodeProviderFailed",
-        lambda world, cluster: world.apply(workspace("w", "on-gpu", resource=_ON_AZURE)),
+        lambda world: world.apply(workspace("w", "on-gpu", resource=_ON_AZURE)),
         "Install Karpenter for your cloud, or prepare nodes yourself and name them in `resource.preferredNodes`.",
     ),
     Trouble(

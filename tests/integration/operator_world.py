@@ -17,6 +17,7 @@ from kaito_core.plugins import PluginRegistry
 from kaito_core.settings import Settings
 from kaito_core.testing.client import KubeClient
 from kaito_core.testing.cluster import FakeCluster, PodFailure
+from kaito_core.testing.faulty_cluster import FaultyCluster
 from kaito_core.testing.registry import example_preset, registry_with
 from kaito_gpu_azure.provider import AzureProvider
 from kaito_gpu_onprem.provider import OnPremProvider
@@ -28,6 +29,8 @@ PRESETS: tuple[ModelPreset, ...] = (
     example_preset(name="on-gpu"),
     example_preset(name="on-many", gpus=2, gpu_memory_gib=100, distributed=True),
 )
+
+_NODECLAIMS = "nodeclaims.karpenter.sh"
 
 
 def workspace(name: str, preset: str = "on-cpu", **parts: Any) -> KubeObject:
@@ -84,14 +87,17 @@ class World:
         cluster: The cluster; it knows the Workspace already.
         folder: For the kubeconfig.
         namespace: An empty namespace; Workspaces of others are out of the operator's sight.
+        operator: As whom the operator reaches the cluster; None: as everybody here.
     """
 
-    def __init__(self, cluster: KubeClient, folder: Path, namespace: str = "default") -> None:
+    def __init__(
+        self, cluster: FaultyCluster, folder: Path, namespace: str = "default", *, operator: KubeClient | None = None
+    ) -> None:
         self.cluster, self.namespace = cluster, namespace
         self.runtimes, self._hands = Runtimes(cluster), Hands(cluster, namespace)
         self.passes = Passes()
         self.added_nodes: set[str] = set()
-        self._kubeconfig = str(cluster.kubeconfig(folder / f"kubeconfig-{uuid.uuid4().hex[:8]}"))
+        self._kubeconfig = str((operator or cluster).kubeconfig(folder / f"kubeconfig-{uuid.uuid4().hex[:8]}"))
         self._stop, self._ready = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -164,6 +170,10 @@ class World:
             for workload in self.cluster.list(kind, self.namespace):
                 self.delete(kind, workload["metadata"]["name"])
         self.cluster.wait("the pods are gone", self._end_pods)
+        for claim in self.cluster.list(_NODECLAIMS):
+            self.cluster.patch(_NODECLAIMS, claim["metadata"]["name"], {"metadata": {"finalizers": None}}, "")
+        if self.cluster.delete("customresourcedefinitions", _NODECLAIMS, ""):
+            self.cluster.wait("no NodeClaims", lambda: not self.cluster.get("customresourcedefinitions", _NODECLAIMS))
         for name in self.added_nodes:
             self.cluster.delete("nodes", name, "")
 
@@ -188,6 +198,10 @@ class World:
         found: KubeObject = self.wait(f"{kind} {name}", lambda: self.get(kind, name))
         return found
 
+    def patch(self, kind: str, name: str, patch: object, **options: Any) -> KubeObject:
+        """Patches an object of the namespace."""
+        return self.cluster.patch(kind, name, patch, self.namespace, **options)
+
     def delete(self, kind: str, name: str) -> bool:
         """Deletes an object of the namespace."""
         return self.cluster.delete(kind, name, self.namespace)
@@ -205,7 +219,7 @@ class World:
 
     def fail_pods(self, failure: PodFailure | None) -> None:
         """Lets all pods fail from now on, those that have a node too; None: lets them get ready."""
-        self._hands.failure = failure
+        self._hands.fail(failure)
         if isinstance(self.cluster, FakeCluster) and self.cluster.has_workloads:
             self.cluster.run_workloads(*([failure] if failure is not None else []))
 
@@ -219,7 +233,8 @@ class World:
                 self._hands.run()
             return condition()
 
-        return self.cluster.wait(what, look, timeout_seconds=30)
+        # A real collector of garbage looks for new types, such as ours, every half minute.
+        return self.cluster.wait(what, look, timeout_seconds=30 if self.cluster.has_workloads else 90)
 
     def wait_state(self, name: str, state: str) -> KubeObject:
         """Waits until the status of a Workspace speaks of its newest generation and has a state."""

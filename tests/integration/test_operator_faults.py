@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_looks import settled
+from operator_looks import add_node, settled
 from operator_stories import LIVE_EDIT, live
 from operator_world import World, adapter, conditions, running, workspace
 
@@ -20,6 +20,7 @@ from kaito_core.errors import ClusterError
 from kaito_core.settings import Settings
 from kaito_core.testing.client import STRATEGIC
 from kaito_core.testing.cluster import FakeCluster, PodFailure
+from kaito_core.testing.faulty_cluster import FaultyCluster
 
 #: Every request that a pass makes.
 _REQUESTS = (
@@ -34,46 +35,35 @@ _REQUESTS = (
 )
 
 
-def _fail_every_request(cluster: FakeCluster, **fault: Any) -> None:
+def _fail_every_request(cluster: FaultyCluster, **fault: Any) -> None:
     for method, path in _REQUESTS:
         cluster.fail(method, path, **fault)
 
 
 #: What befalls the API or the watches, by name.
-DISTURBANCES: dict[str, Callable[[FakeCluster], object]] = {
+DISTURBANCES: dict[str, Callable[[FaultyCluster], object]] = {
     "409 Conflict": lambda cluster: _fail_every_request(cluster, status=409),
     "429": lambda cluster: _fail_every_request(cluster, status=429, retry_after_seconds=1),
     "500": lambda cluster: _fail_every_request(cluster, status=500),
     "no answer": lambda cluster: _fail_every_request(cluster, manner="hang"),
     "dead in mid-answer": lambda cluster: _fail_every_request(cluster, manner="cut"),
-    "watches dropped": FakeCluster.drop_watches,
-    "watches 410 Gone": FakeCluster.expire_watches,
+    "watches dropped": FaultyCluster.drop_watches,
+    "watches 410 Gone": FaultyCluster.expire_watches,
 }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """How the life ends that nothing befalls."""
-    with FakeCluster() as cluster:
-        cluster.apply(workspace_crd())
-        cluster.add_node("cpu-1", gpus=0)
-        cluster.run_workloads()
-        with running(World(cluster, tmp_path_factory.mktemp("undisturbed"))) as world:
-            return live(LIVE_EDIT, world, cluster)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
 def test_whatever_befalls_the_api_the_end_is_the_same(
-    disturbance: str, undisturbed: str, world: World, fake_cluster: FakeCluster
+    disturbance: str, undisturbed: str, world: World, cluster: FaultyCluster
 ) -> None:
-    world.start(settings=Settings(namespaces=("default",), health_port=0, api_timeout_seconds=0.5))
-    state = live(LIVE_EDIT, world, fake_cluster, lambda: DISTURBANCES[disturbance](fake_cluster))
+    world.start(settings=Settings(namespaces=(world.namespace,), health_port=0, api_timeout_seconds=0.5))
+    state = live(LIVE_EDIT, world, lambda: DISTURBANCES[disturbance](cluster))
     assert state == undisturbed
 
 
-def test_a_refusal_that_stays_is_said(world: World, fake_cluster: FakeCluster) -> None:
-    fault = fake_cluster.fail("PATCH", "/deployments/", 403, times=1000, message="quota exceeded: pods")
+def test_a_refusal_that_stays_is_said(world: World, cluster: FaultyCluster) -> None:
+    fault = cluster.fail("PATCH", "/deployments/", 403, times=1000, message="quota exceeded: pods")
     world.start()
     world.apply(workspace("w"))
     said = world.wait_reason("w", "WorkspaceSucceeded", "KubernetesApiFailed")
@@ -117,7 +107,7 @@ def test_documents_that_got_past_the_crd(
     assert [event["reason"] for event in bare_world.events("w")] == ["InvalidWorkspace"]
 
 
-def test_it_writes_nothing_twice(world: World, fake_cluster: FakeCluster) -> None:
+def test_it_writes_nothing_twice(world: World, cluster: FaultyCluster) -> None:
     world.start()
     world.apply(workspace("w", adapters=[adapter("style", "0.5")]))
     world.wait_state("w", "Ready")
@@ -126,38 +116,52 @@ def test_it_writes_nothing_twice(world: World, fake_cluster: FakeCluster) -> Non
     world.wait_state("bad", "Failed")
     for name in ("w", "bad"):
         world.cause_pass(name)
-    fake_cluster.clear_log()
+    cluster.clear_log()
     for name in ("w", "bad"):
         world.cause_pass(name)
-    fake_cluster.add_node("another", gpus=0)
+    add_node(world, "another", gpus=0)
     world.cause_pass("w")
-    assert fake_cluster.writes(manager="kaito") == []
+    assert cluster.writes(manager="kaito") == []
     world.stop()
-    fake_cluster.clear_log()
+    cluster.clear_log()
     world.start()
     world.wait("it was looked at", lambda: world.passes.of("w"))
     world.cause_pass("w")
-    assert [record for record in fake_cluster.writes() if record.manager != "test"] == []
+    assert [record for record in cluster.writes() if record.manager != "test"] == []
 
 
-def test_watches_that_break_lose_nothing(world: World, fake_cluster: FakeCluster) -> None:
+def test_watches_that_break_lose_nothing(world: World, cluster: FaultyCluster) -> None:
     world.start()
     world.apply(workspace("w"))
     world.wait_state("w", "Ready")
-    fake_cluster.drop_watches()
+    cluster.drop_watches()
     world.apply(workspace("w", resource={"count": 2}))
     world.wait("two replicas", lambda: world.existing("deployments", "w")["spec"]["replicas"] == 2)
-    fake_cluster.expire_watches()
+    cluster.expire_watches()
     world.apply(workspace("w", resource={"count": 3}))
     world.wait("three replicas", lambda: world.existing("deployments", "w")["spec"]["replicas"] == 3)
 
 
-def test_what_is_deleted_while_watches_are_broken_is_noticed(world: World, fake_cluster: FakeCluster) -> None:
-    world.start(settings=Settings(namespaces=("default",), health_port=0, resync_seconds=1))
+@pytest.mark.parametrize("status", [403, 404, 410, 500])
+def test_watches_that_are_refused_are_opened_again(status: int, world: World, cluster: FaultyCluster) -> None:
+    world.start()
     world.apply(workspace("w"))
     world.wait_state("w", "Ready")
-    blind = fake_cluster.fail("WATCH", "/services", 500, times=1000)
-    fake_cluster.drop_watches()
+    refused = [cluster.fail("WATCH", f"/{kind}$", status) for kind in ("workspaces", "deployments")]
+    cluster.drop_watches()
+    world.wait("the refusals", lambda: not any(fault.times for fault in refused))
+    world.apply(workspace("w", resource={"count": 2}))
+    world.wait("two replicas", lambda: world.existing("deployments", "w")["spec"]["replicas"] == 2)
+    world.wait_state("w", "Ready")
+    world.stop()  # raises what had ended it
+
+
+def test_what_is_deleted_while_watches_are_broken_is_noticed(world: World, cluster: FaultyCluster) -> None:
+    world.start(settings=Settings(namespaces=(world.namespace,), health_port=0, resync_seconds=1))
+    world.apply(workspace("w"))
+    world.wait_state("w", "Ready")
+    blind = cluster.fail("WATCH", "/services", 500, times=1000)
+    cluster.drop_watches()
     world.delete("services", "w")
     world.wait("the Service is back", lambda: world.get("services", "w"))
     blind.times = 0
@@ -188,30 +192,30 @@ def test_it_ends_rather_than_go_blind(world: World, fake_cluster: FakeCluster) -
         world.join()
 
 
-def test_a_late_adapter_that_cannot_be_pulled_is_said_so(world: World, fake_cluster: FakeCluster) -> None:
+def test_a_late_adapter_that_cannot_be_pulled_is_said_so(world: World, cluster: FaultyCluster) -> None:
     world.start()
     world.apply(workspace("w"))
     world.wait_state("w", "Ready")
     world.runtimes.fetching.add("late")
     world.apply(workspace("w", adapters=[adapter("late")]))
     added = world.wait("the container", lambda: world.pods("w")[0]["spec"].get("ephemeralContainers"))[0]["name"]
-    fake_cluster.run_workloads(PodFailure("ImagePullBackOff", container=added))
+    world.fail_pods(PodFailure("ImagePullBackOff", container=added))
     failed = world.wait_reason("w", "WorkspaceSucceeded", "AdapterFailed")
     assert added in failed["message"] and "pull secret" in failed["message"]
     assert conditions(world.get("workspaces", "w"))["InferenceReady"]["status"] == "True"
     world.runtimes.fetching.clear()
-    fake_cluster.run_workloads()
+    world.fail_pods(None)
     world.wait_state("w", "Ready")
 
 
-def test_it_waits_for_an_api_that_is_not_there_yet(world: World, fake_cluster: FakeCluster) -> None:
-    fake_cluster.fail("GET", "/deployments$", 503, times=2)
+def test_it_waits_for_an_api_that_is_not_there_yet(world: World, cluster: FaultyCluster) -> None:
+    cluster.fail("GET", "/deployments$", 503, times=2)
     world.start()
     world.apply(workspace("w"))
     world.wait_state("w", "Ready")
 
 
-def test_conditions_of_others_are_kept(world: World, fake_cluster: FakeCluster) -> None:
+def test_conditions_of_others_are_kept(world: World, cluster: FaultyCluster) -> None:
     world.start()
     world.apply(workspace("w"))
     world.wait_state("w", "Ready")
@@ -230,6 +234,8 @@ def test_conditions_of_others_are_kept(world: World, fake_cluster: FakeCluster) 
 
 
 def test_many_at_once(world: World) -> None:
+    for index in range(2, 6):
+        add_node(world, f"cpu-{index}", gpus=0)  # a real scheduler counts the memory
     world.start()
     names = [f"w{index}" for index in range(25)]
     threads = [threading.Thread(target=world.apply, args=(workspace(name),)) for name in names]
@@ -270,18 +276,20 @@ def test_another_clock_than_the_servers_changes_nothing(hours: int, tmp_path: Pa
 @pytest.mark.slow  # a Lease runs out
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_lease_is_judged_by_what_is_seen_of_it_not_by_its_date(
-    hours: int, world: World, fake_cluster: FakeCluster
+    hours: int, world: World, cluster: FaultyCluster
 ) -> None:
     dated = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec = {"holderIdentity": "somebody", "leaseDurationSeconds": 3, "renewTime": dated}
-    metadata = {"name": LEASE_NAME, "namespace": "default"}
-    fake_cluster.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec})
+    metadata = {"name": LEASE_NAME, "namespace": world.namespace}
+    cluster.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec})
     world.launch(
-        settings=Settings(health_port=0, leader_election=True, leader_election_namespace="default", lease_seconds=3)
+        settings=Settings(
+            health_port=0, leader_election=True, leader_election_namespace=world.namespace, lease_seconds=3
+        )
     )
-    seen = world.wait("it looks", lambda: fake_cluster.requests(method="GET", path="/leases/"))[0].at_seconds
+    seen = world.wait("it looks", lambda: cluster.requests(method="GET", path="/leases/"))[0].at_seconds
     world.wait_ready()
-    took = next(record for record in fake_cluster.writes(path="/leases/") if record.status == 200)
+    took = next(record for record in cluster.writes(path="/leases/") if record.status == 200)
     assert took.at_seconds - seen >= 3.0
 
 

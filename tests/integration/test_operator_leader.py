@@ -3,7 +3,6 @@
 import signal
 import socket
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,32 +13,22 @@ from operator_world import World, adapter, workspace
 from kaito_core.controller.leader import LEASE_NAME
 from kaito_core.errors import ClusterError
 from kaito_core.settings import Settings
-from kaito_core.testing.cluster import FakeCluster
 
-_SECONDS = 3
+_SECONDS = 3  #: of a Lease that has to run out
 
 
-def _settings(health_port: int = 0) -> Settings:
+def _settings(world: World, lease_seconds: int = 15, health_port: int = 0) -> Settings:
     return Settings(
-        namespaces=("default",),
+        namespaces=(world.namespace,),
         health_port=health_port,
         leader_election=True,
-        leader_election_namespace="default",
-        lease_seconds=_SECONDS,
+        leader_election_namespace=world.namespace,
+        lease_seconds=lease_seconds,
     )
 
 
 def _holder(world: World) -> str:
     return str(((world.get("leases", LEASE_NAME) or {}).get("spec") or {}).get("holderIdentity") or "")
-
-
-@pytest.fixture
-def standby(world: World, fake_cluster: FakeCluster, tmp_path: Path) -> Iterator[World]:
-    """Another operator of the same World: it looks at the same runtimes."""
-    made = World(fake_cluster, tmp_path)
-    made.runtimes = world.runtimes
-    yield made
-    made.stop()
 
 
 def _free_port() -> int:
@@ -55,11 +44,11 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def test_the_one_that_stands_by_takes_over(world: World, standby: World, fake_cluster: FakeCluster) -> None:
+def test_the_one_that_stands_by_takes_over(world: World, standby: World) -> None:
     port = _free_port()
-    world.start(settings=_settings())
+    world.start(settings=_settings(world))
     first = _holder(world)
-    standby.launch(settings=_settings(port))
+    standby.launch(settings=_settings(world, health_port=port))
     url = f"http://127.0.0.1:{port}/readyz"
     world.wait("it answers", lambda: _is_ready(url))
     world.apply(workspace("w", adapters=[adapter("style", "0.5")]))
@@ -74,30 +63,28 @@ def test_the_one_that_stands_by_takes_over(world: World, standby: World, fake_cl
     assert end_state(world) == before
     standby.apply(workspace("w", adapters=[adapter("style", "0.75")]))
     settled(standby, "w", {"style": ("0.75", "Ready")})
-    assert len(fake_cluster.list("deployments", "default")) == 1
-    assert fake_cluster.get("leases", LEASE_NAME, "default")["spec"]["leaseTransitions"] == 1
+    assert len(belongings(world, "deployments")) == 1
+    assert world.existing("leases", LEASE_NAME)["spec"]["leaseTransitions"] == 1
 
 
 @pytest.mark.slow  # a Lease runs out
-def test_a_leader_that_cannot_renew_ends_before_another_begins(
-    world: World, standby: World, fake_cluster: FakeCluster
-) -> None:
-    world.start(settings=_settings())
+def test_a_leader_that_cannot_renew_ends_before_another_begins(world: World, standby: World) -> None:
+    world.start(settings=_settings(world, _SECONDS))
     first = _holder(world)
-    cut_off = fake_cluster.fail("PUT", "/leases/", 500, times=10**9)
+    cut_off = world.cluster.fail("PUT", "/leases/", 500, times=10**9)
     with pytest.raises(ClusterError, match="the Lease is lost"):
         world.join()
     assert _holder(world) == first  # not released: nobody else has begun
     cut_off.times = 0
-    standby.start(settings=_settings())
+    standby.start(settings=_settings(world, _SECONDS))
     assert _holder(world) not in ("", first)
     standby.apply(workspace("w"))
     standby.wait_state("w", "Ready")
 
 
 def test_one_that_stands_by_can_be_stopped(world: World, standby: World) -> None:
-    world.start(settings=_settings())
-    standby.launch(settings=_settings())
+    world.start(settings=_settings(world))
+    standby.launch(settings=_settings(world))
     standby.stop()
     assert not standby.is_ready
 
@@ -108,13 +95,12 @@ def _deeds(process: Process) -> list[str]:
 
 
 @pytest.mark.slow  # Python processes start, and a Lease runs out
-def test_a_leader_that_stood_still_past_its_lease_writes_nothing_more(
-    world: World, fake_cluster: FakeCluster, tmp_path: Path
-) -> None:
-    options = {"leader_election": True, "leader_election_namespace": "default", "lease_seconds": _SECONDS}
-    with Process(fake_cluster, tmp_path, **options) as first:
+def test_a_leader_that_stood_still_past_its_lease_writes_nothing_more(world: World, tmp_path: Path) -> None:
+    options = {"leader_election": True, "leader_election_namespace": world.namespace, "lease_seconds": _SECONDS}
+    options["namespaces"] = world.namespace
+    with Process(world.cluster, tmp_path, **options) as first:
         one = world.wait("one leads", lambda: _holder(world))
-        with Process(fake_cluster, tmp_path, **options) as second:
+        with Process(world.cluster, tmp_path, **options) as second:
             world.apply(workspace("w", "smollm2-135m-instruct"))
             world.wait_state("w", "Ready")
             before = end_state(world)
@@ -123,7 +109,7 @@ def test_a_leader_that_stood_still_past_its_lease_writes_nothing_more(
             world.apply(workspace("w", "smollm2-135m-instruct", resource={"count": 2}))
             world.wait_state("w", "Ready")
             # While it stands still the world changes, so that it wakes up with something that it would write.
-            world.cluster.patch("deployments", "w", {"spec": {"replicas": 5}})
+            world.patch("deployments", "w", {"spec": {"replicas": 5}})
             world.wait("put right", lambda: world.existing("deployments", "w")["spec"]["replicas"] == 2)
             done = _deeds(first)
             first.send(signal.SIGCONT)

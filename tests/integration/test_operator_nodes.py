@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from operator_karpenter import RESOURCE, become_nodes, claims
 from operator_looks import add_node, pinned
+from operator_pods import QUOTA
 from operator_world import World, adapter, workspace
 
 from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType
@@ -11,7 +12,8 @@ from kaito_core.api.karpenter import NODECLAIMS
 from kaito_core.controller.finalizers import HOLDER_ANNOTATION, NODES_FINALIZER
 from kaito_core.controller.rbac import rules
 from kaito_core.errors import CapacityError
-from kaito_core.testing.cluster import FakeCluster, PodFailure
+from kaito_core.testing.cluster import PodFailure
+from kaito_core.testing.faulty_cluster import FaultyCluster
 from kaito_core.testing.kube import routes
 from kaito_core.testing.kube.faults import RequestRecord
 from kaito_gpu_onprem.provider import OnPremProvider
@@ -22,43 +24,43 @@ def _finalizers(world: World) -> list[str]:
     return found
 
 
-def test_nodes_are_made_and_given_back(azure: World, fake_cluster: FakeCluster) -> None:
+def test_nodes_are_made_and_given_back(azure: World, cluster: FaultyCluster) -> None:
     held = next(
         index
-        for index, record in enumerate(fake_cluster.writes(manager="kaito"))
+        for index, record in enumerate(cluster.writes(manager="kaito"))
         if NODES_FINALIZER in (record.body.get("metadata") or {}).get("finalizers", ())
     )
-    made = [record.path for record in fake_cluster.writes(manager="kaito")].index(
-        f"/apis/karpenter.sh/v1/nodeclaims/{claims(fake_cluster)[0]['metadata']['name']}"
+    made = [record.path for record in cluster.writes(manager="kaito")].index(
+        f"/apis/karpenter.sh/v1/nodeclaims/{claims(cluster)[0]['metadata']['name']}"
     )
     assert held < made
     assert azure.wait_reason("w", "NodeClaimReady", "NodeClaimNotReady")["status"] == "Unknown"
-    become_nodes(fake_cluster)
+    become_nodes(azure)
     document = azure.wait_state("w", "Ready")
-    assert document["status"]["workerNodes"] == [f"node-{claims(fake_cluster)[0]['metadata']['name']}"]
-    name = claims(fake_cluster)[0]["metadata"]["name"]
+    assert document["status"]["workerNodes"] == [f"node-{claims(cluster)[0]['metadata']['name']}"]
+    name = claims(cluster)[0]["metadata"]["name"]
     busy = {"metadata": {"finalizers": ["karpenter.sh/termination"]}}
-    fake_cluster.patch("nodeclaims.karpenter.sh", name, busy, "")
+    cluster.patch("nodeclaims.karpenter.sh", name, busy, "")
     azure.delete("workspaces", "w")
     assert "gpu_azure" in azure.wait_reason("w", "WorkspaceSucceeded", "ReleasingNodes")["message"]
     assert _finalizers(azure) == [NODES_FINALIZER]
-    fake_cluster.patch("nodeclaims.karpenter.sh", name, {"metadata": {"finalizers": None}}, "")
+    cluster.patch("nodeclaims.karpenter.sh", name, {"metadata": {"finalizers": None}}, "")
     azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
-    assert claims(fake_cluster) == []
+    assert claims(cluster) == []
     azure.wait("its children are gone", lambda: azure.get("deployments", "w") is None)
 
 
-def test_pods_of_a_distributed_preset_that_are_refused(world: World, fake_cluster: FakeCluster) -> None:
+def test_pods_of_a_distributed_preset_that_are_refused(world: World) -> None:
     for name in ("gpu-1", "gpu-2"):
         add_node(world, name, gpus=1)
-    quota = PodFailure("FailedCreate", {"kaito.sh/workspace": "w"}, message="exceeded quota: gpus, used: 0, limited: 0")
-    fake_cluster.run_workloads(quota)
+    quota = PodFailure("FailedCreate", {"kaito.sh/workspace": "w"}, message=f"exceeded quota: {QUOTA}, used: 0")
+    world.fail_pods(quota)
     world.start()
     mine = {"kaito.sh/node-provider": "gpu_onprem"}
     world.apply(workspace("w", "on-many", resource={"count": 2}, annotations=mine))
     said = world.wait_reason("w", "InferenceReady", "QuotaExceeded")
-    assert "exceeded quota: gpus" in said["message"] and "kubectl describe quota" in said["message"]
-    fake_cluster.run_workloads()
+    assert f"exceeded quota: {QUOTA}" in said["message"] and "kubectl describe quota" in said["message"]
+    world.fail_pods(None)
     world.wait_state("w", "Ready")
 
 
@@ -80,23 +82,23 @@ def test_shared_nodes_stay_with_whom_they_are_after_a_restart(world: World) -> N
     assert world.snapshot() == objects
 
 
-def test_foreign_finalizers_are_left_alone(azure: World, fake_cluster: FakeCluster) -> None:
+def test_foreign_finalizers_are_left_alone(azure: World, cluster: FaultyCluster) -> None:
     patch = [{"op": "add", "path": "/metadata/finalizers/-", "value": "example.com/theirs"}]
-    fake_cluster.patch("workspaces", "w", patch, content_type="application/json-patch+json")
+    azure.patch("workspaces", "w", patch, content_type="application/json-patch+json")
     azure.delete("workspaces", "w")
     azure.wait("our finalizer is off", lambda: _finalizers(azure) == ["example.com/theirs"])
-    assert claims(fake_cluster) == []
-    fake_cluster.patch("workspaces", "w", {"metadata": {"finalizers": None}})
+    assert claims(cluster) == []
+    azure.patch("workspaces", "w", {"metadata": {"finalizers": None}})
     assert azure.get("workspaces", "w") is None
 
 
-def test_deletion_ends_where_the_crd_is_gone(azure: World, fake_cluster: FakeCluster) -> None:
-    fake_cluster.delete("customresourcedefinitions", "nodeclaims.karpenter.sh", "")
+def test_deletion_ends_where_the_crd_is_gone(azure: World, cluster: FaultyCluster) -> None:
+    cluster.delete("customresourcedefinitions", "nodeclaims.karpenter.sh", "")
     azure.delete("workspaces", "w")
     azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
 
 
-def test_deletion_ends_where_the_provider_is_gone(azure: World, fake_cluster: FakeCluster) -> None:
+def test_deletion_ends_where_the_provider_is_gone(azure: World, cluster: FaultyCluster) -> None:
     azure.stop()
     azure.start(providers=(OnPremProvider(),))
     said = azure.wait_reason("w", "WorkspaceSucceeded", "NodeProviderFailed")
@@ -105,7 +107,7 @@ def test_deletion_ends_where_the_provider_is_gone(azure: World, fake_cluster: Fa
     azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
     (told,) = [event for event in azure.events("w") if event["reason"] == "NodesNotReleased"]
     assert "gpu_azure" in told["message"] and told["type"] == "Warning"
-    assert len(claims(fake_cluster)) == 1  # nobody is left who could
+    assert len(claims(cluster)) == 1  # nobody is left who could
 
 
 def test_without_karpenter_the_next_step_is_said(world: World) -> None:
@@ -117,19 +119,19 @@ def test_without_karpenter_the_next_step_is_said(world: World) -> None:
     world.wait("the Workspace is gone", lambda: world.get("workspaces", "w") is None)
 
 
-def test_a_workspace_moves_to_prepared_nodes(azure: World, fake_cluster: FakeCluster) -> None:
-    fake_cluster.add_node("gpu-1", gpus=1)
+def test_a_workspace_moves_to_prepared_nodes(azure: World, cluster: FaultyCluster) -> None:
+    add_node(azure, "gpu-1", gpus=1)
     mine = {"kaito.sh/node-provider": "gpu_onprem"}
     azure.apply(workspace("w", "on-gpu", resource={**RESOURCE, "preferredNodes": ["gpu-1"]}, annotations=mine))
     document = azure.wait_state("w", "Ready")
     assert document["status"]["workerNodes"] == ["gpu-1"]
-    assert claims(fake_cluster) == [] and _finalizers(azure) == []
+    assert claims(cluster) == [] and _finalizers(azure) == []
     assert HOLDER_ANNOTATION not in document["metadata"]["annotations"]
     assert "NodeClaimReady" not in {item["type"] for item in document["status"]["conditions"]}
 
 
-def test_the_rules_allow_what_is_called_and_no_more(azure: World, fake_cluster: FakeCluster) -> None:
-    become_nodes(fake_cluster)
+def test_the_rules_allow_what_is_called_and_no_more(azure: World, cluster: FaultyCluster) -> None:
+    become_nodes(azure)
     azure.wait_state("w", "Ready")
     azure.apply(workspace("w", "on-gpu", resource=RESOURCE, adapters=[adapter("style")]))
     azure.wait("it joins the pod", lambda: azure.pods("w")[0]["spec"].get("ephemeralContainers"))
@@ -142,7 +144,7 @@ def test_the_rules_allow_what_is_called_and_no_more(azure: World, fake_cluster: 
         for resource in rule.resources
         for verb in rule.verbs
     }
-    used = {asked for record in fake_cluster.requests() if (asked := _asked(record)) is not None}
+    used = {asked for record in cluster.requests() if (asked := _asked(record)) is not None}
     assert used <= allowed
     writes = {(resource, verb) for _, resource, verb in allowed if verb in ("create", "patch", "delete")}
     # Applying creates where nothing is; kinds of the same group share a rule.
@@ -191,7 +193,7 @@ class _Moody:
         return True
 
 
-def test_what_a_provider_raises_is_said_and_tried_again(world: World, fake_cluster: FakeCluster) -> None:
+def test_what_a_provider_raises_is_said_and_tried_again(world: World) -> None:
     moody = _Moody()
     moody.error = CapacityError("Code=QuotaExceeded: 0 of 24 cores are left in westeurope")
     world.start(providers=(moody,))

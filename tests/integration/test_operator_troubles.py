@@ -12,8 +12,6 @@ import pytest
 from operator_troubles import FAULTS, Trouble
 from operator_world import World, conditions
 
-from kaito_core.testing.cluster import FakeCluster
-
 _PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "troubleshoot.md"
 _INTRODUCTION = """# Troubleshoot a Workspace
 
@@ -49,7 +47,7 @@ def _section(trouble: Trouble, world: World) -> str:
     events: list[str] = world.wait("the event", told)
     advice = textwrap.fill(trouble.advice, 120, break_long_words=False, break_on_hyphens=False)
     parts = [f"## {trouble.title}", "\n".join(lines), "Event:", "\n".join(dict.fromkeys(events)), advice]
-    return _stable("\n\n".join(parts))
+    return _stable("\n\n".join(parts)).replace(f"{world.namespace}/", "default/")
 
 
 def _documented() -> dict[str, str]:
@@ -66,9 +64,9 @@ def _write(title: str, section: str) -> None:
 
 
 @pytest.mark.parametrize("trouble", FAULTS, ids=lambda trouble: trouble.title)
-def test_the_page_says_what_the_operator_says(trouble: Trouble, world: World, fake_cluster: FakeCluster) -> None:
+def test_the_page_says_what_the_operator_says(trouble: Trouble, world: World) -> None:
     world.start()
-    trouble.cause(world, fake_cluster)
+    trouble.cause(world)
     world.wait_reason("w", "WorkspaceSucceeded", trouble.reason)
     section = _section(trouble, world)
     if os.environ.get("KAITO_WRITE_DOCS"):

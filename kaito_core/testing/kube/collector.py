@@ -64,6 +64,13 @@ class Collector:
             return not obj["spec"].get("finalizers")
         return not meta.get("deletionGracePeriodSeconds")
 
+    def dependents(self, uid: str, kind: str) -> list[Object]:
+        """The stored objects of a kind that name an owner, by name; not to be changed."""
+        places = [self._places[dependent] for dependent in self._dependents.get(uid, ()) if dependent in self._places]
+        mine = sorted(place[1:] for place in places if place[0].kind == kind)
+        resource = next((place[0] for place in places if place[0].kind == kind), None)
+        return [self._store.stored(resource, *place) for place in mine] if resource is not None else []
+
     def notice(self, resource: Resource, old: Object | None, new: Object, *, deleted: bool) -> None:
         """Follows a change: keeps the index of owners, and collects what the change set free."""
         uid, owners = new["metadata"]["uid"], _owner_uids(new)

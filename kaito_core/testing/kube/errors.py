@@ -145,6 +145,15 @@ def unsupported_media_type(accepted: Sequence[str]) -> ApiError:
     return ApiError(415, "UnsupportedMediaType", message)
 
 
+def continue_expired() -> ApiError:
+    """The next page is asked for of a list that is no longer kept."""
+    message = (
+        "The provided continue parameter is too old to display a consistent list result."
+        " You can start a new list without the continue parameter."
+    )
+    return ApiError(410, "Expired", message)
+
+
 def expired(asked: int, oldest: int) -> ApiError:
     """The history that a watch asks for is no longer kept."""
     return ApiError(410, "Expired", f"too old resource version: {asked} ({oldest})")

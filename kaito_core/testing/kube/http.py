@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import kmock
-import yaml
 from aiohttp import web
 
 from kaito_core.testing.kube import discovery, errors, patches, routes, selectors, views
-from kaito_core.testing.kube.errors import ApiError
-from kaito_core.testing.kube.faults import Fault, RequestRecord, take
+from kaito_core.testing.kube.gate import Asked, Gate
 from kaito_core.testing.kube.options import DeleteOptions, WriteOptions
 from kaito_core.testing.kube.resources import Resource
 from kaito_core.testing.kube.store import Store
-from kaito_core.testing.kube.watching import Watches, is_true
+from kaito_core.testing.kube.watches import is_true
+from kaito_core.testing.kube.watching import Streams
 from kaito_core.testing.kube.webhooks import OPERATIONS, Webhooks
 
-__all__ = ["TEST_CLIENT", "EmulatedApi", "MockedApi"]
+__all__ = ["EmulatedApi", "MockedApi"]
 
 Object = dict[str, Any]
-
-_log = logging.getLogger(__name__)
-
-TEST_CLIENT = "kaito-testing"  #: User-Agent whose requests are neither logged nor failed
 
 _APPLY = "application/apply-patch+yaml"
 _PATCHES: dict[str, Callable[[Any, Any], Any]] = {
@@ -42,54 +35,26 @@ class EmulatedApi:
     """Answers HTTP requests from a store. Runs in one event loop, which also owns the store."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
-        self.faults: list[Fault] = []
-        self.log: list[RequestRecord] = []
-        self.watches = Watches(store)
+        self.store, self.gate = store, Gate()
         self.webhooks = Webhooks(store)
-        self.closing = asyncio.Event()
+        self._streams = Streams(store, self.gate.watches)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serves one request, errors included."""
-        query, agent = dict(request.query), request.headers.get("User-Agent", "unknown").split("/")[0]
-        watch = request.method == "GET" and is_true(query, "watch")
-        body: Any = None
-        fault: Fault | None = None
-        try:
-            body = _decode(await request.read(), request.content_type)
-            fault = take(self.faults, request.method, request.path, watch=watch) if agent != TEST_CLIENT else None
-            if fault is not None and fault.manner == "hang":
-                self._note(request, query, agent, 0, body)
-                await self.closing.wait()
-            if fault is not None and fault.manner != "cut":
-                raise fault.error()
-            route = routes.parse(request.path)
-            resource = self.store.resource(route.group, route.version, route.plural) if route else None
-            if route is None or resource is None:
-                response: web.StreamResponse = self._undirected(request.path)
-            elif watch:
-                self._note(request, query, agent, 200, None)
-                return await self.watches.serve(request, resource, route, query)
-            else:
-                warnings = await self._admit(request, resource, route, query, body, agent)
-                response = self._directed(request, resource, route, query, body, agent)
-                response.headers.extend([("Warning", f'299 - "{warning}"') for warning in warnings])
-        except ApiError as error:
-            response = _json(error.to_status(), error.code)
-            if error.details and "retryAfterSeconds" in error.details:
-                response.headers["Retry-After"] = str(error.details["retryAfterSeconds"])
-        except Exception as error:  # a server answers 500 and lives; the test sees why in the log and in the answer
-            _log.exception("%s %s", request.method, request.path)
-            response = _json(ApiError(500, "InternalError", repr(error)).to_status(), 500)
-        self._note(request, query, agent, response.status, body)
-        if fault is not None and fault.manner == "cut" and isinstance(response, web.Response):
-            return await _cut(request, response)
-        return response
+        return await self.gate.answer(request, self._serve)
 
-    def _note(self, request: web.BaseRequest, query: dict[str, str], agent: str, status: int, body: Any) -> None:
-        if agent != TEST_CLIENT:
-            manager = query.get("fieldManager", agent)
-            self.log.append(RequestRecord(request.method, request.path, query, manager, status, body))
+    async def _serve(self, asked: Asked) -> web.StreamResponse:
+        request, query = asked.raw, asked.query
+        route = routes.parse(request.path)
+        resource = self.store.resource(route.group, route.version, route.plural) if route else None
+        if route is None or resource is None:
+            return self._undirected(request.path)
+        if asked.is_watch:
+            return await self._streams.serve(asked, resource, route)
+        warnings = await self._admit(request, resource, route, query, asked.body, asked.agent)
+        response = self._directed(request, resource, route, query, asked.body, asked.agent)
+        response.headers.extend([("Warning", f'299 - "{warning}"') for warning in warnings])
+        return response
 
     def _undirected(self, path: str) -> web.Response:
         """Discovery and health."""
@@ -251,33 +216,6 @@ class MockedApi(kmock.RawHandler):  # type: ignore[misc]  # kmock's types do not
             return await super()._handle(request)  # type: ignore[no-any-return]
         except NotImplementedError:  # kmock's word for "no reaction is declared"
             return await self._api.answer(request._raw_request)
-
-
-async def _cut(request: web.BaseRequest, answer: web.Response) -> web.StreamResponse:
-    """Sends half of an answer and ends the connection."""
-    whole = answer.body if isinstance(answer.body, bytes) else b""
-    half = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
-    half.content_length = len(whole)
-    await half.prepare(request)
-    await half.write(whole[: len(whole) // 2])
-    if request.transport is not None:
-        request.transport.abort()
-    return half
-
-
-def _decode(raw: bytes, content_type: str) -> Any:
-    if not raw:
-        return None
-    if "protobuf" in content_type:
-        raise errors.unsupported_media_type(("application/json", "application/yaml"))
-    try:
-        return json.loads(raw)
-    except ValueError:
-        pass
-    try:
-        return yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise errors.bad_request(f"the body is neither JSON nor YAML: {error}") from error
 
 
 def _json(body: Any, status: int = 200) -> web.Response:

@@ -122,17 +122,23 @@ class Store:
             matches: Which.
             limit: At most so many, 0 for all.
             start: `Page.next` of the page before.
+
+        Raises:
+            ApiError: 410 where that page is older than the history.
         """
-        after = tuple(json.loads(base64.urlsafe_b64decode(start))) if start else ("", "")
+        revision, *after = json.loads(base64.urlsafe_b64decode(start)) if start else (self.revision, "", "")
+        if revision < self.history.compacted:
+            raise errors.continue_expired()
         found = [
             (key, conversion.from_storage(resource, obj))
             for key, obj in sorted(self.objects(resource.storage).items())
-            if key > after and namespace in ("", key[0]) and matches(obj)
+            if key > tuple(after) and namespace in ("", key[0]) and matches(obj)
         ]
         page = found[:limit] if limit else found
         more = len(found) - len(page)
-        token = base64.urlsafe_b64encode(json.dumps(page[-1][0]).encode()).decode() if more else ""
-        return Page([obj for _, obj in page], self.revision, token, more)
+        token = base64.urlsafe_b64encode(json.dumps([revision, *page[-1][0]]).encode()).decode() if more else ""
+        # The first page's revision: from there a watch misses nothing, whatever came between two pages.
+        return Page([obj for _, obj in page], revision, token, more)
 
     # Writes
 

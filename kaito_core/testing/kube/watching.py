@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,58 +11,37 @@ from aiohttp import web
 
 from kaito_core.testing.kube import conversion, selectors
 from kaito_core.testing.kube.errors import ApiError, expired
+from kaito_core.testing.kube.gate import Asked
 from kaito_core.testing.kube.resources import Resource
 from kaito_core.testing.kube.routes import Route
 from kaito_core.testing.kube.store import Store
+from kaito_core.testing.kube.watches import Watch, Watches, is_true, watch_event
 
-__all__ = ["Watches", "is_true"]
+__all__ = ["Streams"]
 
 _DEFAULT_SECONDS = 1800.0
 _BOOKMARK_SECONDS = 5.0  # a real server takes about a minute; tests do not
 
 
-def is_true(query: Mapping[str, str], name: str) -> bool:
-    """A flag of a query, in any of the spellings that the API takes (Python's clients write "True")."""
-    return query.get(name, "").lower() in ("1", "t", "true")
+class Streams:
+    """The watch streams of a store.
 
+    Args:
+        store: What is watched.
+        watches: Where open streams are counted and ended.
+    """
 
-class _Watch:
-    """One open stream's state."""
+    def __init__(self, store: Store, watches: Watches) -> None:
+        self._store, self._watches = store, watches
+        store.listeners.append(watches.wake)
 
-    def __init__(self) -> None:
-        self.wake = asyncio.Event()
-        self.end: str = ""  # "" while open, "drop" or "expire"
-
-
-class Watches:
-    """All open watch streams of a server."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._open: set[_Watch] = set()
-        store.listeners.append(self._wake)
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def _wake(self) -> None:
-        for watch in self._open:
-            watch.wake.set()
-
-    def end(self, how: str) -> None:
-        """Ends every open stream: "drop" closes it, "expire" says 410 Gone first."""
-        for watch in self._open:
-            watch.end = how
-        self._wake()
-
-    async def serve(
-        self, request: web.BaseRequest, resource: Resource, route: Route, query: Mapping[str, str]
-    ) -> web.StreamResponse:
+    async def serve(self, asked: Asked, resource: Resource, route: Route) -> web.StreamResponse:
         """Serves one watch until it times out, is ended, or the client goes.
 
         Raises:
             ApiError: Before the stream opens, for selectors that cannot be parsed.
         """
+        query = asked.query
         matches = selectors.both(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         if route.name:
             named = selectors.field_selector(f"metadata.name={route.name}")
@@ -70,21 +49,16 @@ class Watches:
         if route.namespace:
             matches = _all(matches, selectors.field_selector(f"metadata.namespace={route.namespace}"))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
-        watch = _Watch()
-        self._open.add(watch)
-        try:
+        asked.note(response.status)
+        await response.prepare(asked.raw)
+        with self._watches.open() as watch, contextlib.suppress(ConnectionError):  # clients go away
             await self._stream(response, watch, resource, route, query, matches)
-        except ConnectionError:
-            pass  # the client went away, as clients do
-        finally:
-            self._open.discard(watch)
         return response
 
     async def _stream(
         self,
         response: web.StreamResponse,
-        watch: _Watch,
+        watch: Watch,
         resource: Resource,
         route: Route,
         query: Mapping[str, str],
@@ -95,7 +69,7 @@ class Watches:
         bookmarks = is_true(query, "allowWatchBookmarks")
 
         async def send(kind: str, obj: dict[str, Any]) -> None:
-            await response.write(json.dumps({"type": kind, "object": obj}).encode() + b"\n")
+            await response.write(watch_event(kind, obj))
 
         async def bookmark(revision: int, *, initial_end: bool = False) -> None:
             meta: dict[str, Any] = {"resourceVersion": str(revision)}
@@ -125,8 +99,8 @@ class Watches:
                 if kind is not None:
                     await send(kind, conversion.from_storage(resource, event.new))
             left = deadline - loop.time()
-            if left <= 0:
-                break
+            if left <= 0 or self._store.resource(route.group, route.version, route.plural) is None:
+                break  # a type that is not served any more has no watches
             try:
                 await asyncio.wait_for(watch.wake.wait(), min(left, _BOOKMARK_SECONDS))
             except TimeoutError:

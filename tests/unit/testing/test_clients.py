@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
+import http.server
 import json
 import shutil
 import subprocess
@@ -11,13 +11,13 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import kopf
 import pytest
 from kubernetes import aio
 
-from kaito_core.testing.client import MERGE
+from kaito_core.testing.client import MERGE, KubeClient
 from kaito_core.testing.cluster import FakeCluster
 from kaito_core.testing.kube.errors import ApiError
 
@@ -142,55 +142,6 @@ def test_a_cluster_runs_inside_a_coroutine_too() -> None:
     assert found["data"] == {"k": "1"}
 
 
-def test_faults_hit_the_next_requests_and_then_end(fake_cluster: FakeCluster) -> None:
-    fake_cluster.apply(CM)
-    path = f"{fake_cluster.url}/api/v1/namespaces/default/configmaps/a"
-    fault = fake_cluster.fail("PATCH", "configmaps/a$", 429, times=2, retry_after_seconds=3)
-    for left in (1, 0):
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            call(path, "PATCH", {"data": {"k": "2"}})
-        assert (caught.value.code, caught.value.headers["Retry-After"]) == (429, "3")
-        assert json.load(caught.value)["reason"] == "TooManyRequests"
-        assert fault.times == left
-    assert call(path, "PATCH", {"data": {"k": "2"}})["data"] == {"k": "2"}
-
-
-def test_a_request_that_hangs_is_not_served(fake_cluster: FakeCluster) -> None:
-    fake_cluster.apply(CM)
-    path = f"{fake_cluster.url}/api/v1/namespaces/default/configmaps/a"
-    fake_cluster.fail("PATCH", "configmaps/a$", manner="hang")
-    body = json.dumps({"data": {"k": "2"}}).encode()
-    headers = {"Content-Type": MERGE, "User-Agent": "someone"}
-    with pytest.raises(TimeoutError):
-        urllib.request.urlopen(urllib.request.Request(path, body, headers, method="PATCH"), timeout=0.2)
-    assert fake_cluster.get("configmaps", "a")["data"] == {"k": "1"}
-    assert [record.status for record in fake_cluster.requests(method="PATCH")] == [0]
-    assert call(path, "PATCH", {"data": {"k": "3"}})["data"] == {"k": "3"}
-
-
-def test_a_connection_that_dies_in_mid_answer_was_served(fake_cluster: FakeCluster) -> None:
-    fake_cluster.apply(CM)
-    path = f"{fake_cluster.url}/api/v1/namespaces/default/configmaps/a"
-    fake_cluster.fail("PATCH", "configmaps/a$", manner="cut")
-    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-        call(path, "PATCH", {"data": {"k": "2"}})
-    assert fake_cluster.get("configmaps", "a")["data"] == {"k": "2"}
-    assert call(path, "PATCH", {"data": {"k": "3"}})["data"] == {"k": "3"}
-
-
-def test_writes_are_counted_by_manager_and_path(fake_cluster: FakeCluster) -> None:
-    fake_cluster.apply(CM)
-    path = f"{fake_cluster.url}/api/v1/namespaces/default/configmaps/a"
-    call(path)
-    call(f"{path}?fieldManager=kaito", "PATCH", {"data": {"k": "2"}})
-    call(f"{path}?dryRun=All", "PATCH", {"data": {"k": "3"}})
-    assert [(record.method, record.manager) for record in fake_cluster.writes()] == [("PATCH", "kaito")]
-    assert [record.manager for record in fake_cluster.requests()] == ["someone", "kaito", "someone"]
-    assert fake_cluster.writes(manager="other") == fake_cluster.writes(path="secrets") == []
-    fake_cluster.clear_log()
-    assert fake_cluster.requests() == []
-
-
 def test_a_watch_replays_from_a_version_and_ends_in_time(fake_cluster: FakeCluster) -> None:
     version = fake_cluster.apply(CM)["metadata"]["resourceVersion"]
     fake_cluster.apply({**CM, "data": {"k": "2"}})
@@ -198,6 +149,21 @@ def test_a_watch_replays_from_a_version_and_ends_in_time(fake_cluster: FakeClust
     query = f"watch=1&timeoutSeconds=0.1&resourceVersion={version}"
     events = lines(f"{fake_cluster.url}/api/v1/namespaces/default/configmaps?{query}")
     assert [event["type"] for event in events] == ["MODIFIED", "DELETED"]
+
+
+def test_the_watches_of_a_removed_type_end(fake_cluster: FakeCluster) -> None:
+    fake_cluster.apply(CRD)
+    fake_cluster.apply(thing(1))
+    url = f"{fake_cluster.url}/apis/test.example/v1/things?watch=1&timeoutSeconds=60"
+    found: list[Object] = []
+    thread = threading.Thread(target=lambda: found.extend(lines(url)))
+    thread.start()
+    fake_cluster.wait("the watch", lambda: fake_cluster.open_watches)
+    fake_cluster.delete("customresourcedefinitions", "things.test.example", "")
+    thread.join(10)
+    assert [event["type"] for event in found] == ["ADDED", "DELETED"]
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        lines(url)
 
 
 def test_a_watch_without_a_version_starts_with_what_is_there(fake_cluster: FakeCluster) -> None:
@@ -209,18 +175,6 @@ def test_a_watch_without_a_version_starts_with_what_is_there(fake_cluster: FakeC
         "BOOKMARK",
         {"k8s.io/initial-events-end": "true"},
     )
-
-
-def test_an_expired_watch_says_gone_before_it_ends(fake_cluster: FakeCluster) -> None:
-    version = fake_cluster.apply(CM)["metadata"]["resourceVersion"]
-    path, found = f"{fake_cluster.url}/api/v1/configmaps?watch=1&resourceVersion={version}", []
-    thread = threading.Thread(target=lambda: found.extend(lines(path)))
-    thread.start()
-    fake_cluster.wait("the watch", lambda: fake_cluster.open_watches)
-    fake_cluster.expire_watches()
-    thread.join()
-    assert [(event["type"], event["object"]["code"]) for event in found] == [("ERROR", 410)]
-    assert [event["object"]["reason"] for event in lines(path)] == ["Expired"]
 
 
 def test_reactions_declared_with_kmock_come_first(fake_cluster: FakeCluster) -> None:
@@ -241,6 +195,33 @@ def test_kubernetes_aio_watches(fake_cluster: FakeCluster) -> None:
     version = fake_cluster.apply(CM)["metadata"]["resourceVersion"]
     fake_cluster.apply({**CM, "data": {"k": "2"}})
     assert asyncio.run(_watch_with_aio(fake_cluster.url, version)) == ["MODIFIED {'k': '2'}"]
+
+
+class _Busy(http.server.BaseHTTPRequestHandler):
+    """A server that is busy twice."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        body = b'{"kind": "Thing"}'
+        self.send_response(429 if len(self.asked) < 3 else 200)
+        self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_is_busy_is_asked_again_by_the_tests_client() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), _Busy) as server:
+        thread = threading.Thread(target=lambda: [server.handle_request() for _ in range(3)])
+        thread.start()
+        assert KubeClient(f"http://127.0.0.1:{server.server_port}").request("GET", "/x") == {"kind": "Thing"}
+        thread.join()
+    assert _Busy.asked == ["/x"] * 3
 
 
 def test_secrets_keep_text_as_data(fake_cluster: FakeCluster) -> None:

@@ -86,6 +86,19 @@ def test_a_watcher_with_a_selector_sees_objects_come_and_go(desk: Any) -> None:
     assert [event.seen_by(matches) for event in desk.events(cm(), start)] == ["ADDED", "MODIFIED", "DELETED", "ADDED"]
 
 
+def test_the_pages_of_a_list_are_of_one_revision_for_as_long_as_it_is_kept(desk: Any) -> None:
+    for name in ("a", "b", "c"):
+        desk.apply(cm(name))
+    first = desk.store.page(desk.resource(cm()), "default", limit=2)
+    desk.apply(cm("aa"))  # before the place where the next page begins: only a watch tells
+    second = desk.store.page(desk.resource(cm()), "default", limit=2, start=first.next)
+    assert second.revision == first.revision
+    assert [event.new["metadata"]["name"] for event in desk.events(cm(), second.revision)] == ["aa"]
+    desk.store.history.compact(desk.store.revision)
+    with pytest.raises(ApiError, match="410 Expired: The provided continue parameter is too old"):
+        desk.store.page(desk.resource(cm()), "default", limit=2, start=first.next)
+
+
 def test_a_version_older_than_the_history_is_gone(desk: Any) -> None:
     old = int(desk.apply(cm(k="1"))["metadata"]["resourceVersion"])
     desk.apply(cm(k="2"))

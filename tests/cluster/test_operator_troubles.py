@@ -1,0 +1,15 @@
+"""The faults of docs/how-to/troubleshoot.md on a real API server: the page holds what the operator says there too."""
+
+import pytest
+from test_operator_troubles import (
+    test_the_page_says_what_the_operator_says,
+)
+
+__all__ = [
+    "test_the_page_says_what_the_operator_says",
+]
+
+pytestmark = [
+    pytest.mark.parametrize("cluster", ["real"], indirect=True),
+    pytest.mark.usefixtures("controllers"),
+]
