@@ -76,5 +76,5 @@ docs: install ## Write the reference pages, the CRD and the preset schema anew, 
 	$(BIN)/python docs/reference/generate_adapter_checks.py
 	$(BIN)/python -m kaito_core.api.preset_schema > kaito_core/schemas/model-preset.json
 
-bench-operator: install ## What the operator costs with 100 and 1,000 Workspaces, on the emulated API
+bench-operator: install ## What the operator costs with 100 and 1,000 Workspaces, on each API that there is (bench/clusters.py)
 	$(BIN)/python bench/bench_operator.py

@@ -1,44 +1,40 @@
-"""What the operator costs: time, API writes, memory and CPU for 100 and 1,000 Workspaces on the emulated API.
+"""What the operator costs: time, API writes, memory and CPU for 100 and 1,000 Workspaces.
 
-The operator is a process of its own, so that its memory and CPU are; the emulated API, its simulated workloads and the
-user who creates the Workspaces share this one, and the machine, with it. Goals are for two cores that do nothing else.
+On the emulated API always, and on real ones where there are (see `clusters`). The operator and the cluster are
+processes of their own. What the operator writes is taken from its metrics, and when objects appear from watches, so
+that all are measured alike. Goals are for two cores that do nothing else: on a control plane, where most of the work is
+the other controllers', there is none for the time.
 """
 
+import asyncio
 import contextlib
-import os
-import re
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from api import Api, Sightings
+from clusters import Cluster, children_cpu_seconds, clusters
+from kubelets import Controllers, Kubelets, add_machines
+from operator_process import Operator, cpu_seconds, operating
+
 from kaito_core.api import KubeObject
 from kaito_core.api.crd import workspace_crd
-from kaito_core.testing.cluster import FakeCluster
+from kaito_core.api.workload import WORKSPACE_LABEL
+from kaito_core.testing.client import KubeClient
+from kaito_core.testing.kube.errors import ApiError
 
 COUNTS = (100, 1000)
-IDLE_SECONDS = 30.0
-LIMIT_SECONDS = 600.0
+IDLE_SECONDS, QUIET_SECONDS, LIMIT_SECONDS = 30.0, 3.0, 600.0
 PRESET = "smollm2-135m-instruct"  # served on CPUs: no node provider takes part
-OPERATOR = """
-import sys
-from kaito_core.controller.app import run_operator
-from kaito_core.plugins import PluginRegistry
-from kaito_core.reconcile.observed import AdapterReport
-from kaito_core.settings import Settings
-
-async def ask(pod):
-    return AdapterReport(1, ())  # simulated pods have no server to ask
-
-settings = Settings(health_port=int(sys.argv[2]), log_level="WARNING")
-run_operator(settings, PluginRegistry.discover(settings), kubeconfig=sys.argv[1], ask=ask)
-"""
+PATH = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+OBJECTS = (DEPLOYMENTS, "/api/v1/namespaces/default/services", "/api/v1/namespaces/default/configmaps")
+#: Seconds until all have their objects, at 1,000.
+OBJECTS_GOALS = {"emulated API": "90 at 1,000", "API server": "40 at 1,000", "control plane": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +51,15 @@ class Figures:
     memory_mib: float
     idle_cpu_percent: float
     cpu_seconds: float
-
-    def per_workspace(self, count: int) -> float:
-        """Returns the time that one Workspace took of the whole, in milliseconds."""
-        return self.objects_seconds / count * 1000
+    cluster_cpu_seconds: float
+    milliseconds: float
+    cpu_milliseconds: float
+    by_kind: Mapping[str, float]
 
 
 #: label, field, goal
 ROWS = (
-    ("seconds until all have their objects", "objects_seconds", "90 at 1,000"),
+    ("seconds until all have their objects", "objects_seconds", "{objects}"),
     ("apply to Deployment, median, seconds", "median_seconds", ""),
     ("apply to Deployment, p95, seconds", "p95_seconds", ""),
     ("seconds until all are Ready", "ready_seconds", ""),
@@ -73,67 +69,24 @@ ROWS = (
     ("memory of the operator, MiB", "memory_mib", "300"),
     ("CPU, idle, percent of a core", "idle_cpu_percent", ""),
     ("CPU seconds of the operator until Ready", "cpu_seconds", ""),
+    ("CPU seconds of the cluster until Ready", "cluster_cpu_seconds", ""),
+    ("milliseconds per Workspace", "milliseconds", "as at 100"),
+    ("the operator's CPU of it, milliseconds", "cpu_milliseconds", "as at 100"),
 )
 
 
-class Operator:
-    """A running operator, as the machine sees it."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self._port = int(listener.getsockname()[1])
-        self._process = subprocess.Popen([sys.executable, "-c", OPERATOR, str(kubeconfig), str(self._port)])
-
-    def stop(self) -> None:
-        """Ends it as a kubelet would."""
-        self._process.terminate()
-        self._process.wait(timeout=60)
-
-    def memory_mib(self) -> float:
-        """Returns its resident memory."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
-
-    def cpu_seconds(self) -> float:
-        """Returns the CPU time that it has used."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def is_ready(self) -> bool:
-        """Returns whether its caches are filled."""
-        with contextlib.suppress(OSError):  # not there yet, or 503
-            return bool(urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=5).status == 200)
-        return False
-
-    def steady_passes(self) -> float:
-        """Returns how many passes have found nothing to do."""
-        text = urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=30).read().decode()
-        return sum(float(value) for value in re.findall(r'kaito_passes_total\{outcome="steady"\} (\S+)', text))
-
-
-@contextlib.contextmanager
-def operating(kubeconfig: Path) -> Iterator[Operator]:
-    """Runs an operator for as long as the block; begins when it is ready."""
-    operator = Operator(kubeconfig)
-    try:
-        wait("the operator", operator.is_ready, 0.1)
-        yield operator
-    finally:
-        operator.stop()
-
-
-def wait(what: str, condition: Callable[[], bool], pause_seconds: float) -> None:
-    """Waits for a condition, looking seldom: looks cost the API time.
+async def until(what: str, condition: Callable[[], bool], api: Api, pause_seconds: float) -> None:
+    """Waits for a condition.
 
     Raises:
         TimeoutError: It does not come.
     """
     end = time.perf_counter() + LIMIT_SECONDS
     while not condition():
+        api.failed()
         if time.perf_counter() > end:
             raise TimeoutError(f"{what}: not within {LIMIT_SECONDS:g} seconds")
-        time.sleep(pause_seconds)
+        await asyncio.sleep(pause_seconds)
 
 
 def workspace(number: int) -> KubeObject:
@@ -146,82 +99,112 @@ def workspace(number: int) -> KubeObject:
     }
 
 
-def ready(cluster: FakeCluster) -> int:
-    """Returns how many Workspaces are Ready."""
-    documents = cluster.list("workspaces", "default")
-    return sum((document.get("status") or {}).get("state") == "Ready" for document in documents)
+def prepare(cluster: KubeClient, count: int) -> None:
+    """Furnishes an empty cluster for so many Workspaces of a pod each."""
+    cluster.apply(workspace_crd())
+    cluster.wait("the CRD", lambda: _is_served(cluster), 60)
+    if cluster.has_controllers:
+        cluster.wait("the service account of pods", lambda: cluster.get("serviceaccounts", "default"), 60)
+    add_machines(cluster, count)
 
 
-def ours(cluster: FakeCluster, path: str = "") -> dict[str, float]:
-    """Returns when the operator first wrote to each path that matches, by path."""
-    first: dict[str, float] = {}
-    for record in cluster.writes(path=path):
-        if record.status < 300:
-            first.setdefault(record.path, record.at_seconds)
-    return first
+def _is_served(cluster: KubeClient) -> bool:
+    with contextlib.suppress(ApiError):  # 404 at first, then 429 for a while
+        cluster.request("GET", PATH)
+        return True
+    return False
 
 
-def measure(count: int, folder: Path) -> Figures:
+async def quiet(operator: Operator) -> dict[str, float]:
+    """Waits until the operator writes nothing, and returns its writes."""
+    before: dict[str, float] | None = None
+    while (now := operator.writes()) != before:
+        before = now
+        await asyncio.sleep(QUIET_SECONDS)
+    return now
+
+
+async def measure(count: int, cluster: KubeClient, folder: Path) -> Figures:
     """Measures with so many Workspaces, on a cluster of their own."""
-    with FakeCluster() as cluster:
-        cluster.apply(workspace_crd())
-        cluster.add_node("cpu-1", gpus=0)
-        cluster.run_workloads()
-        kubeconfig = cluster.kubeconfig(folder / f"kubeconfig-{count}")
+    prepare(cluster, count)
+    kubeconfig = cluster.kubeconfig(folder / "kubeconfig")
+    ready = Sightings(lambda obj: (obj.get("status") or {}).get("state") == "Ready")
+    objects = {path: Sightings() for path in OBJECTS}
+    async with Api(cluster) as api:
+        api.watch(PATH, ready.take)
+        for path, sightings in objects.items():
+            api.watch(f"{path}?labelSelector={WORKSPACE_LABEL}", sightings.take, whole=False)
+        if not cluster.has_workloads:
+            api.watch("/api/v1/pods", Kubelets(api).take)
+        if not cluster.has_controllers:
+            controllers = Controllers(api)
+            api.watch(DEPLOYMENTS, controllers.take)
+            api.watch("/api/v1/pods", controllers.take_pod)
         with operating(kubeconfig) as operator:
-            started = time.perf_counter()
-            created = {}
+            cpu, cluster_cpu = cpu_seconds(operator.pid), _cluster_cpu_seconds(operator)
+            started, applied = time.perf_counter(), {}
             for number in range(count):
                 document = workspace(number)
-                created[document["metadata"]["name"]] = time.perf_counter()
-                cluster.create(document)
-            wait("Workspaces are Ready", lambda: ready(cluster) == count, 1.0)
-            ready_seconds, cpu = time.perf_counter() - started, operator.cpu_seconds()
-            writes = len(cluster.writes())
-            made = {path.rpartition("/")[2]: at for path, at in ours(cluster, "/deployments/").items()}
-            objects = ours(cluster, "/(deployments|services|configmaps)/")
-            delays = sorted(made[name] - at for name, at in created.items())
-            wait("the last events", lambda: _is_quiet(cluster), 0.0)
-            cluster.clear_log()
-            idle_cpu = operator.cpu_seconds()
-            time.sleep(IDLE_SECONDS)
-            idle_cpu, idle_writes = operator.cpu_seconds() - idle_cpu, len(cluster.writes())
+                applied[document["metadata"]["name"]] = time.perf_counter()
+                await api.send("POST", PATH, document)
+            await until("Workspaces are Ready", lambda: len(ready.at) == count, api, 0.1)
+            cpu, cluster_cpu = cpu_seconds(operator.pid) - cpu, _cluster_cpu_seconds(operator) - cluster_cpu
+            writes = await quiet(operator)
+            idle_cpu = cpu_seconds(operator.pid)
+            await asyncio.sleep(IDLE_SECONDS)
+            idle_cpu = cpu_seconds(operator.pid) - idle_cpu
+            idle_writes = sum(operator.writes().values()) - sum(writes.values())
             memory = operator.memory_mib()
-        cluster.clear_log()
         with operating(kubeconfig) as operator:
-            wait("a pass for each", lambda: operator.steady_passes() >= count, 1.0)
-            restart_writes = len(cluster.writes())
-        return Figures(
-            objects_seconds=max(objects.values()) - started,
-            median_seconds=statistics.median(delays),
-            p95_seconds=delays[int(len(delays) * 0.95)],
-            ready_seconds=ready_seconds,
-            writes=writes / count,
-            restart_writes=restart_writes,
-            idle_writes=idle_writes * 60 / IDLE_SECONDS,
-            memory_mib=memory,
-            idle_cpu_percent=idle_cpu / IDLE_SECONDS * 100,
-            cpu_seconds=cpu,
-        )
+            await until("a pass for each", lambda: operator.steady_passes() >= count, api, 1.0)
+            restart_writes = sum((await quiet(operator)).values())
+    delays = sorted(objects[DEPLOYMENTS].at[name] - at for name, at in applied.items())
+    objects_seconds = max(max(sightings.at.values()) for sightings in objects.values()) - started
+    return Figures(
+        objects_seconds=objects_seconds,
+        median_seconds=statistics.median(delays),
+        p95_seconds=delays[int(len(delays) * 0.95)],
+        ready_seconds=max(ready.at.values()) - started,
+        writes=sum(writes.values()) / count,
+        restart_writes=restart_writes,
+        idle_writes=idle_writes * 60 / IDLE_SECONDS,
+        memory_mib=memory,
+        idle_cpu_percent=idle_cpu / IDLE_SECONDS * 100,
+        cpu_seconds=cpu,
+        cluster_cpu_seconds=cluster_cpu,
+        milliseconds=objects_seconds / count * 1000,
+        cpu_milliseconds=cpu / count * 1000,
+        by_kind={kind: number / count for kind, number in sorted(writes.items())},
+    )
 
 
-def _is_quiet(cluster: FakeCluster) -> bool:
-    before = len(cluster.writes())
-    time.sleep(3.0)
-    return len(cluster.writes()) == before
+def _cluster_cpu_seconds(operator: Operator) -> float:
+    return sum(seconds for pid, seconds in children_cpu_seconds().items() if pid != operator.pid)
+
+
+def measured(name: str, cluster: Cluster, counts: tuple[int, ...]) -> None:
+    """Measures on one kind of cluster, and prints its table."""
+    figures = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder, cluster(Path(folder)) as client:
+            figures.append(asyncio.run(measure(count, client, Path(folder))))
+    title = f"{name}, Workspaces"
+    print(f"\n{title:42}" + "".join(f"{count:>10,}" for count in counts) + "   goal, at most")
+    for label, field, goal in ROWS:
+        values = "".join(f"{getattr(item, field):10.2f}" for item in figures)
+        print(f"{label:42}{values}   {goal.format(objects=OBJECTS_GOALS[name])}")
+    for field in ("milliseconds", "cpu_milliseconds"):
+        ratios = [getattr(item, field) / getattr(figures[0], field) for item in figures]
+        print(f"{f'{field}, ratio to the first':42}" + "".join(f"{ratio:10.2f}" for ratio in ratios))
+    kinds = ", ".join(f"{kind} {number:.2f}" for kind, number in figures[-1].by_kind.items())
+    print(f"writes per Workspace, of {counts[-1]:,}: {kinds}", flush=True)
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints; the arguments are the numbers of Workspaces."""
     counts = tuple(int(text) for text in sys.argv[1:]) or COUNTS
-    with tempfile.TemporaryDirectory() as folder:
-        figures = {count: measure(count, Path(folder)) for count in counts}
-    print(f"{'Workspaces':42}" + "".join(f"{count:>10,}" for count in counts) + "   goal, at most")
-    for label, field, goal in ROWS:
-        print(f"{label:42}" + "".join(f"{getattr(figures[count], field):10.2f}" for count in counts) + f"   {goal}")
-    times = [figures[count].per_workspace(count) for count in counts]
-    print(f"{'milliseconds per Workspace':42}" + "".join(f"{value:10.2f}" for value in times))
-    print(f"{'the same, ratio to the first':42}" + "".join(f"{value / times[0]:10.2f}" for value in times))
+    for name, cluster in clusters().items():
+        measured(name, cluster, counts)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def operator(
 ) -> None:
     """Run the operator: it watches Workspaces and makes the cluster serve them."""
     from kaito_core.controller.app import run_operator
+    from kaito_core.controller.garbage import spare_collector
     from kaito_core.controller.logs import configure
 
     session: Session = context.obj
@@ -51,7 +52,9 @@ def operator(
     configure(settings.log_format, settings.log_level)
     session.report = log.error
     try:
-        run_operator(settings, session.registry, kubeconfig=str(kubeconfig) if kubeconfig else None)
+        registry = session.registry
+        spare_collector()  # of all that is loaded by now
+        run_operator(settings, registry, kubeconfig=str(kubeconfig) if kubeconfig else None)
     except (KaitoError, OSError) as error:  # its last words belong into the log, in the log's form
         log.critical("%s", error)
         raise typer.Exit(1) from None

@@ -23,7 +23,7 @@ from kaito_core.controller.metrics import Metrics
 from kaito_core.controller.reconciler import Reconciler
 from kaito_core.controller.replicas import Ask, Replicas, ask_over_http
 from kaito_core.controller.resync import Resync
-from kaito_core.controller.wakes import concerned
+from kaito_core.controller.wakes import concerned, is_asked_for
 from kaito_core.controller.watching import watch, watch_session, watch_settings
 from kaito_core.controller.webhook import Webhook
 from kaito_core.errors import ClusterError
@@ -126,7 +126,7 @@ class Operator:
     def _wake(self, changes: Sequence[Change]) -> None:
         for change in changes:
             for key in concerned(change, self._everyone):
-                self._loop.wake(key)
+                self._loop.wake(key, urgent=is_asked_for(change))
 
     def _everyone(self) -> set[Key]:
         documents = self._cluster.cache.list(WORKSPACES)

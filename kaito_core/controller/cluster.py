@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config as client_config
@@ -58,7 +59,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write that the API has answered. Attributes: verb: as RBAC has it. status: HTTP status, 0 for no answer."""
+    """An attempt to write. Attributes: verb: as RBAC has it. status: HTTP status, 0 for no answer."""
 
     verb: str
     resource: ResourceType
@@ -106,7 +107,15 @@ async def connect(
     Raises:
         ConfigError: There is no usable configuration.
     """
-    return KubernetesCluster(await _configuration(kubeconfig), cache, types, timeout_seconds)
+    configuration = await _configuration(kubeconfig)
+    configuration.proxy = configuration.proxy or _proxy(configuration.host)
+    return KubernetesCluster(configuration, cache, types, timeout_seconds)
+
+
+def _proxy(server: str) -> str | None:
+    """Returns the proxy that the environment names for a server."""
+    url = urlsplit(server)
+    return None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
 
 
 class KubernetesCluster:
@@ -122,12 +131,14 @@ class KubernetesCluster:
         self.cache = cache
         #: Called where the answer to a write shows that others have written too.
         self.on_change: Callable[[Change], None] = lambda change: None
-        #: Called after each write.
+        #: Called after each attempt to write, those to the Lease and those that are repeated included.
         self.on_write: Callable[[Write], None] = lambda write: None
         #: Called where a type that should be watched is not served.
         self.on_absent: Callable[[ResourceType], None] = lambda resource: None
         #: Asked before each write but those to the Lease: one that does not lead any more must not write.
         self.may_write: Callable[[], bool] = lambda: True
+        # aiohttp would look for proxies and for a netrc anew before each request, each time in a thread.
+        configuration.client_session_kwargs = {"trust_env": False}
         self._configuration = configuration
         self._client = ApiClient(configuration)
         self._client.user_agent = f"{MANAGER}-operator"
@@ -306,15 +317,11 @@ class KubernetesCluster:
         if fenced and not self.may_write():
             raise ClusterError(f"{call.method} {path}: not sent: this operator does not lead any more")
         query = {**call.query, **({"fieldManager": MANAGER} if call.method != "DELETE" else {})}
-        status = 0
-        try:
-            status, document = await self._exchange(call.method, path, query, body, call.content_type)
-        except ClusterError as error:
-            status = error.status
-            raise
-        finally:
+
+        def attempted(status: int) -> None:
             self.on_write(Write(call.verb, call.resource, call.subresource, status))
-        return status, document
+
+        return await self._exchange(call.method, path, query, body, call.content_type, attempted)
 
     def _keep(self, resource: ResourceType, obj: KubeObject, *, wrote: str = "") -> KubeObject:
         """Takes in the answer to a write: the next pass must see it, though the watch may not have told yet.
@@ -343,9 +350,15 @@ class KubernetesCluster:
         return (await self._exchange(method, path, query or {}, None, _JSON))[1]
 
     async def _exchange(
-        self, method: str, path: str, query: Mapping[str, str], body: KubeObject | None, content_type: str
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: KubeObject | None,
+        content_type: str,
+        attempted: Callable[[int], None] = lambda status: None,
     ) -> tuple[int, KubeObject]:
-        """Returns the status and the JSON of an answer.
+        """Returns the status and the JSON of an answer; `attempted` is told the status of each attempt, 0 for none.
 
         Raises:
             ClusterError: The answer is an error, or there is none.
@@ -353,26 +366,30 @@ class KubernetesCluster:
         target = f"{path}?{urlencode(query)}" if query else path
         headers = {"Content-Type": content_type, "Accept": _JSON}
         for retries in range(_RETRIES + 1):
+            status = 0
             try:
                 call = await self._client.param_serialize(
                     method, target, header_params=headers, body=body, auth_settings=["BearerToken"]
                 )
                 response = await self._client.call_api(*call, _request_timeout=self._timeout)
                 text = await response.read()
+                status = response.status
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise ClusterError(f"{method} {path}: {type(error).__name__}: {error}") from error
-            wait = _retry_after(response.status, response.getheader("Retry-After", ""))
+            finally:
+                attempted(status)
+            wait = _retry_after(status, response.getheader("Retry-After", ""))
             if wait is None or retries == _RETRIES:
                 break
             log.debug("%s %s: the API asks to come back in %g seconds", method, path, wait)
             await asyncio.sleep(wait)
-        if response.status >= 400:
-            raise _failure(method, path, response.status, text)
+        if status >= 400:
+            raise _failure(method, path, status, text)
         try:
-            return response.status, dict(json.loads(text))
+            return status, dict(json.loads(text))
         except ValueError as error:
             message = f"{method} {path}: the answer is no JSON object: {text[:200]!r}"
-            raise ClusterError(message, status=response.status) from error
+            raise ClusterError(message, status=status) from error
 
 
 @dataclass(frozen=True, slots=True)

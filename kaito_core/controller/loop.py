@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from kaito_core.controller.cache import Key
+from kaito_core.controller.slots import Slots
 
 __all__ = ["Loop", "Outcome", "backoff_seconds"]
 
@@ -47,9 +48,10 @@ def backoff_seconds(failures: int, chance: float) -> float:
 
 @dataclass(slots=True)
 class _Work:
-    """The state of one key. `streak` counts passes in a row that failed or wrote."""
+    """The state of one key. `streak` counts passes in a row that failed or wrote; `urgent` is of the pass to come."""
 
     dirty: bool = False
+    urgent: bool = False
     streak: int = 0
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
@@ -65,7 +67,7 @@ class Loop:
 
     def __init__(self, run: Callable[[Key, int], Awaitable[Outcome]], *, parallel: int = 16) -> None:
         self._run = run
-        self._slots = asyncio.Semaphore(parallel)
+        self._slots = Slots(parallel)
         self._work: dict[Key, _Work] = {}
         self._is_open = False
 
@@ -80,10 +82,10 @@ class Loop:
         for key in list(self._work):
             self.wake(key)
 
-    def wake(self, key: Key) -> None:
-        """Looks at a key now, or once more after the pass that is under way."""
+    def wake(self, key: Key, *, urgent: bool = False) -> None:
+        """Looks at a key now, or once more after the pass that is under way; before others where it is urgent."""
         work = self._work.setdefault(key, _Work())
-        work.dirty = True
+        work.dirty, work.urgent = True, work.urgent or urgent
         self._disarm(work)
         if self._is_open and work.task is None:
             work.task = asyncio.create_task(self._drain(key, work), name=f"workspace {'/'.join(key)}")
@@ -103,8 +105,8 @@ class Loop:
         outcome = Outcome()
         try:
             while work.dirty:
-                work.dirty = False
-                async with self._slots:
+                async with self._slots.taken(urgent=work.urgent):
+                    work.dirty = work.urgent = False
                     outcome = await self._pass(key, work)
                 work.streak = work.streak + 1 if outcome.failed or outcome.acted else 0
                 if outcome.acted and not outcome.failed and work.streak <= _FREE_WRITES:

@@ -33,7 +33,8 @@ class Metrics:
         self.queue_depth = self._gauge("queue_depth", "Workspaces that wait for a pass.")
         self.actions = self._counter("actions", "What passes did, by kind of action.")
         self.api_writes = self._counter(
-            "api_writes", "Writes to the Kubernetes API, by kind and HTTP status; 0: no answer, or not sent."
+            "api_writes",
+            "Attempts to write to the Kubernetes API, events and the Lease included, by kind and HTTP status; 0: none.",
         )
         self.ready_seconds = Histogram(
             "kaito_ready_seconds",
@@ -67,7 +68,7 @@ class Metrics:
         gauge.set_function(lambda: float(count()))
 
     def wrote(self, write: Write) -> None:
-        """Counts a write to the Kubernetes API."""
+        """Counts an attempt to write to the Kubernetes API."""
         self.api_writes.labels(write.resource.kind, write.subresource, write.verb, str(write.status)).inc()
 
     def provider_failed(self, provider: str, error: Exception) -> None:

@@ -7,7 +7,7 @@ from kaito_core.api import NODES, KubeObject
 from kaito_core.api.workspace import WORKSPACES
 from kaito_core.controller.cache import Change, Key, key_of
 
-__all__ = ["concerned"]
+__all__ = ["concerned", "is_asked_for"]
 
 
 def _node_essence(node: KubeObject | None) -> Any:
@@ -44,3 +44,11 @@ def concerned(change: Change, everyone: Callable[[], Iterable[Key]]) -> set[Key]
     if change.resource == NODES:
         return set(everyone()) if _node_essence(change.old) != _node_essence(change.new) else set()
     return {key for obj in either if (key := key_of(obj)) is not None}
+
+
+def is_asked_for(change: Change) -> bool:
+    """Returns whether somebody asks for something that nobody has looked at yet: a new Workspace, or an edit of one."""
+    if change.resource != WORKSPACES or change.new is None:
+        return False
+    observed = (change.new.get("status") or {}).get("observedGeneration")
+    return bool(observed != change.new["metadata"].get("generation"))

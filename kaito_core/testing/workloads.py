@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kaito_core.testing.concerned import Concerned
 from kaito_core.testing.kube.errors import ApiError
 from kaito_core.testing.kube.options import DeleteOptions, WriteOptions
 from kaito_core.testing.kube.resources import BUILTIN, Resource
@@ -29,59 +29,50 @@ _AT_ONCE = DeleteOptions(grace_seconds=0)
 
 
 class Workloads:
-    """One level-triggered pass over the store after every change, until nothing changes any more."""
+    """Level-triggered looks at whatever has changed, until nothing changes any more."""
 
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
         self._store, self._loop = store, loop
         self._failures: Sequence[PodFailure] = ()
         self._scheduled = False
-        self._pass_seconds = 0.0  # how long the last pass took
-        self._owned: dict[tuple[str, str], list[Object]] = {}
+        self._concerned = Concerned(store)
         self._refused: dict[str, str] = {}  # why pods cannot be created, by the uid of their controller
         store.listeners.append(self._wake)
 
     def run(self, failures: Sequence[PodFailure]) -> None:
         """Goes on with these failures."""
         self._failures = failures
+        self._concerned.all()
         self._wake()
 
     def _wake(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_later(self._pass_seconds, self._pass)  # half of the loop's time is the clients'
+            self._loop.call_soon(self._pass)
 
     def _pass(self) -> None:
-        self._scheduled, start = False, self._loop.time()
-        self._owned = self._by_owner()
-        for deployment in self._living(_DEPLOYMENTS):
-            self._deployment(deployment)
-        for replicaset in self._living(_REPLICASETS):
-            self._replicaset(replicaset)
-        for statefulset in self._living(_STATEFULSETS):
-            self._statefulset(statefulset)
-        nodes = {node["metadata"]["name"]: node for node in self._store.page(_NODES).items}
-        for pod in self._store.page(_PODS).items:
-            self._pod(pod, nodes)
-        self._pass_seconds = self._loop.time() - start
+        self._scheduled = False
+        looks = {
+            _DEPLOYMENTS: self._deployment,
+            _REPLICASETS: self._replicaset,
+            _STATEFULSETS: self._statefulset,
+            _PODS: self._pod,
+        }
+        for resource, key in self._concerned.take():
+            obj = self._store.objects(resource.storage).get(key)
+            if obj is not None and (resource is _PODS or "deletionTimestamp" not in obj["metadata"]):
+                looks[resource](obj)
 
-    def _living(self, resource: Resource) -> list[Object]:
-        return [obj for obj in self._store.page(resource).items if "deletionTimestamp" not in obj["metadata"]]
-
-    def _by_owner(self) -> dict[tuple[str, str], list[Object]]:
-        """ReplicaSets and pods by (kind, uid of an owner), as they stand before the pass."""
-        found: dict[tuple[str, str], list[Object]] = defaultdict(list)
-        for resource in (_REPLICASETS, _PODS):
-            for obj in self._store.page(resource).items:
-                for reference in obj["metadata"].get("ownerReferences") or ():
-                    found[resource.kind, reference["uid"]].append(obj)
-        return found
+    def _owned(self, kind: str, owner: Object) -> list[Object]:
+        """The objects of a kind that name an owner, by name."""
+        return self._store.collector.dependents(owner["metadata"]["uid"], kind)
 
     # Controllers
 
     def _deployment(self, deployment: Object) -> None:
         spec, name = deployment["spec"], deployment["metadata"]["name"]
         revision = _hash(spec["template"])
-        replicasets = self._owned["ReplicaSet", deployment["metadata"]["uid"]]
+        replicasets = self._owned("ReplicaSet", deployment)
         current = next((item for item in replicasets if item["metadata"]["name"] == f"{name}-{revision}"), None)
         for old in replicasets:
             if old is not current and old["spec"]["replicas"]:
@@ -90,7 +81,7 @@ class Workloads:
             self._create(_REPLICASETS, deployment, f"{name}-{revision}", self._replicaset_spec(spec, revision))
         elif current["spec"]["replicas"] != spec["replicas"]:
             self._change(_REPLICASETS, current, {"spec": {**current["spec"], "replicas": spec["replicas"]}})
-        pods = [pod for item in replicasets for pod in self._owned["Pod", item["metadata"]["uid"]]]
+        pods = [pod for item in replicasets for pod in self._owned("Pod", item)]
         live = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         updated = [pod for pod in live if pod["metadata"]["labels"].get("pod-template-hash") == revision]
         ready = sum(map(is_ready, live))
@@ -122,11 +113,7 @@ class Workloads:
         return {"replicas": spec["replicas"], "selector": {"matchLabels": labels}, "template": template}
 
     def _replicaset(self, replicaset: Object) -> None:
-        pods = [
-            pod
-            for pod in self._owned["Pod", replicaset["metadata"]["uid"]]
-            if "deletionTimestamp" not in pod["metadata"]
-        ]
+        pods = [pod for pod in self._owned("Pod", replicaset) if "deletionTimestamp" not in pod["metadata"]]
         wanted, name = replicaset["spec"]["replicas"], replicaset["metadata"]["name"]
         for pod in pods[wanted:]:
             self._delete(pod)
@@ -152,7 +139,7 @@ class Workloads:
     def _statefulset(self, statefulset: Object) -> None:
         spec, name = statefulset["spec"], statefulset["metadata"]["name"]
         revision = f"{name}-{_hash(spec['template'])}"
-        pods = {pod["metadata"]["name"]: pod for pod in self._owned["Pod", statefulset["metadata"]["uid"]]}
+        pods = {pod["metadata"]["name"]: pod for pod in self._owned("Pod", statefulset)}
         names = [f"{name}-{index}" for index in range(spec["replicas"])]
         for pod_name, pod in pods.items():
             outdated = pod["metadata"]["labels"].get("controller-revision-hash") != revision
@@ -189,7 +176,8 @@ class Workloads:
 
     # Scheduler and kubelet
 
-    def _pod(self, pod: Object, nodes: Mapping[str, Object]) -> None:
+    def _pod(self, pod: Object) -> None:
+        nodes = {name: node for (_, name), node in sorted(self._store.objects(_NODES.storage).items())}
         if "deletionTimestamp" in pod["metadata"]:
             self._delete(pod, _AT_ONCE)
             return
@@ -205,7 +193,7 @@ class Workloads:
                     failure.message or f"0/{len(nodes)} nodes are available: {len(nodes)} Insufficient nvidia.com/gpu."
                 )
             else:
-                name, reason = node_for(pod, list(nodes.values()), self._store.page(_PODS).items)
+                name, reason = node_for(pod, list(nodes.values()), self._store.objects(_PODS.storage).values())
             if name:
                 pod = self._bind(pod, name)
         ready_node = name in nodes and is_ready(nodes[name])

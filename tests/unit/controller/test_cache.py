@@ -8,7 +8,7 @@ from kaito_core.api import NODES, KubeObject
 from kaito_core.api.cluster import ResourceType
 from kaito_core.api.workspace import WORKSPACES
 from kaito_core.controller.cache import Cache, Change, key_of, watched_resources
-from kaito_core.controller.wakes import concerned
+from kaito_core.controller.wakes import concerned, is_asked_for
 from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS
 
 CLAIMS = ResourceType("example.com", "v1", "claims", "Claim", namespaced=False)
@@ -123,3 +123,17 @@ def test_nodes_concern_everyone_where_it_matters(new: KubeObject | None, matters
 def test_children_concern_their_workspace_before_and_after() -> None:
     change = Change(PODS, obj("p", 1), obj("p", 2, workspace="x"))
     assert concerned(change, list) == {("ns", "w"), ("ns", "x")}
+
+
+@pytest.mark.parametrize(
+    ("generation", "status", "urgent"),
+    [(1, None, True), (2, {"observedGeneration": 1}, True), (2, {"observedGeneration": 2}, False)],
+    ids=["new", "edited", "looked at"],
+)
+def test_a_workspace_that_nobody_has_looked_at_since_its_edit_is_urgent(
+    generation: int, status: KubeObject | None, urgent: bool
+) -> None:
+    new = obj("w", 2, metadata={"generation": generation}, status=status)
+    assert is_asked_for(Change(WORKSPACES, None, new)) == urgent
+    assert not is_asked_for(Change(WORKSPACES, new, None))
+    assert not is_asked_for(Change(DEPLOYMENTS, None, new))

@@ -12,6 +12,7 @@ from kaito_core.controller.cache import Cache
 from kaito_core.controller.cluster import KubernetesCluster, Write, connect
 from kaito_core.controller.leader import LEASES, Election
 from kaito_core.errors import ClusterError
+from kaito_core.testing.client import KubeClient
 from kaito_core.testing.cluster import FakeCluster
 
 CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap")
@@ -37,15 +38,19 @@ def run(fake_cluster: FakeCluster, tmp_path: Path) -> Run:
 
 
 def test_one_that_does_not_lead_sends_no_write_but_the_leases(run: Run, fake_cluster: FakeCluster) -> None:
+    told: list[Write] = []
+
     async def act(cluster: KubernetesCluster) -> None:
         cluster.may_write = lambda: False
         with pytest.raises(ClusterError, match="does not lead any more"):
             await cluster.apply(CM)
         with pytest.raises(ClusterError, match="does not lead any more"):
             await cluster.delete(CONFIG_MAPS, "a", "default")
+        cluster.on_write = told.append
         await Election(cluster, "default", 15).acquire()
 
     run(act)
+    assert [(write.verb, write.resource.kind) for write in told] == [("create", "Lease")]
     assert [record.path.rsplit("/", 1)[1] for record in fake_cluster.writes()] == ["leases"]
 
 
@@ -70,7 +75,14 @@ def test_a_candidate_leads_for_less_time_than_others_wait(run: Run) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_api_is_asked_again_when_it_says(status: int, run: Run, fake_cluster: FakeCluster) -> None:
     fake_cluster.fail("PATCH", "/configmaps/a$", status, retry_after_seconds=1)
-    run(lambda cluster: cluster.apply(CM))
+    told: list[Write] = []
+
+    async def act(cluster: KubernetesCluster) -> None:
+        cluster.on_write = told.append
+        await cluster.apply(CM)
+
+    run(act)
+    assert [write.status for write in told] == [status, 201]  # each attempt is a write
     first, second = fake_cluster.writes()
     assert (first.status, second.status) == (status, 201)
     assert second.at_seconds - first.at_seconds >= 1.0
@@ -117,3 +129,22 @@ def test_an_api_that_answers_is_reached_and_one_that_fails_is_not(run: Run, fake
     assert run(lambda cluster: cluster.why_silent()) == ""
     fake_cluster.fail("GET", "/version", 500, message="etcd is gone")
     assert "etcd is gone" in run(lambda cluster: cluster.why_silent())
+
+
+def test_the_proxy_of_the_environment_is_taken_but_for_hosts_that_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "in.example")
+
+    def proxy(url: str) -> str | None:
+        async def main() -> str | None:
+            async with await connect(
+                Cache(()), (), str(KubeClient(url).kubeconfig(tmp_path / "kubeconfig"))
+            ) as cluster:
+                return (await cluster.connection()).proxy
+
+        return asyncio.run(main())
+
+    assert proxy("https://out.example") == "http://proxy.example:3128"
+    assert proxy("https://api.in.example:6443") is None

@@ -48,6 +48,35 @@ def test_a_wake_during_a_pass_is_one_more_pass() -> None:
     play(story)
 
 
+def test_wakes_while_a_key_waits_for_its_turn_are_one_pass_and_the_urgent_go_first() -> None:
+    async def story() -> None:
+        passes: list[Key] = []
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def run(key: Key, streak: int) -> Outcome:
+            passes.append(key)
+            entered.set()
+            await leave.wait()
+            return Outcome()
+
+        loop = Loop(run, parallel=1)
+        loop.open()
+        loop.wake(("ns", "first"))
+        await entered.wait()
+        for _ in range(3):
+            loop.wake(A)
+            await asyncio.sleep(0)
+        loop.wake(B, urgent=True)
+        await asyncio.sleep(0)
+        assert loop.depth == 2
+        leave.set()
+        await asyncio.gather(*(work.task for work in loop._work.values() if work.task is not None))
+        await loop.close()
+        assert passes == [("ns", "first"), B, A]
+
+    play(story)
+
+
 def test_nothing_runs_before_it_is_opened_and_all_runs_then() -> None:
     async def story() -> None:
         passes: list[Key] = []

@@ -1,0 +1,97 @@
+"""A client for what a benchmark does with a cluster: many writes on few connections, and watches that do not end."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+import aiohttp
+
+from kaito_core.api import KubeObject
+from kaito_core.testing.client import STRATEGIC, KubeClient
+
+__all__ = ["STRATEGIC", "Api", "Sightings"]
+
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+_LONGEST_LINE = 1 << 20  # bytes, of what a watch tells
+
+
+class Api:
+    """The API of a cluster, until the `async with` block ends.
+
+    Args:
+        cluster: Says where it is, and who we are.
+    """
+
+    def __init__(self, cluster: KubeClient) -> None:
+        self._cluster = cluster
+        self._watches: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        context = self._cluster.ssl_context
+        self._session = aiohttp.ClientSession(
+            self._cluster.url,
+            connector=aiohttp.TCPConnector(limit=0, ssl=True if context is None else context),
+            headers={"User-Agent": "kaito-testing/1", **self._cluster.authorization},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+            read_bufsize=_LONGEST_LINE,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._watches:
+            task.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        await self._session.close()
+
+    async def send(self, method: str, path: str, body: KubeObject, content_type: str = "application/json") -> None:
+        """Sends a write.
+
+        Raises:
+            RuntimeError: It is refused.
+        """
+        headers = {"Content-Type": content_type}
+        async with self._session.request(method, path, data=json.dumps(body), headers=headers) as answer:
+            text = await answer.text()
+            if answer.status >= 400:
+                raise RuntimeError(f"{method} {path}: {answer.status}: {text}")
+
+    def watch(self, path: str, take: Callable[[str, KubeObject], None], *, whole: bool = True) -> None:
+        """Follows the objects under a path for as long as the block lasts.
+
+        Args:
+            path: Of a list, with the query if there is one.
+            take: Is given "ADDED", "MODIFIED" or "DELETED" and the object; of one that was there, ADDED may come again.
+            whole: Whether more than the metadata is wanted, where the server can leave that out.
+        """
+        self._watches.append(asyncio.create_task(self._follow(path, take, "application/json" if whole else _METADATA)))
+
+    async def _follow(self, path: str, take: Callable[[str, KubeObject], None], accept: str) -> None:
+        where = f"{path}{'&' if '?' in path else '?'}watch=true"
+        while True:  # a server ends a watch now and then
+            async with self._session.get(where, headers={"Accept": accept}) as answer:
+                answer.raise_for_status()
+                async for line in answer.content:
+                    news: dict[str, Any] = json.loads(line)
+                    if news["type"] in ("ADDED", "MODIFIED", "DELETED"):
+                        take(news["type"], news["object"])
+
+    def failed(self) -> None:
+        """Raises what a watch has ended with, if one has: what it waits for would never be seen."""
+        for task in self._watches:
+            if task.done():
+                task.result()
+
+
+class Sightings:
+    """When objects were first seen as somebody waits for them, by name, in seconds of `time.perf_counter`."""
+
+    def __init__(self, is_it: Callable[[KubeObject], bool] = lambda obj: True) -> None:
+        self.at: dict[str, float] = {}
+        self._is_it = is_it
+
+    def take(self, kind: str, obj: KubeObject) -> None:
+        """Takes in what a watch tells."""
+        if kind != "DELETED" and self._is_it(obj):
+            self.at.setdefault(obj["metadata"]["name"], time.perf_counter())

@@ -1,0 +1,60 @@
+"""Places for passes that run at the same time, and who gets the next one. What a pass does is not known here."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+__all__ = ["Slots"]
+
+#: Of so many places in a row at least one goes to those who are not urgent, so that they come on under any flood.
+_TURNS = 8
+
+
+class Slots:
+    """Gives places to the urgent first, and among equals in the order in which they came.
+
+    Args:
+        count: Places.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._urgent: deque[asyncio.Future[None]] = deque()
+        self._others: deque[asyncio.Future[None]] = deque()
+        self._turn = 0
+
+    @asynccontextmanager
+    async def taken(self, *, urgent: bool) -> AsyncIterator[None]:
+        """Holds a place for as long as the block; waits for one first."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(self._urgent if urgent else self._others)
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    async def _wait(self, queue: deque[asyncio.Future[None]]) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it was given the place just before
+                self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        while self._urgent or self._others:
+            turn = self._next().popleft()
+            if not turn.done():  # else it was cancelled
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def _next(self) -> deque[asyncio.Future[None]]:
+        self._turn = (self._turn + 1) % _TURNS
+        others_first = self._turn == 0
+        return self._others if self._others and (others_first or not self._urgent) else self._urgent
