@@ -33,6 +33,7 @@ State = Literal["Pending", "Ready", "NotReady", "Failed"]
 
 _SETTLE_SECONDS = 2.0  # replicas are asked this often while they have not applied what they should
 _RETRY_SECONDS = 30.0
+_ANY_NODE = "any node will do"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Outlook:
 def _nodes_condition(nodes: NodeState, count: int) -> Condition:
     if not nodes.reason:
         names = ", ".join(nodes.ready[:count])
-        return Condition(RESOURCE_READY, "True", "NodesReady", f"nodes: {names}" if names else "any node will do")
+        return Condition(RESOURCE_READY, "True", "NodesReady", f"nodes: {names}" if names else _ANY_NODE)
     rejected = "; ".join(f"{node.name}: {node.reason}" for node in nodes.rejected if node.name not in nodes.message)
     message = f"{nodes.message} ({rejected})" if rejected else nodes.message
     return Condition(RESOURCE_READY, "False" if nodes.failed else "Unknown", nodes.reason, message)
@@ -275,6 +276,8 @@ def _events(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -
         then = old.get(condition.type, {})
         if (then.get("status"), then.get("reason")) == (condition.status, condition.reason):
             continue
+        if condition.message == _ANY_NODE and not then:
+            continue  # no node was asked for, so none has become ready
         if any(event.reason == condition.reason for event in events) or condition.reason.endswith("Pending"):
             continue
         # A summary that is Unknown for a reason of its own is a pass that failed; parts are Unknown while they wait.

@@ -194,6 +194,16 @@ def test_events_stand_for_changes(world: Make) -> None:
     assert told == ["NodesReady", "InferenceReady", "WorkspaceSucceeded"]
 
 
+def test_no_node_has_become_ready_where_none_was_asked_for(world: Make) -> None:
+    w = world()
+    w.nodes = NodeState(())
+    told = []
+    for _ in range(5):
+        told += [event.reason for event in w.step().events]
+        w.run_pods()
+    assert told == ["InferenceReady", "WorkspaceSucceeded"]
+
+
 @st.composite
 def inferences(draw: st.DrawFn) -> dict[str, Any]:
     """A preset with up to four adapters of any source and blends of them, or a template."""
