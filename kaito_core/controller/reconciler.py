@@ -26,7 +26,7 @@ from kaito_core.reconcile.observed import Observed, is_stuck
 from kaito_core.reconcile.plan import Plan, desired_manifests, plan, plan_failure
 from kaito_core.reconcile.resolve import Resolved, resolve
 from kaito_core.reconcile.sizing import node_request, restricts_nodes
-from kaito_core.reconcile.status import is_news
+from kaito_core.reconcile.status import in_words, is_news
 from kaito_core.settings import Settings
 
 __all__ = ["Reconciler"]
@@ -121,7 +121,9 @@ class Reconciler:
                 self.stages.reach(_key(document), planned.status["conditions"])
                 if not planned.events:
                     state = str(planned.status["state"])
-                    log.info("status: %s", state, extra={"action": "Status", "reason": state})
+                    log.info(
+                        "status: %s, %s", state, in_words(planned.status), extra={"action": "Status", "reason": state}
+                    )
                 for event in planned.events:
                     await events.emit(self.cluster, document, event, self.now())
         except ClusterError as error:

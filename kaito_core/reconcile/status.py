@@ -27,7 +27,7 @@ from kaito_core.reconcile.observed import (
 )
 from kaito_core.reconcile.resolve import Resolved
 
-__all__ = ["Event", "Outlook", "State", "failure", "is_news", "outlook", "strength_warnings", "write"]
+__all__ = ["Event", "Outlook", "State", "failure", "in_words", "is_news", "outlook", "strength_warnings", "write"]
 
 State = Literal["Pending", "Ready", "NotReady", "Failed"]
 
@@ -256,6 +256,12 @@ def write(
         if kept is not None:
             status[key] = kept
     return status, _events(before, outlook.conditions)
+
+
+def in_words(status: Mapping[str, Any]) -> str:
+    """Returns a status in words: what its condition WorkspaceSucceeded says."""
+    said = (condition["message"] for condition in status["conditions"] if condition["type"] == WORKSPACE_SUCCEEDED)
+    return str(next(said, ""))
 
 
 def is_news(previous: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
