@@ -2,8 +2,9 @@
 
 Whole models with random weights, one thread, CPU time of the thread (so that other work on the machine disturbs
 little), all variants in shuffled order in every repetition, medians. Ours includes `Routing.set`, as every step of a
-server does. "ours" computes with the weights as torch has them, as the base model and PEFT do; "packed" with the copies
-that the server makes of them on a CPU wherever memory is free. Prints ratios, not verdicts; a goal stands beside.
+server does. "ours" computes with the weights as torch has them, as the base model and PEFT do; "packed" is what the
+server does on a CPU wherever memory is free: with copies of the weights that are laid out for their products. Prints
+ratios, not verdicts; a goal stands beside.
 
     python runtime/bench/bench_kernels.py [--layers 12 30] [--repetitions 21]
 """

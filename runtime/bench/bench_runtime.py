@@ -13,7 +13,7 @@ of CPU time of the process, so that other work on the machine disturbs little; t
 Our own base is measured again beside each row with adapters, for what they cost. Prints ratios, not verdicts; the goal
 stands beside each. The last column proves that both computed the same.
 
-    python runtime/bench/bench_runtime.py [--tokens 4 8 16 32] [--repetitions 3] [--seconds 5] [--no-pack]
+    python runtime/bench/bench_runtime.py [--tokens 4 8 16 32] [--repetitions 3] [--seconds 60] [--no-pack]
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=list(GOALS))
     parser.add_argument("--tokens", type=int, nargs="+", default=[4, 8, 16, 32], help="answer lengths of each client")
     parser.add_argument("--repetitions", type=int, default=3, help="most per row")
-    parser.add_argument("--seconds", type=float, default=5, help="after which a row is not repeated any more")
+    parser.add_argument("--seconds", type=float, default=60, help="after which a row is not repeated any more")
     parser.add_argument("--no-pack", action="store_true", help="without --pack-weights")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
