@@ -12,6 +12,7 @@ from typing import Any
 from api import STRATEGIC, Api
 
 from kaito_core.api import KubeObject
+from kaito_core.api.conditions import timestamp
 from kaito_core.testing.client import KubeClient
 from kaito_core.testing.pods import pod_status
 
@@ -68,8 +69,7 @@ class Kubelets:
             self._once.do(pod, self._run(pod, f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"))
 
     async def _run(self, pod: KubeObject, address: str) -> None:
-        status = pod_status(pod, _now(), None, unschedulable="", ready_node=True)
-        del status["qosClass"]  # the server's own reckoning
+        status = pod_status(pod, timestamp(datetime.now(UTC)), None, unschedulable="", ready_node=True)
         status |= {"podIP": address, "podIPs": [{"ip": address}]}  # a Service takes no address of the loopback
         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/status"
         await self._api.send("PATCH", path, {"status": status}, STRATEGIC)
@@ -102,7 +102,3 @@ class Controllers:
         counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 1)
         path = f"/apis/apps/v1/namespaces/{pod['metadata']['namespace']}/deployments/{pod['metadata']['name']}/status"
         await self._api.send("PATCH", path, {"status": {"observedGeneration": 1, **counts}}, STRATEGIC)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,7 +7,7 @@ from typing import Any
 
 from kaito_core.testing.kube.errors import ApiError
 from kaito_core.testing.kube.history import Event
-from kaito_core.testing.kube.resources import BUILTIN, Resource
+from kaito_core.testing.kube.resources import BY_KIND, Resource
 from kaito_core.testing.kube.store import Store
 
 __all__ = ["Concerned"]
@@ -15,10 +15,9 @@ __all__ = ["Concerned"]
 Object = dict[str, Any]
 Key = tuple[str, str]  # (namespace, name)
 
-_BY_KIND = {resource.kind: resource for resource in BUILTIN}
-_NODES, _PODS = _BY_KIND["Node"], _BY_KIND["Pod"]
+_NODES, _PODS = BY_KIND["Node"], BY_KIND["Pod"]
 #: In the order in which they are looked at: owners before what they own.
-_LOOKED_AT = tuple(_BY_KIND[kind] for kind in ("Deployment", "ReplicaSet", "StatefulSet", "Pod"))
+_LOOKED_AT = tuple(BY_KIND[kind] for kind in ("Deployment", "ReplicaSet", "StatefulSet", "Pod"))
 
 
 class Concerned:
@@ -56,7 +55,7 @@ class Concerned:
         namespace = meta.get("namespace", "")
         self._found[resource].add((namespace, meta["name"]))
         for owner in _owners(event.new):
-            if (kind := _BY_KIND.get(owner["kind"])) in self._found:
+            if (kind := BY_KIND.get(owner["kind"])) in self._found:
                 self._found[kind].add((namespace, owner["name"]))
         if event.deleted and resource is _PODS:
             self._note_pods()  # what it had is free

@@ -126,7 +126,7 @@ def pod_status(pod: Object, now: str, failure: PodFailure | None, *, unschedulab
     """
     if unschedulable:
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": unschedulable}
-        return {"phase": "Pending", "qosClass": "BestEffort", "conditions": _since(pod, [condition], now)}
+        return {"phase": "Pending", "conditions": _since(pod, [condition], now)}
     if failure is not None and failure.reason == "Unschedulable":
         failure = None  # it has a node already
     if failure is not None and failure.reason == "Evicted":
@@ -136,7 +136,7 @@ def pod_status(pod: Object, now: str, failure: PodFailure | None, *, unschedulab
     if failure is not None and failure.reason in _MOUNT_REASONS:
         conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "False"}]
         creating = [_waiting(container, "ContainerCreating") for container in spec["containers"]]
-        pending = {"phase": "Pending", "qosClass": "BestEffort", "startTime": started}
+        pending = {"phase": "Pending", "startTime": started}
         return {**pending, "conditions": _since(pod, conditions, now), "containerStatuses": creating}
     broken = "" if failure is None else failure.container or spec["containers"][0]["name"]
     init_broken = any(container["name"] == broken for container in spec.get("initContainers") or ())
@@ -168,7 +168,6 @@ def pod_status(pod: Object, now: str, failure: PodFailure | None, *, unschedulab
     conditions = [{"type": kind, "status": str(value)} for kind, value in holds.items()]
     status: Object = {
         "phase": phase,
-        "qosClass": "BestEffort",
         "startTime": started,
         "hostIP": "10.0.0.1",
         "podIP": "127.0.0.1",

@@ -11,7 +11,7 @@ from typing import Any
 from kaito_core.testing.concerned import Concerned
 from kaito_core.testing.kube.errors import ApiError
 from kaito_core.testing.kube.options import DeleteOptions, WriteOptions
-from kaito_core.testing.kube.resources import BUILTIN, Resource
+from kaito_core.testing.kube.resources import BUILTIN, BY_KIND, Resource
 from kaito_core.testing.kube.store import Store
 from kaito_core.testing.pods import PodFailure, is_ready, node_for, pod_status
 
@@ -19,10 +19,9 @@ __all__ = ["PodFailure", "Workloads"]
 
 Object = dict[str, Any]
 
-_BY_KIND = {resource.kind: resource for resource in BUILTIN}
-_PODS, _NODES = _BY_KIND["Pod"], _BY_KIND["Node"]
+_PODS, _NODES = BY_KIND["Pod"], BY_KIND["Node"]
 _EVENTS = next(resource for resource in BUILTIN if resource.kind == "Event" and not resource.group)
-_DEPLOYMENTS, _REPLICASETS, _STATEFULSETS = (_BY_KIND[kind] for kind in ("Deployment", "ReplicaSet", "StatefulSet"))
+_DEPLOYMENTS, _REPLICASETS, _STATEFULSETS = (BY_KIND[kind] for kind in ("Deployment", "ReplicaSet", "StatefulSet"))
 _MANAGER = WriteOptions("kube-controller-manager")
 _STATUS = WriteOptions("kube-controller-manager", subresource="status")
 _AT_ONCE = DeleteOptions(grace_seconds=0)
@@ -198,7 +197,8 @@ class Workloads:
                 pod = self._bind(pod, name)
         ready_node = name in nodes and is_ready(nodes[name])
         status = pod_status(pod, self._store.now(), failure, unschedulable=reason, ready_node=ready_node)
-        self._set_status(_PODS, pod, status)
+        # The server's own reckoning, made when the pod was; no kubelet changes it.
+        self._set_status(_PODS, pod, {**status, "qosClass": pod["status"]["qosClass"]})
 
     def _bind(self, pod: Object, node: str) -> Object:
         """Gives a pod its node. The API does this through a subresource of its own, past the rules for updates."""

@@ -14,6 +14,8 @@ from kaito_core.testing.workspace_cases import CASES, Case, workspace_document
 
 Object = dict[str, Any]
 
+pytestmark = pytest.mark.parametrize("cluster", ["emulated", "real"], indirect=True)
+
 
 def config_map(namespace: str, name: str = "a", **data: str) -> Object:
     meta = {"name": name, "namespace": namespace}
@@ -85,7 +87,7 @@ def test_a_deployment_gets_a_ready_pod(cluster: KubeClient, namespace: str) -> N
     if not cluster.has_workloads:
         pytest.skip("this server runs no pods")
     if not cluster.list("nodes"):
-        cluster.add_node("n")  # type: ignore[attr-defined]  # the emulated cluster alone starts without nodes
+        cluster.add_node("n")  # the emulated cluster alone starts without nodes
     cluster.apply(deployment(namespace, replicas=1), manager="kaito")
 
     def ready() -> bool:

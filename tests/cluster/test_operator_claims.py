@@ -21,7 +21,4 @@ __all__ = [
     "test_no_machine_is_made_that_would_be_too_small",
 ]
 
-pytestmark = [
-    pytest.mark.parametrize("cluster", ["real"], indirect=True),
-    pytest.mark.usefixtures("controllers"),
-]
+pytestmark = pytest.mark.usefixtures("controllers")

@@ -25,7 +25,4 @@ def story(request: pytest.FixtureRequest) -> Story:
     return found
 
 
-pytestmark = [
-    pytest.mark.parametrize("cluster", ["real"], indirect=True),
-    pytest.mark.usefixtures("controllers"),
-]
+pytestmark = pytest.mark.usefixtures("controllers")

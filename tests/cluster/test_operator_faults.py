@@ -29,7 +29,4 @@ __all__ = [
     "test_whatever_befalls_the_api_the_end_is_the_same",
 ]
 
-pytestmark = [
-    pytest.mark.parametrize("cluster", ["real"], indirect=True),
-    pytest.mark.usefixtures("controllers"),
-]
+pytestmark = pytest.mark.usefixtures("controllers")

@@ -15,7 +15,4 @@ __all__ = [
     "test_the_one_that_stands_by_takes_over",
 ]
 
-pytestmark = [
-    pytest.mark.parametrize("cluster", ["real"], indirect=True),
-    pytest.mark.usefixtures("controllers"),
-]
+pytestmark = pytest.mark.usefixtures("controllers")

@@ -29,7 +29,4 @@ __all__ = [
     "test_without_karpenter_the_next_step_is_said",
 ]
 
-pytestmark = [
-    pytest.mark.parametrize("cluster", ["real"], indirect=True),
-    pytest.mark.usefixtures("controllers"),
-]
+pytestmark = pytest.mark.usefixtures("controllers")

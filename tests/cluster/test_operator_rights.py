@@ -1,4 +1,7 @@
-"""The operator with the rights that `kaito install` gives its service account, and no others."""
+"""The operator with the rights that `kaito install` gives its service account, and no others.
+
+Not emulated: the emulated API lets everybody do everything.
+"""
 
 from pathlib import Path
 
@@ -16,7 +19,6 @@ from kaito_core.testing.kube.errors import ApiError
 from kaito_gpu_azure.provider import AzureProvider
 
 pytestmark = [
-    pytest.mark.parametrize("cluster", ["real"], indirect=True),  # the emulated API lets everybody do everything
     pytest.mark.parametrize("confined", [False, True], ids=["everywhere", "in one namespace"]),
     pytest.mark.usefixtures("controllers"),
 ]

@@ -9,7 +9,4 @@ __all__ = [
     "test_the_page_says_what_the_operator_says",
 ]
 
-pytestmark = [
-    pytest.mark.parametrize("cluster", ["real"], indirect=True),
-    pytest.mark.usefixtures("controllers"),
-]
+pytestmark = pytest.mark.usefixtures("controllers")

@@ -1,9 +1,6 @@
 """Karpenter by hand: NodeClaims, and the nodes that become of them. No scenario lives here."""
 
-import uuid
-from datetime import UTC, datetime
-
-from operator_looks import add_node, is_established
+from operator_looks import add_node, is_established, warn
 from operator_world import World
 
 from kaito_core.api import KubeObject
@@ -78,16 +75,6 @@ def become_nodes(world: World) -> None:
 
 def refuse(cluster: KubeClient, name: str, words: str) -> None:
     """Does what Karpenter does with a claim that the cloud refuses: says why in an event, and deletes it."""
-    now = datetime.now(UTC).isoformat()
-    cluster.create(
-        {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{name}.{uuid.uuid4().hex[:8]}", "namespace": "default"},
-            "involvedObject": {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": name},
-            "reason": "InsufficientCapacityError",
-            "message": words,
-            "lastTimestamp": now,
-        }
-    )
+    about = {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": name}
+    warn(cluster, about, "InsufficientCapacityError", words)
     cluster.delete("nodeclaims.karpenter.sh", name, "")

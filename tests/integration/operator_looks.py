@@ -1,11 +1,14 @@
 """What scenarios look at and do, in terms of the operator: templates, nodes, adapters. No scenario lives here."""
 
 import json
+import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 from operator_world import World, conditions
 
 from kaito_core.api import KubeObject
+from kaito_core.api.conditions import timestamp
 from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.reconcile.compare import HASH_ANNOTATION
 from kaito_core.testing.client import KubeClient
@@ -22,6 +25,7 @@ __all__ = [
     "settled",
     "template",
     "uids",
+    "warn",
 ]
 
 
@@ -88,6 +92,14 @@ def is_established(cluster: KubeClient, name: str) -> bool:
     crd = cluster.get("customresourcedefinitions", name, "") or {}
     found = (crd.get("status") or {}).get("conditions") or ()
     return any((item["type"], item["status"]) == ("Established", "True") for item in found)
+
+
+def warn(cluster: KubeClient, about: KubeObject, reason: str, words: str, namespace: str = "default") -> None:
+    """Says something of an object as controllers and kubelets do, in an event."""
+    name = f"{about['name']}.{uuid.uuid4().hex[:8]}"
+    metadata, now = {"name": name, "namespace": namespace}, timestamp(datetime.now(UTC))
+    event = {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": about, "type": "Warning"}
+    cluster.create({**event, "reason": reason, "message": words, "lastTimestamp": now})
 
 
 def _essence(value: Any) -> Any:

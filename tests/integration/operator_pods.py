@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from kaito_core.api import KubeObject
+from kaito_core.api.conditions import timestamp
 from kaito_core.api.serving import SERVING_KEY
 from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION, WORKSPACE_LABEL, serving_name
 from kaito_core.controller.replicas import parse_report
@@ -111,30 +112,29 @@ class Hands:
         name = pod["metadata"]["name"]
         if "deletionTimestamp" in pod["metadata"]:
             self._cluster.delete("pods", name, self._namespace, grace_seconds=0)
-        elif self._done.get(pod["metadata"]["uid"], ...) != self._failure_of(pod):
-            self._patch_status("pods", name, self._status(pod))
-            self._done[pod["metadata"]["uid"]] = self._failure_of(pod)
+        else:
+            self._settle(pod)
 
     def _serve(self, kind: str, owner: KubeObject) -> None:
         name, spec = owner["metadata"]["name"], owner["spec"]
         wanted = [f"{name}-{index}" for index in range(spec["replicas"])]
         for pod_name in wanted:
             pod = self._cluster.get("pods", pod_name, self._namespace)
-            pod = pod or self._cluster.create(self._pod(owner, pod_name))
-            uid = pod["metadata"]["uid"]
-            if uid not in self._done or self._done[uid] != self._failure_of(pod):
-                self._patch_status("pods", pod_name, self._status(pod))
-                self._done[uid] = self._failure_of(pod)
+            self._settle(pod or self._cluster.create(self._pod(owner, pod_name)))
         counts = dict.fromkeys(("replicas", "updatedReplicas"), len(wanted))
         counts |= {"readyReplicas": 0 if self._failure else len(wanted)}
         self._patch_status(kind, name, {"observedGeneration": owner["metadata"]["generation"], **counts})
 
-    def _status(self, pod: KubeObject) -> KubeObject:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        failure = self._failure_of(pod)
+    def _settle(self, pod: KubeObject) -> None:
+        """Says of a pod how it stands, once."""
+        failure, uid = self._failure_of(pod), pod["metadata"]["uid"]
+        if self._done.get(uid, ...) != failure:
+            self._patch_status("pods", pod["metadata"]["name"], self._status(pod, failure))
+            self._done[uid] = failure
+
+    def _status(self, pod: KubeObject, failure: PodFailure | None) -> KubeObject:
         words = failure.message if failure is not None and failure.reason == "Unschedulable" else ""
-        status = pod_status(pod, now, failure, unschedulable=words, ready_node=True)
-        status.pop("qosClass", None)  # the server's own reckoning, which no kubelet changes
+        status = pod_status(pod, timestamp(datetime.now(UTC)), failure, unschedulable=words, ready_node=True)
         conditions = status.setdefault("conditions", [])
         if not any(item["type"] == "Ready" for item in conditions):  # what stands there is merged by type
             conditions.append({"type": "Ready", "status": "False"})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from operator_karpenter import first_claim, install_nodeclaims, refuse
-from operator_looks import add_node
+from operator_looks import add_node, warn
 from operator_pods import QUOTA
 from operator_world import World, adapter, workspace
 
@@ -52,17 +52,8 @@ def _missing_volume(world: World) -> None:
     world.apply(workspace("w", inference={"template": {"spec": {"containers": containers, "volumes": volumes}}}))
     pod = world.wait("its pod begins", lambda: next((p for p in world.pods("w") if "startTime" in p["status"]), None))
     about = {"kind": "Pod", **{key: pod["metadata"][key] for key in ("name", "namespace", "uid")}}
-    world.cluster.create(
-        {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": "w.mount", "namespace": world.namespace},
-            "involvedObject": about,
-            "type": "Warning",
-            "reason": "FailedMount",
-            "message": 'MountVolume.SetUp failed for volume "licence" : secret "licence" not found',
-        }
-    )
+    words = 'MountVolume.SetUp failed for volume "licence" : secret "licence" not found'
+    warn(world.cluster, about, "FailedMount", words, world.namespace)
     long_ago = {"status": {"startTime": "2026-01-01T00:00:00Z"}}  # the kubelet is given some seconds
     world.cluster.patch("pods", about["name"], long_ago, world.namespace, subresource="status")
 

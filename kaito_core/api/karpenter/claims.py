@@ -40,7 +40,7 @@ class ClaimPlan:
     keep: tuple[KubeObject, ...]
     create: tuple[KubeObject, ...]
     surplus: tuple[KubeObject, ...]
-    mistaken: tuple[KubeObject, ...] = ()
+    mistaken: tuple[KubeObject, ...]
 
 
 def owner_labels(request: NodeRequest) -> dict[str, str]:

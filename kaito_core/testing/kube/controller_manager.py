@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kaito_core.testing.kube.options import WriteOptions
-from kaito_core.testing.kube.resources import BUILTIN, CRDS, NAMESPACES, Resource
+from kaito_core.testing.kube.resources import BY_KIND, CRDS, NAMESPACES, Resource
 
 if TYPE_CHECKING:
     from kaito_core.testing.kube.store import Store
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 __all__ = ["after_create"]
 
 Object = dict[str, Any]
-
-_BY_KIND = {resource.kind: resource for resource in BUILTIN}
 
 
 def after_create(store: Store, resource: Resource, stored: Object) -> None:
@@ -25,9 +23,9 @@ def after_create(store: Store, resource: Resource, stored: Object) -> None:
     elif resource.storage == NAMESPACES.storage:
         options = WriteOptions("kube-controller-manager")
         certificate = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "none: plain HTTP is served"}}
-        store.create(_BY_KIND["ConfigMap"], meta["name"], certificate, options)
-        store.create(_BY_KIND["ServiceAccount"], meta["name"], {"metadata": {"name": "default"}}, options)
-    elif resource is _BY_KIND["Node"]:
+        store.create(BY_KIND["ConfigMap"], meta["name"], certificate, options)
+        store.create(BY_KIND["ServiceAccount"], meta["name"], {"metadata": {"name": "default"}}, options)
+    elif resource is BY_KIND["Node"]:
         annotations = {"node.alpha.kubernetes.io/ttl": "0", **(meta.get("annotations") or {})}
         store.commit(resource, stored, {**stored, "metadata": {**meta, "annotations": annotations}})
 

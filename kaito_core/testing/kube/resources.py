@@ -10,7 +10,7 @@ from typing import Any
 
 from kaito_core.testing.kube.shape import BuiltinShape, SchemaShape, Shape
 
-__all__ = ["BUILTIN", "CRDS", "NAMESPACES", "Resource", "of_crd"]
+__all__ = ["BUILTIN", "BY_KIND", "CRDS", "NAMESPACES", "Resource", "of_crd"]
 
 _CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 
@@ -175,6 +175,10 @@ BUILTIN: tuple[Resource, ...] = (
     Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
     Resource("events.k8s.io", "v1", "events", "Event", short_names=("ev",), storage=("", "events")),
 )
+
+
+#: The last of a kind that several groups have, which is so for Event alone.
+BY_KIND = {resource.kind: resource for resource in BUILTIN}
 
 
 def of_crd(crd: Mapping[str, Any]) -> list[Resource]:

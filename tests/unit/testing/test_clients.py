@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 import kopf
 import pytest
 from kubernetes import aio
+from plain_requests import call, lines
 
-from kaito_core.testing.client import MERGE, KubeClient
+from kaito_core.testing.client import KubeClient
 from kaito_core.testing.cluster import FakeCluster
 from kaito_core.testing.kube.errors import ApiError
 
@@ -48,20 +49,6 @@ CRD: Object = {
 
 def thing(size: int) -> Object:
     return {"apiVersion": "test.example/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": {"size": size}}
-
-
-def call(url: str, method: str = "GET", body: Any = None, kind: str = MERGE, agent: str = "someone/1") -> Object:
-    """A request by a client that is logged and meets faults, as the test's own client does not."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"User-Agent": agent, "Content-Type": kind}
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=10) as answer:
-        return dict(json.load(answer))
-
-
-def lines(url: str) -> list[Object]:
-    """The events of a watch until it ends."""
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "watcher"}), timeout=20) as answer:
-        return [json.loads(line) for line in answer.read().splitlines()]
 
 
 def test_a_kopf_operator_sees_objects_come_change_and_go_across_broken_watches(fake_cluster: FakeCluster) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from plain_requests import call, lines
 
 from kaito_core.testing.client import MERGE
 from kaito_core.testing.cluster import FakeCluster
@@ -29,20 +30,6 @@ def cluster(request: pytest.FixtureRequest, fake_cluster: FakeCluster) -> Iterat
     with contextlib.ExitStack() as stack:
         proxied = request.param == "proxied"
         yield stack.enter_context(ProxiedCluster(fake_cluster)) if proxied else fake_cluster
-
-
-def call(url: str, method: str = "GET", body: Any = None, kind: str = MERGE, agent: str = "someone/1") -> Object:
-    """A request by a client that is logged and meets faults, as the test's own client does not."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"User-Agent": agent, "Content-Type": kind}
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=10) as answer:
-        return dict(json.load(answer))
-
-
-def lines(url: str) -> list[Object]:
-    """The events of a watch until it ends."""
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "watcher"}), timeout=20) as answer:
-        return [json.loads(line) for line in answer.read().splitlines()]
 
 
 def watching(cluster: FaultyCluster, query: str) -> tuple[threading.Thread, list[Object]]:
