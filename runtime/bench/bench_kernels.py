@@ -2,9 +2,10 @@
 
 Whole models with random weights, one thread, CPU time of the thread (so that other work on the machine disturbs
 little), all variants in shuffled order in every repetition, medians. Ours includes `Routing.set`, as every step of a
-server does. "ours" computes with the weights as torch has them, as the base model and PEFT do; "packed" is what the
-server does on a CPU wherever memory is free: with copies of the weights that are laid out for their products. Prints
-ratios, not verdicts; a goal stands beside.
+server does; each count of adapters has a model of its own, as PEFT's have, so that step after step has the same
+strengths, as in a server's decode. "ours" computes with the weights as torch has them, as the base model and PEFT do;
+"packed" is what the server does on a CPU wherever memory is free: with copies of the weights that are laid out for
+their products. Prints ratios, not verdicts; a goal stands beside.
 
     python runtime/bench/bench_kernels.py [--layers 12 30] [--repetitions 21]
 """
@@ -53,8 +54,8 @@ def main() -> None:
 def bench(layers: int, repetitions: int) -> None:
     base = smollm2(layers)
     parts = [adapter(base, seed) for seed in range(max(COUNTS))]
-    ours, lora, versions = injected(base, parts, pack=False)
-    packed, packed_lora, packed_versions = injected(base, parts, pack=True)
+    ours = {n: injected(base, parts[:n], pack=False) for n in COUNTS}
+    packed = {n: injected(base, parts[:n], pack=True) for n in COUNTS}
     pefts = {n: with_peft(base, parts[:n]) for n in COUNTS}
     print(f"\n{layers} layers, {sum(p.numel() for p in base.parameters()) / 1e6:.0f} M parameters")
     print(
@@ -65,8 +66,8 @@ def bench(layers: int, repetitions: int) -> None:
         ids = torch.randint(0, 49152, (batch, tokens), generator=torch.Generator().manual_seed(1))
         variants: dict[str, Callable[[], Tensor]] = {"base": lambda ids=ids: forward(base, ids)}
         for n in COUNTS:
-            variants[f"ours {n}"] = serve(ours, lora, versions[:n], ids)
-            variants[f"packed {n}"] = serve(packed, packed_lora, packed_versions[:n], ids)
+            variants[f"ours {n}"] = serve(*ours[n], ids)
+            variants[f"packed {n}"] = serve(*packed[n], ids)
             variants[f"peft {n}"] = lambda ids=ids, n=n: forward(pefts[n], ids)
         off = {n: (variants[f"ours {n}"]() - variants[f"peft {n}"]()).abs().max().item() for n in COUNTS}
         took = measure(variants, repetitions)
@@ -78,7 +79,7 @@ def bench(layers: int, repetitions: int) -> None:
                 f"{mine / theirs:9.3f} ({to_peft:.2f})   {fast / base_took:11.3f} {goal:6}   {fast / theirs:11.3f}   "
                 f"{theirs / base_took:9.3f}   {off[n]:.1e}"
             )
-    change_of_strength(lora, versions)
+    change_of_strength(*ours[max(COUNTS)][1:])
 
 
 def change_of_strength(lora: LoraModel, versions: list[AdapterVersion]) -> None:

@@ -77,6 +77,50 @@ def test_tables_of_two_profiles_do_not_share_memory():
     assert torch.equal(tables[1], torch.full((4, 1), 2.0))
 
 
+@pytest.mark.parametrize("paged", [True, False])
+def test_a_step_is_kept_as_long_as_nothing_changes(paged):
+    model = llama()
+    lora = inject_lora(model, paged=paged)
+    paths = target_paths(model, TARGETS[llama])
+    one, two = (lora.bank.load(weights(llama(), paths, seed=seed)) for seed in (1, 2))
+    strengths = {one: 0.5, two: 1.0}
+
+    def step(spans):
+        lora.routing.set(spans)
+        return lora.routing.step
+
+    first = step([(8, strengths)])
+    assert step([(8, dict(strengths))]) is first and step([(8, strengths), (0, {one: 9.0})]) is first
+    strengths[one] = 0.75
+    assert (second := step([(8, strengths)])) is not first, "a strength changed in place"
+    assert step([(7, strengths), (1, {})]) is not second, "other tokens"
+    third = step([(8, strengths)])
+    lora.bank.load(weights(llama(), paths, seed=3))
+    assert (fourth := step([(8, strengths)])) is not third, "what is resident changed"
+    lora.bank.retire(two)
+    with pytest.raises(KeyError, match="is not resident"):
+        lora.routing.set([(8, strengths)])
+    assert lora.routing.step is fourth, "what is refused changes nothing"
+    lora.routing.clear()
+    assert lora.routing.step is None and step([(8, {one: 0.75})]) is not None
+
+
+def test_a_layer_is_planned_once_per_step():
+    model = llama()
+    lora = inject_lora(model, paged=False)
+    version = lora.bank.load(weights(llama(), target_paths(model, ("q_proj",)), seed=1))
+    ids = torch.arange(6)[None]
+    lora.routing.set([(6, {version: 1.0})])
+    with torch.inference_mode():
+        first = model(input_ids=ids).logits
+        planned = dict(lora.routing.step.parts)
+        lora.routing.set([(6, {version: 1.0})])
+        assert torch.equal(model(input_ids=ids).logits, first)
+    assert set(planned) == set(lora.layers.values())
+    assert [path for path, layer in lora.layers.items() if planned[layer]] == target_paths(model, ("q_proj",))
+    assert all(lora.routing.step.parts[layer] is parts for layer, parts in planned.items())
+
+
 class Narrow(torch.nn.Linear):
     """What a quantised layer looks like: a narrow weight and one factor per row."""
 

@@ -79,12 +79,17 @@ class _Residency:
 
 
 class Bank:
-    """The resident adapters of one model. Methods may be called from any thread."""
+    """The resident adapters of one model. Methods may be called from any thread.
+
+    Attributes:
+        generation: Grows whenever a version comes or goes: what was read before holds as long as it is the same.
+    """
 
     def __init__(self, layers: Mapping[str, "LoraLinear"], *, max_pages: int) -> None:
         self._layers = layers
         self._allocator = PageAllocator(max_pages)
         self._resident: dict[AdapterVersion, _Residency] = {}
+        self.generation = 0
         self._lock = threading.RLock()
 
     def load(self, weights: "AdapterWeights") -> AdapterVersion:
@@ -205,3 +210,4 @@ class Bank:
             if key not in profiles:
                 profiles[key] = Profile(dict(key))
             layer.profile = profiles[key]
+        self.generation += 1

@@ -23,7 +23,7 @@ from kaito_runtime.kernels.packed import (
 from kaito_runtime.lora.bank import Profile
 from kaito_runtime.lora.pages import PAGE, CatPool, PagedPool, ranks_of
 from kaito_runtime.lora.routing import Routing
-from kaito_runtime.lora.steps import CatStep, PagedStep, PagedWork
+from kaito_runtime.lora.steps import PagedStep, PagedWork
 from kaito_runtime.lora.targets import base_of, has_pdl, linear_shape
 
 __all__ = ["LoraLinear", "PackedLinear"]
@@ -95,19 +95,18 @@ class LoraLinear(nn.Module):
             )
         if isinstance(step, PagedStep):
             return self._forward_paged(x, step)
-        assert isinstance(step, CatStep) and isinstance(self.pool, CatPool)
         if step.merged and self._merged is not None:
             return F.linear(x, self._merged, self.bias)
-        y = self._product(x)
-        for work in step.work(self.profile):
-            a_t, b_t = self.pool.live(work.ranks)
-            flat_x, flat_y, rows = x.reshape(-1, k), y.view(-1, n), work.rows
+        y = self._product(x)  # of x as it came: flattened before, torch may multiply in another order
+        flat_x, flat_y = x.reshape(-1, k), y.view(-1, n)
+        parts = step.parts.get(self)
+        for rows, a_t, b_t, s in step.plan(self) if parts is None else parts:
             if rows is None:
-                cat_expand_(flat_y, flat_x, a_t, b_t, work.s)
+                cat_expand_(flat_y, flat_x, a_t, b_t, s)
             elif isinstance(rows, slice):
-                cat_expand_(flat_y[rows], flat_x[rows], a_t, b_t, work.s)
+                cat_expand_(flat_y[rows], flat_x[rows], a_t, b_t, s)
             else:  # only these rows: adding a zero to the others could turn -0.0 into 0.0
-                flat_y[rows] = cat_expand_(flat_y[rows], flat_x[rows], a_t, b_t, work.s)
+                flat_y[rows] = cat_expand_(flat_y[rows], flat_x[rows], a_t, b_t, s)
         return y
 
     def _product(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ which token. `CatStep` is for CPUs, `PagedStep` for the kernels; `routing` makes
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -12,9 +13,12 @@ from kaito_runtime.kernels.dispatch import split_by_set
 from kaito_runtime.kernels.launch import block_m, cdiv, next_power_of_2
 from kaito_runtime.kernels.tiles import Tiles
 from kaito_runtime.lora.bank import AdapterVersion, Bank, Profile
-from kaito_runtime.lora.pages import RankRows, ranks_of
+from kaito_runtime.lora.pages import CatPool, RankRows, ranks_of
 
-__all__ = ["CatStep", "CatWork", "PagedStep", "PagedWork", "Span", "Step", "TableMemory"]
+if TYPE_CHECKING:
+    from kaito_runtime.lora.layers import LoraLinear
+
+__all__ = ["CatPart", "CatStep", "CatWork", "PagedStep", "PagedWork", "Span", "Step", "TableMemory"]
 
 Span = tuple[int, Mapping[AdapterVersion, float]]
 """(tokens, strengths): so many tokens in a row, each with these strengths. Scaling is not in them."""
@@ -52,7 +56,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class CatWork:
-    """Two products to add: some rows of a step with the ranks that are live on them.
+    """Two products to add in the layers of one profile: some rows of a step with the ranks that are live on them.
 
     Attributes:
         rows: None for all rows of the step, a slice, or an index tensor `[M]`.
@@ -65,13 +69,32 @@ class CatWork:
     s: Tensor | float
 
 
+CatPart = tuple[slice | Tensor | None, Tensor, Tensor, Tensor | float]
+"""`CatWork` for one layer: rows, A `[K, R]` and B `[R, N]` of its ranks, s."""
+
+
 class CatStep(Step):
-    """A step for the CPU path: dense tables over the live ranks."""
+    """A step for the CPU path: dense tables over the live ranks.
+
+    Attributes:
+        parts: What each layer adds that has asked `plan`. All that a layer needs is there at one look: by the time
+            that it runs again, all weights have passed through the cache, and each object and each frame on the way
+            costs as much as a small product.
+    """
 
     def __init__(self, spans: Sequence[Span], bank: Bank) -> None:
         super().__init__(spans, bank)
         self._rank = {version: bank.rank(version) for version in self._pages}
         self._work: dict[Profile, tuple[CatWork, ...]] = {}
+        self.parts: dict[LoraLinear, tuple[CatPart, ...]] = {}
+
+    def plan(self, layer: "LoraLinear") -> tuple[CatPart, ...]:
+        """Finds what `layer` adds, for `parts`."""
+        pool = cast(CatPool, layer.pool)
+        self.parts[layer] = found = tuple(
+            (work.rows, *pool.live(work.ranks), work.s) for work in self.work(layer.profile)
+        )
+        return found
 
     def work(self, profile: Profile) -> tuple[CatWork, ...]:
         """What a layer of this profile adds; computed when its first layer asks."""
