@@ -98,9 +98,9 @@ class LoraLinear(nn.Module):
         if step.merged and self._merged is not None:
             return F.linear(x, self._merged, self.bias)
         y = self._product(x)  # of x as it came: flattened before, torch may multiply in another order
-        flat_x, flat_y = x.reshape(-1, k), y.view(-1, n)
         parts = step.parts.get(self)
         for rows, a_t, b_t, s in step.plan(self) if parts is None else parts:
+            flat_x, flat_y = x.reshape(-1, k), y.view(-1, n)
             if rows is None:
                 cat_expand_(flat_y, flat_x, a_t, b_t, s)
             elif isinstance(rows, slice):
