@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-MEMBERS := runtime plugins/falcon plugins/llama plugins/mistral plugins/phi plugins/qwen plugins/gpu_aws plugins/gpu_azure plugins/gpu_onprem
+MEMBERS := runtime testing plugins/karpenter plugins/falcon plugins/llama plugins/mistral plugins/phi plugins/qwen plugins/gpu_aws plugins/gpu_azure plugins/gpu_onprem
 PROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml) constraints.txt
 # No test and no demo reaches a model hub.
 export HF_HUB_OFFLINE := 1
@@ -70,11 +70,11 @@ bench-imports: install ## What starting costs: the command line, a hundred plugi
 	$(BIN)/python bench/bench_imports.py
 
 docs: install ## Write the reference pages, the CRD and the preset schema anew, from the code
-	$(BIN)/python -m kaito_core.api.crd > kaito_core/crds/workspaces.yaml
+	$(BIN)/python -m kaito_core.api.workspace.crd > kaito_core/crds/workspaces.yaml
 	$(BIN)/python docs/reference/generate.py
 	$(BIN)/python docs/reference/generate_validation.py
 	$(BIN)/python docs/reference/generate_adapter_checks.py
-	$(BIN)/python -m kaito_core.api.preset_schema > kaito_core/schemas/model-preset.json
+	$(BIN)/python -m kaito_core.api.preset.schema > kaito_core/schemas/model-preset.json
 
 bench-operator: install ## What the operator costs with 100 and 1,000 Workspaces, on each API that there is (bench/clusters.py)
 	$(BIN)/python bench/bench_operator.py

@@ -9,7 +9,7 @@ from typing import Any, Self
 import aiohttp
 
 from kaito_core.api import KubeObject
-from kaito_core.testing.client import STRATEGIC, KubeClient
+from kaito_testing.world.client import STRATEGIC, KubeClient
 
 __all__ = ["STRATEGIC", "Api", "Sightings"]
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from kaito_core.testing.installed import PRESET_PLUGIN, install_plugin
+from kaito_testing.installed import PRESET_PLUGIN, install_plugin
 
 RUNS = 5
 PLUGINS = 100

@@ -22,10 +22,10 @@ from kubelets import Controllers, Kubelets, add_machines
 from operator_process import Operator, cpu_seconds, operating
 
 from kaito_core.api import KubeObject
-from kaito_core.api.crd import workspace_crd
 from kaito_core.api.workload import WORKSPACE_LABEL
-from kaito_core.testing.client import KubeClient
-from kaito_core.testing.kube.errors import ApiError
+from kaito_core.api.workspace.crd import workspace_crd
+from kaito_testing.kube.errors import ApiError
+from kaito_testing.world.client import KubeClient
 
 COUNTS = (100, 1000)
 IDLE_SECONDS, QUIET_SECONDS, LIMIT_SECONDS = 30.0, 3.0, 600.0

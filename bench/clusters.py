@@ -15,15 +15,15 @@ from pathlib import Path
 
 from operator_process import cpu_seconds
 
-from kaito_core.testing.client import KubeClient
-from kaito_core.testing.control_plane import CONTROLLERS, ControlPlane
+from kaito_testing.world.client import KubeClient
+from kaito_testing.world.control_plane import CONTROLLERS, ControlPlane
 
 __all__ = ["ASSETS_VARIABLE", "children_cpu_seconds", "clusters"]
 
 ASSETS_VARIABLE = "KUBEBUILDER_ASSETS"
 EMULATED = """
 import sys
-from kaito_core.testing.cluster import FakeCluster
+from kaito_testing.world.cluster import FakeCluster
 
 with FakeCluster() as cluster:
     cluster.run_workloads()

@@ -13,8 +13,8 @@ from api import STRATEGIC, Api
 
 from kaito_core.api import KubeObject
 from kaito_core.api.conditions import timestamp
-from kaito_core.testing.client import KubeClient
-from kaito_core.testing.pods import pod_status
+from kaito_testing.world.client import KubeClient
+from kaito_testing.world.pods import pod_status
 
 __all__ = ["Controllers", "Kubelets", "add_machines"]
 

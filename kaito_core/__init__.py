@@ -1,7 +1,7 @@
 """Serve language models on Kubernetes through plugins.
 
 Plugin authors need `hookimpl` from here, records from `kaito_core.api`, errors from `kaito_core.errors` and, in
-tests, `kaito_core.testing`. Everything else may change without notice.
+tests, `kaito_testing`. Everything else may change without notice.
 """
 
 from pluggy import HookimplMarker

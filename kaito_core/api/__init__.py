@@ -3,10 +3,10 @@
 from kaito_core.api.adapter import AdapterRef, AdapterSource, FetchStep, parse_strength
 from kaito_core.api.cluster import NODES, Cluster, KubeObject, ResourceType
 from kaito_core.api.nodes import GpuSku, NodeProvider, NodeRequest, NodeState, RejectedNode
-from kaito_core.api.preset import ModelPreset, Weights
+from kaito_core.api.preset.model import ModelPreset, Weights
 from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
 from kaito_core.api.workload import Workload
-from kaito_core.api.workspace import Workspace, parse_workspace
+from kaito_core.api.workspace.model import Workspace, parse_workspace
 
 __all__ = [
     "NODES",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from kaito_core.api.faults import shown
+from kaito_core.api.messages import shown
 from kaito_core.errors import FieldError
 
 __all__ = [

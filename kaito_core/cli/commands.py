@@ -120,7 +120,7 @@ def render(context: typer.Context, files: FilesArgument) -> None:
 
 def crd() -> None:
     """Print the CustomResourceDefinition of the Workspace, for `kubectl apply -f -`."""
-    from kaito_core.api.crd import crd_yaml
+    from kaito_core.api.workspace.crd import crd_yaml
 
     sys.stdout.write(crd_yaml())
 
@@ -138,7 +138,7 @@ def install(
     ] = False,
 ) -> None:
     """Print everything that runs the operator on a cluster, for `kubectl apply -f -`."""
-    from kaito_core.controller.installation import OPERATOR_IMAGE, installation
+    from kaito_core.controller.install.manifests import OPERATOR_IMAGE, installation
 
     session: Session = context.obj
     settings, variables = session.settings, _variables(env or [])

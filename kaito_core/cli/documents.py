@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from kaito_core.api.workspace import GROUP
+from kaito_core.api.workspace.model import GROUP
 from kaito_core.errors import ConfigError
 
 __all__ = ["read_workspaces"]

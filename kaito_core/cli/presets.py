@@ -128,6 +128,6 @@ def show(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a preset as a YAML document, for editors."""
-    from kaito_core.api.preset_schema import preset_schema
+    from kaito_core.api.preset.schema import preset_schema
 
     print(json.dumps(preset_schema(), indent=2))

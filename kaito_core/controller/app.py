@@ -10,22 +10,22 @@ import kopf
 
 from kaito_core.api import KubeObject, ResourceType
 from kaito_core.api.workload import WORKSPACE_LABEL
-from kaito_core.api.workspace import WORKSPACES
-from kaito_core.controller.cache import Cache, Change, Key, watched_resources
+from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.cluster import KubernetesCluster, connect
-from kaito_core.controller.execute import CHILDREN
-from kaito_core.controller.handlers import register
 from kaito_core.controller.health import HealthServer
-from kaito_core.controller.heartbeat import Heartbeat
 from kaito_core.controller.leader import Election
-from kaito_core.controller.loop import Loop, Outcome
 from kaito_core.controller.metrics import Metrics
-from kaito_core.controller.reconciler import Reconciler
-from kaito_core.controller.replicas import Ask, Replicas, ask_over_http
-from kaito_core.controller.resync import Resync
-from kaito_core.controller.wakes import concerned, is_asked_for
-from kaito_core.controller.watching import watch, watch_session, watch_settings
-from kaito_core.controller.webhook import Webhook
+from kaito_core.controller.watch.cache import Cache, Change, Key, watched_resources
+from kaito_core.controller.watch.engine import watch, watch_session, watch_settings
+from kaito_core.controller.watch.handlers import register
+from kaito_core.controller.watch.heartbeat import Heartbeat
+from kaito_core.controller.watch.resync import Resync
+from kaito_core.controller.watch.triggers import concerned, is_asked_for
+from kaito_core.controller.webhook.server import Webhook
+from kaito_core.controller.work.execute import CHILDREN
+from kaito_core.controller.work.loop import Loop, Outcome
+from kaito_core.controller.work.reconciler import Reconciler
+from kaito_core.controller.work.replicas import Ask, Replicas, ask_over_http
 from kaito_core.errors import ClusterError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.reconcile.manifests import PODS

@@ -19,7 +19,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from kaito_core.api import KubeObject, ResourceType
 from kaito_core.api.workload import MANAGER
-from kaito_core.controller.cache import Cache, Change, Watched
+from kaito_core.controller.watch.cache import Cache, Change, Watched
 from kaito_core.errors import ClusterError, ConfigError
 
 __all__ = ["Connection", "KubernetesCluster", "Listing", "Write", "connect", "identity"]

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from kaito_core import hookimpl
 from kaito_core.api import ModelPreset
-from kaito_core.api.faults import shown
-from kaito_core.api.preset import PRESET_API_VERSION, PRESET_KIND
+from kaito_core.api.messages import shown
+from kaito_core.api.preset.model import PRESET_API_VERSION, PRESET_KIND
 from kaito_core.errors import PluginLoadError
-from kaito_core.plugins.preset_faults import preset_faults
+from kaito_core.plugins.preset_errors import preset_faults
 
 __all__ = ["preset_plugin", "read_presets"]
 

@@ -14,7 +14,7 @@ import pluggy
 from pydantic import ValidationError
 
 from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, Weights, Workspace
-from kaito_core.api.workspace import PROVIDER_ANNOTATION
+from kaito_core.api.workspace.model import PROVIDER_ANNOTATION
 from kaito_core.errors import (
     FieldError,
     PluginConflictError,
@@ -26,8 +26,8 @@ from kaito_core.errors import (
     UnknownSourceError,
 )
 from kaito_core.plugins.candidates import Candidate, find_candidates
-from kaito_core.plugins.generic import folder_preset, local_preset
-from kaito_core.plugins.preset_faults import preset_faults
+from kaito_core.plugins.local_presets import folder_preset, local_preset
+from kaito_core.plugins.preset_errors import preset_faults
 from kaito_core.plugins.process_state import ProcessState
 from kaito_core.plugins.records import PluginInfo, Records, checked, collect, hook_manager
 from kaito_core.settings import Settings

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from kaito_core.api import GpuSku, KubeObject, ModelPreset, NodeRequest, Workspace
 from kaito_core.api.nodes import GPU_RESOURCES
 from kaito_core.errors import DoesNotFitError
-from kaito_core.reconcile.claims import pod_gpus
 from kaito_core.reconcile.podspec import tolerations
+from kaito_core.reconcile.taken_gpus import pod_gpus
 
 __all__ = ["Sizing", "node_request", "restricts_nodes", "size", "startup_seconds"]
 

@@ -22,8 +22,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kaito_runtime.adapters import AdapterWeights, LoraMatrix
 from kaito_runtime.lora import AdapterVersion, LoraModel, inject_lora
+from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 
 RANK, ALPHA, STRENGTHS = 16, 32, (0.8, 0.5, -0.3, 1.2)
 COUNTS = (1, 2, 4)

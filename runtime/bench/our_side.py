@@ -14,7 +14,8 @@ from stopwatch import Run, Stopwatch
 from workloads import Request, in_order
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.server import ServeOptions, Server, build_engine
+from kaito_runtime.options import ServeOptions
+from kaito_runtime.serve import Server, build_engine
 
 __all__ = ["ask_all", "first_tokens", "serving"]
 

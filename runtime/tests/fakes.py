@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kaito_runtime.engine import EngineStats, Job, Token, TokenStream
+from kaito_runtime.engine.protocol import EngineStats, Job, Token, TokenStream
 from kaito_runtime.errors import AdapterLoadError, RequestError
 
 _HOLD_SECONDS = 10.0  # then a stream that should have been ended fails its test instead of hanging

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.server import ServeOptions, Server, build_engine
+from kaito_runtime.options import ServeOptions
+from kaito_runtime.serve import Server, build_engine
 
 WAIT_SECONDS = 120.0  # several processes may load on one busy core
 

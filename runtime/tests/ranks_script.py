@@ -30,19 +30,20 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-import kaito_runtime.distributed as distributed
-import kaito_runtime.torch_engine as torch_engine
-from kaito_runtime.adapters import read_adapter
-from kaito_runtime.batching import BatchLimits
-from kaito_runtime.distributed import Group, GroupLostError, Ranks, join
-from kaito_runtime.engine import Job, Sampling
-from kaito_runtime.errors import AdapterLoadError, RequestError
-from kaito_runtime.follow import DriftError, Follower
+import kaito_runtime.engine.torch_engine as torch_engine
+import kaito_runtime.ranks.group as distributed
+from kaito_runtime.engine.protocol import Job, Sampling
+from kaito_runtime.engine.torch_engine import TorchEngine
+from kaito_runtime.errors import AdapterLoadError, GroupLostError, RequestError
+from kaito_runtime.formats.files import read_adapter
 from kaito_runtime.lora.inject import inject_lora
-from kaito_runtime.models import load_model
+from kaito_runtime.model.load import load_model
+from kaito_runtime.model.memory import BatchLimits
+from kaito_runtime.options import Ranks
+from kaito_runtime.ranks.follow import DriftError, Follower
+from kaito_runtime.ranks.group import Group, join
 from kaito_runtime.testing.models import merged, save_adapter, save_model
 from kaito_runtime.testing.truth import TINY, save_random
-from kaito_runtime.torch_engine import TorchEngine
 
 GREEDY = Sampling(temperature=0)
 LIMITS = BatchLimits(cache_tokens=512, page_tokens=8, step_tokens=64, requests=8)

@@ -18,7 +18,7 @@ import pytest
 from live import until
 from typer.testing import CliRunner
 
-from kaito_runtime.__main__ import app, serve
+from kaito_runtime.cli import app, serve
 
 RUN = [sys.executable, "-m", "kaito_runtime"]
 
@@ -44,7 +44,7 @@ def refused(*arguments: str) -> str:
 
 
 def test_arguments_are_checked_before_torch_is_imported() -> None:
-    code = "import sys; from kaito_runtime.__main__ import app; print('torch' in sys.modules)"
+    code = "import sys; from kaito_runtime.cli import app; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

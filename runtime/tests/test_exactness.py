@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kaito_runtime.batching import Batcher
-from kaito_runtime.engine import Job
-from kaito_runtime.models import load_model
+from kaito_runtime.engine.batching import Batcher
+from kaito_runtime.engine.protocol import Job
+from kaito_runtime.model.load import load_model
 from kaito_runtime.testing.harness import GREEDY, LIMITS, Harness, running
 from kaito_runtime.testing.models import load_fp32, merged, save_adapter, save_model
 

@@ -23,12 +23,12 @@ from operator_fixtures import *  # noqa: F403
 from operator_looks import add_node, is_established
 from operator_world import World
 
-from kaito_core.api.crd import workspace_crd
-from kaito_core.testing.client import KubeClient
-from kaito_core.testing.cluster import FakeCluster
-from kaito_core.testing.control_plane import ControlPlane, client_of_kubeconfig
-from kaito_core.testing.faulty_cluster import FaultyCluster
-from kaito_core.testing.proxy import ProxiedCluster
+from kaito_core.api.workspace.crd import workspace_crd
+from kaito_testing.world.client import KubeClient
+from kaito_testing.world.cluster import FakeCluster
+from kaito_testing.world.control_plane import ControlPlane, client_of_kubeconfig
+from kaito_testing.world.faulty_cluster import FaultyCluster
+from kaito_testing.world.proxy import ProxiedCluster
 
 DEFAULT_ASSETS = "/usr/local/kubebuilder/bin"
 HOW = (

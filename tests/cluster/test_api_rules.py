@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kaito_core.api.crd import workspace_crd
-from kaito_core.testing.client import STRATEGIC, KubeClient
-from kaito_core.testing.kube.errors import ApiError
-from kaito_core.testing.workspace_cases import CASES, Case, workspace_document
+from kaito_core.api.workspace.crd import workspace_crd
+from kaito_testing.cases.workspaces import CASES, Case, workspace_document
+from kaito_testing.kube.errors import ApiError
+from kaito_testing.world.client import STRATEGIC, KubeClient
 
 Object = dict[str, Any]
 

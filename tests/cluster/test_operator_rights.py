@@ -13,10 +13,10 @@ from operator_node_scenarios import another_preset_leaves_nothing_of_the_first, 
 from operator_scenarios import Scenario
 from operator_world import World, running, workspace
 
-from kaito_core.controller.installation import installation
-from kaito_core.testing.client import KubeClient
-from kaito_core.testing.kube.errors import ApiError
+from kaito_core.controller.install.manifests import installation
 from kaito_gpu_azure.provider import AzureProvider
+from kaito_testing.kube.errors import ApiError
+from kaito_testing.world.client import KubeClient
 
 pytestmark = [
     pytest.mark.parametrize("confined", [False, True], ids=["everywhere", "in one namespace"]),

@@ -7,7 +7,7 @@ from kaito_core.reconcile.plan import desired_manifests
 from kaito_core.reconcile.podspec import adapter_container
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
-from kaito_core.testing.registry import example_preset, registry_with
+from kaito_testing.registry import example_preset, registry_with
 
 __all__ = ["CASES", "LONG", "PRESETS", "REGISTRY", "containers_of", "late_containers", "manifests", "pod_of"]
 

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 import kaito_core
-from kaito_core.api.crd import crd_yaml, workspace_crd
-from kaito_core.api.rules import RULES
-from kaito_core.api.workspace import Inference, Resource
-from kaito_core.testing.cluster import FakeCluster
-from kaito_core.testing.kube.cel_cost import MOST_PER_CRD, MOST_PER_RULE, rule_costs, too_costly
-from kaito_core.testing.kube.errors import ApiError
-from kaito_core.testing.kube.structural import structural_causes
+from kaito_core.api.workspace.crd import crd_yaml, workspace_crd
+from kaito_core.api.workspace.model import Inference, Resource
+from kaito_core.api.workspace.rules import RULES
+from kaito_testing.kube.errors import ApiError
+from kaito_testing.kube.schemas.cel_cost import MOST_PER_CRD, MOST_PER_RULE, rule_costs, too_costly
+from kaito_testing.kube.schemas.structural import structural_causes
+from kaito_testing.world.cluster import FakeCluster
 
 CHECKED_IN = Path(kaito_core.__file__).parent / "crds" / "workspaces.yaml"
 CRD = workspace_crd()
@@ -40,7 +40,7 @@ def place(path: str) -> dict[str, Any]:
 
 def test_the_checked_in_file_is_what_the_models_give() -> None:
     assert CHECKED_IN.read_text() == crd_yaml(), (
-        "regenerate it: python -m kaito_core.api.crd > kaito_core/crds/workspaces.yaml"
+        "regenerate it: python -m kaito_core.api.workspace.crd > kaito_core/crds/workspaces.yaml"
     )
 
 

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from kaito_core.testing.cluster import FakeCluster
+from kaito_testing.world.cluster import FakeCluster
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kaito_core.testing.installed import PRESET_PLUGIN, install_plugin
+from kaito_testing.installed import PRESET_PLUGIN, install_plugin
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kaito_core.testing.registry import example_preset
+from kaito_testing.registry import example_preset
 
 HEAVY = ["torch", "transformers", "triton", "peft", "kopf", "kubernetes"]
 SCRIPT = """

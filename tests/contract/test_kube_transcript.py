@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from kaito_core.testing.cluster import FakeCluster
+from kaito_testing.world.cluster import FakeCluster
 
 DATA = Path(__file__).parents[1] / "data"
 

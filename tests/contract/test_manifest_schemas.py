@@ -11,7 +11,7 @@ from rendered import CASES, LONG, REGISTRY, late_containers, manifests, pod_of
 
 from kaito_core.api import NodeState, parse_workspace
 from kaito_core.api.quantity import parse_quantity
-from kaito_core.api.workspace import MAX_BLENDS
+from kaito_core.api.workspace.model import MAX_BLENDS
 from kaito_core.reconcile.plan import desired_manifests
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings

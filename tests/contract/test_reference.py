@@ -14,11 +14,11 @@ import yaml
 import kaito_core
 from kaito_core import hookimpl
 from kaito_core.api import ModelPreset, Weights
-from kaito_core.api.preset_schema import preset_schema
+from kaito_core.api.preset.schema import preset_schema
 from kaito_core.errors import FieldError
 from kaito_core.plugins.preset_file import read_presets
 from kaito_core.settings import Settings
-from kaito_core.testing.registry import example_preset
+from kaito_testing.registry import example_preset
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 SCHEMA = Path(kaito_core.__file__).parent / "schemas" / "model-preset.json"
@@ -44,7 +44,7 @@ def test_each_page_is_what_the_code_gives(name: str) -> None:
 
 def test_the_schema_is_what_the_code_gives() -> None:
     assert json.loads(SCHEMA.read_text()) == preset_schema(), (
-        "regenerate it: python -m kaito_core.api.preset_schema > kaito_core/schemas/model-preset.json"
+        "regenerate it: python -m kaito_core.api.preset.schema > kaito_core/schemas/model-preset.json"
     )
 
 

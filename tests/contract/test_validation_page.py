@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-from kaito_core.testing.workspace_cases import CASES
+from kaito_testing.cases.workspaces import CASES
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from kaito_core.api.crd import workspace_crd
-from kaito_core.api.rules import RULES
-from kaito_core.testing.kube import rules, schema
-from kaito_core.testing.kube.errors import Cause
-from kaito_core.testing.workspace_cases import CASES, Case
+from kaito_core.api.workspace.crd import workspace_crd
+from kaito_core.api.workspace.rules import RULES
+from kaito_testing.cases.workspaces import CASES, Case
+from kaito_testing.kube.errors import Cause
+from kaito_testing.kube.schemas import rules, schema
 
 SCHEMA: dict[str, Any] = workspace_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 

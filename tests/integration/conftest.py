@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from operator_fixtures import *  # noqa: F403
 from operator_world import World
 
-from kaito_core.api.crd import workspace_crd
-from kaito_core.testing.cluster import FakeCluster
-from kaito_core.testing.faulty_cluster import FaultyCluster
+from kaito_core.api.workspace.crd import workspace_crd
+from kaito_testing.world.cluster import FakeCluster
+from kaito_testing.world.faulty_cluster import FaultyCluster
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from operator_looks import add_node, pinned, serving_config, settled, template, 
 from operator_world import World, adapter, workspace
 
 from kaito_core.api import KubeObject
-from kaito_core.api.spelling import WORKSPACE_NAME
-from kaito_core.testing.kube.errors import ApiError
+from kaito_core.api.workspace.formats import WORKSPACE_NAME
+from kaito_testing.kube.errors import ApiError
 
 __all__ = ["SCENARIOS"]
 

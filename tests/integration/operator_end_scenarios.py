@@ -5,8 +5,8 @@ from collections.abc import Callable
 from operator_karpenter import first_claim, install_nodeclaims
 from operator_world import World, workspace
 
-from kaito_core.controller.finalizers import NODES_FINALIZER
-from kaito_core.testing.pods import PodFailure
+from kaito_core.controller.work.finalizers import NODES_FINALIZER
+from kaito_testing.world.pods import PodFailure
 
 __all__ = ["SCENARIOS"]
 

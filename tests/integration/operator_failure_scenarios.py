@@ -7,7 +7,7 @@ from operator_world import World, workspace
 
 from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType
 from kaito_core.errors import CapacityError
-from kaito_core.testing.pods import PodFailure
+from kaito_testing.world.pods import PodFailure
 
 __all__ = ["SCENARIOS"]
 

@@ -9,7 +9,7 @@ from operator_mortal import MortalWorld
 from operator_stories import LIVE_EDIT, STORIES, Story, live
 from operator_world import World, running, workspace
 
-from kaito_core.testing.faulty_cluster import FaultyCluster
+from kaito_testing.world.faulty_cluster import FaultyCluster
 
 __all__ = ["azure", "mortal", "standby", "story", "undisturbed"]
 

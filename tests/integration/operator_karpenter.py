@@ -4,7 +4,7 @@ from operator_looks import add_node, is_established, warn
 from operator_world import World
 
 from kaito_core.api import KubeObject
-from kaito_core.testing.client import KubeClient
+from kaito_testing.world.client import KubeClient
 
 __all__ = ["RESOURCE", "become_nodes", "claims", "first_claim", "install_nodeclaims", "nodeclaim_crd", "refuse"]
 

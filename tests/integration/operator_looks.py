@@ -11,7 +11,7 @@ from kaito_core.api import KubeObject
 from kaito_core.api.conditions import timestamp
 from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.reconcile.compare import HASH_ANNOTATION
-from kaito_core.testing.client import KubeClient
+from kaito_testing.world.client import KubeClient
 
 __all__ = [
     "add_node",

@@ -6,7 +6,7 @@ from typing import Any
 from operator_karpenter import become_nodes
 from operator_world import World
 
-from kaito_core.testing.kube.faults import Fault
+from kaito_testing.kube.server.faults import Fault
 
 __all__ = ["NEVER", "MortalWorld"]
 

@@ -9,10 +9,10 @@ from kaito_core.api import KubeObject
 from kaito_core.api.conditions import timestamp
 from kaito_core.api.serving import SERVING_KEY
 from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION, WORKSPACE_LABEL, serving_name
-from kaito_core.controller.replicas import parse_report
+from kaito_core.controller.work.replicas import parse_report
 from kaito_core.reconcile.observed import AdapterReport, fetched_adapters
-from kaito_core.testing.client import STRATEGIC, KubeClient
-from kaito_core.testing.pods import PodFailure, pod_status
+from kaito_testing.world.client import STRATEGIC, KubeClient
+from kaito_testing.world.pods import PodFailure, pod_status
 
 __all__ = ["QUOTA", "Hands", "Runtimes"]
 

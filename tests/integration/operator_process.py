@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kaito_core.testing.client import KubeClient
+from kaito_testing.world.client import KubeClient
 
 __all__ = ["Process"]
 

@@ -9,7 +9,7 @@ from operator_looks import add_node, warn
 from operator_pods import QUOTA
 from operator_world import World, adapter, workspace
 
-from kaito_core.testing.pods import PodFailure
+from kaito_testing.world.pods import PodFailure
 
 __all__ = ["FAULTS", "Trouble"]
 

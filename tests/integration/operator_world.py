@@ -15,12 +15,12 @@ from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.controller.app import run_operator
 from kaito_core.plugins import PluginRegistry
 from kaito_core.settings import Settings
-from kaito_core.testing.client import KubeClient
-from kaito_core.testing.cluster import FakeCluster, PodFailure
-from kaito_core.testing.faulty_cluster import FaultyCluster
-from kaito_core.testing.registry import example_preset, registry_with
 from kaito_gpu_azure.provider import AzureProvider
 from kaito_gpu_onprem.provider import OnPremProvider
+from kaito_testing.registry import example_preset, registry_with
+from kaito_testing.world.client import KubeClient
+from kaito_testing.world.cluster import FakeCluster, PodFailure
+from kaito_testing.world.faulty_cluster import FaultyCluster
 
 __all__ = ["PRESETS", "World", "adapter", "conditions", "running", "workspace"]
 

@@ -4,7 +4,7 @@ import pytest
 from operator_karpenter import RESOURCE, become_nodes, claims, refuse
 from operator_world import World, workspace
 
-from kaito_core.testing.faulty_cluster import FaultyCluster
+from kaito_testing.world.faulty_cluster import FaultyCluster
 
 
 def _names(cluster: FaultyCluster) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from operator_looks import add_node
 from operator_world import World, workspace
 
-from kaito_core.testing.cluster import FakeCluster
+from kaito_testing.world.cluster import FakeCluster
 
 #: Upstream's columns in upstream's order, with State before Age; JobStarted belongs to tuning, which we do not do.
 COLUMNS = ["Name", "Instance", "ResourceReady", "InferenceReady", "WorkspaceSucceeded", "State", "Age"]

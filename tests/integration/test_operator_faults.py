@@ -14,13 +14,13 @@ from operator_stories import LIVE_EDIT, live
 from operator_world import World, adapter, conditions, running, workspace
 
 from kaito_core.api import Cluster, GpuSku, KubeObject, NodeRequest, NodeState, ResourceType
-from kaito_core.api.crd import workspace_crd
+from kaito_core.api.workspace.crd import workspace_crd
 from kaito_core.controller.leader import LEASE_NAME
 from kaito_core.errors import ClusterError
 from kaito_core.settings import Settings
-from kaito_core.testing.client import STRATEGIC
-from kaito_core.testing.cluster import FakeCluster, PodFailure
-from kaito_core.testing.faulty_cluster import FaultyCluster
+from kaito_testing.world.client import STRATEGIC
+from kaito_testing.world.cluster import FakeCluster, PodFailure
+from kaito_testing.world.faulty_cluster import FaultyCluster
 
 #: Every request that a pass makes.
 _REQUESTS = (

@@ -8,15 +8,15 @@ from operator_pods import QUOTA
 from operator_world import World, adapter, workspace
 
 from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType
-from kaito_core.api.karpenter import NODECLAIMS
-from kaito_core.controller.finalizers import HOLDER_ANNOTATION, NODES_FINALIZER
-from kaito_core.controller.rbac import rules
+from kaito_core.controller.install.rbac import rules
+from kaito_core.controller.work.finalizers import HOLDER_ANNOTATION, NODES_FINALIZER
 from kaito_core.errors import CapacityError
-from kaito_core.testing.cluster import PodFailure
-from kaito_core.testing.faulty_cluster import FaultyCluster
-from kaito_core.testing.kube import routes
-from kaito_core.testing.kube.faults import RequestRecord
 from kaito_gpu_onprem.provider import OnPremProvider
+from kaito_karpenter import NODECLAIMS
+from kaito_testing.kube.server import routes
+from kaito_testing.kube.server.faults import RequestRecord
+from kaito_testing.world.cluster import PodFailure
+from kaito_testing.world.faulty_cluster import FaultyCluster
 
 
 def _finalizers(world: World) -> list[str]:

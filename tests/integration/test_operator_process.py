@@ -23,9 +23,9 @@ from kaito_core.controller.app import run_operator
 from kaito_core.errors import CapacityError, ConfigError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.settings import Settings
-from kaito_core.testing.cluster import FakeCluster
-from kaito_core.testing.kube.faults import RequestRecord
 from kaito_gpu_onprem.provider import OnPremProvider
+from kaito_testing.kube.server.faults import RequestRecord
+from kaito_testing.world.cluster import FakeCluster
 
 
 def _free_port() -> int:

@@ -23,18 +23,18 @@ from operator_world import PRESETS, World, adapter, workspace
 from typer.testing import CliRunner
 
 from kaito_core.cli.app import app
-from kaito_core.controller.cache import Cache
-from kaito_core.controller.certificates import make_bundle
 from kaito_core.controller.cluster import KubernetesCluster, connect
-from kaito_core.controller.installation import installation
-from kaito_core.controller.webhook import Webhook
-from kaito_core.controller.webhook_objects import PATH, SECRETS, WEBHOOK_NAME, WEBHOOKS, service_hosts
+from kaito_core.controller.install.manifests import installation
+from kaito_core.controller.watch.cache import Cache
+from kaito_core.controller.webhook.certificates import make_bundle
+from kaito_core.controller.webhook.objects import PATH, SECRETS, WEBHOOK_NAME, WEBHOOKS, service_hosts
+from kaito_core.controller.webhook.server import Webhook
 from kaito_core.errors import ClusterError
 from kaito_core.settings import Settings
-from kaito_core.testing.client import KubeClient
-from kaito_core.testing.cluster import FakeCluster
-from kaito_core.testing.kube.errors import ApiError
-from kaito_core.testing.registry import registry_with
+from kaito_testing.kube.errors import ApiError
+from kaito_testing.registry import registry_with
+from kaito_testing.world.client import KubeClient
+from kaito_testing.world.cluster import FakeCluster
 
 NAMESPACE = "kaito-system"
 START = datetime.now(UTC)  # TLS goes by the machine's own clock

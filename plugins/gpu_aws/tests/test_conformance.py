@@ -1,8 +1,8 @@
 """The provider of AWS nodes keeps the rules of every node provider."""
 
-from kaito_core.api.karpenter import KarpenterProvider
-from kaito_core.testing.conformance import KarpenterConformance
 from kaito_gpu_aws.provider import AWS
+from kaito_karpenter import KarpenterProvider
+from kaito_testing.conformance import KarpenterConformance
 
 
 class TestAwsProvider(KarpenterConformance):

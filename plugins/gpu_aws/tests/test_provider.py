@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from kaito_core.api import NodeProvider, NodeRequest
-from kaito_core.api.karpenter import NODECLAIMS, KarpenterProvider
-from kaito_core.api.karpenter.progress import claims_state
 from kaito_core.errors import ConfigError, InvalidWorkspaceError
 from kaito_core.settings import Settings
-from kaito_core.testing.memory_cluster import MemoryCluster
 from kaito_gpu_aws.plugin import kaito_node_providers
 from kaito_gpu_aws.provider import AWS
 from kaito_gpu_aws.skus import SKUS
+from kaito_karpenter import NODECLAIMS, KarpenterProvider
+from kaito_karpenter.progress import claims_state
+from kaito_testing.world.memory_cluster import MemoryCluster
 
 
 def request(**changes: Any) -> NodeRequest:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from kaito_core.api import NodeProvider, NodeState
-from kaito_core.api.karpenter import NODECLAIMS
 from kaito_core.errors import ConfigError, ProviderError
 from kaito_core.settings import Settings
-from kaito_core.testing.memory_cluster import MemoryCluster
 from kaito_gpu_azure.plugin import kaito_node_providers
 from kaito_gpu_azure.provider import AzureProvider
 from kaito_gpu_azure.testing import OWNER, claim, node, request
+from kaito_karpenter import NODECLAIMS
+from kaito_testing.world.memory_cluster import MemoryCluster
 
 PROVIDER = AzureProvider()
 

@@ -1,8 +1,8 @@
 """The provider of prepared nodes keeps the rules of every node provider."""
 
 from kaito_core.api import NodeRequest
-from kaito_core.testing.conformance import NodeProviderConformance, World
 from kaito_gpu_onprem.provider import OnPremProvider
+from kaito_testing.conformance import NodeProviderConformance, World
 
 
 class TestOnPremProvider(NodeProviderConformance):

@@ -3,8 +3,8 @@
 import asyncio
 
 from kaito_core.api import NodeProvider, NodeRequest
-from kaito_core.testing.memory_cluster import MemoryCluster
 from kaito_gpu_onprem.plugin import kaito_node_providers
+from kaito_testing.world.memory_cluster import MemoryCluster
 
 REQUEST = NodeRequest(workspace="w", namespace="n", uid="u", count=1, gpus=1)
 NODE = {

@@ -1,7 +1,7 @@
 """The Llama presets keep the rules of every preset."""
 
-from kaito_core.testing.conformance import ModelPresetConformance
 from kaito_llama import plugin
+from kaito_testing.conformance import ModelPresetConformance
 
 
 class TestLlamaPresets(ModelPresetConformance):

@@ -1,7 +1,7 @@
 """The Phi presets keep the rules of every preset."""
 
-from kaito_core.testing.conformance import ModelPresetConformance
 from kaito_phi import plugin
+from kaito_testing.conformance import ModelPresetConformance
 
 
 class TestPhiPresets(ModelPresetConformance):

@@ -1,7 +1,7 @@
 """The Qwen presets keep the rules of every preset."""
 
-from kaito_core.testing.conformance import ModelPresetConformance
 from kaito_qwen import plugin
+from kaito_testing.conformance import ModelPresetConformance
 
 
 class TestQwenPresets(ModelPresetConformance):

@@ -1,6 +1,6 @@
 """The runtime's error tree. A class says what its catcher does; the operator's tree is `kaito_core.errors`."""
 
-__all__ = ["AdapterLoadError", "ModelLoadError", "RequestError", "ServeError"]
+__all__ = ["AdapterLoadError", "GroupLostError", "ModelLoadError", "RequestError", "ServeError"]
 
 
 class ServeError(Exception):
@@ -49,3 +49,7 @@ class RequestError(ServeError):
         self.status = status
         self.code = code
         self.param = param
+
+
+class GroupLostError(ServeError):
+    """Another rank is gone or does not answer: no pass can be computed any more, the process must end."""

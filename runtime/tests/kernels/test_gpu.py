@@ -133,8 +133,8 @@ def test_merge_against_fp64():
 @pytest.mark.parametrize("tokens", [1, 100, 3000])
 @pytest.mark.parametrize("tail_pages", [0, 8])
 def test_a_whole_layer_through_the_dispatch(tokens, tail_pages):
-    from kaito_runtime.adapters import AdapterWeights, LoraMatrix
     from kaito_runtime.lora import inject_lora
+    from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1024, 768, dtype=torch.bfloat16, device="cuda"))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import FalconConfig, FalconForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from kaito_runtime.adapters import AdapterWeights, LoraMatrix
+from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 from kaito_runtime.lora.targets import linear_shape
 
 

@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from kaito_core.cli.app import app
-from kaito_core.testing.registry import example_preset
+from kaito_testing.registry import example_preset
 
 
 def kaito(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from kaito_core.api import ResourceType
-from kaito_core.controller.cache import Cache
 from kaito_core.controller.cluster import KubernetesCluster, Write, connect
 from kaito_core.controller.leader import LEASES, Election
+from kaito_core.controller.watch.cache import Cache
 from kaito_core.errors import ClusterError
-from kaito_core.testing.client import KubeClient
-from kaito_core.testing.cluster import FakeCluster
+from kaito_testing.world.client import KubeClient
+from kaito_testing.world.cluster import FakeCluster
 
 CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap")
 CM = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}, "data": {"k": "1"}}

@@ -8,7 +8,7 @@ import pytest
 
 from kaito_core.local.pod import Command, LocalPod
 from kaito_core.local.up import _run
-from kaito_core.testing.registry import example_preset
+from kaito_testing.registry import example_preset
 
 
 @pytest.mark.parametrize(

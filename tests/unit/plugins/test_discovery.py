@@ -12,7 +12,7 @@ from kaito_core.settings import Settings
 
 GOOD = """
 from kaito_core import hookimpl
-from kaito_core.testing.registry import example_preset
+from kaito_testing.registry import example_preset
 
 @hookimpl
 def kaito_model_presets():

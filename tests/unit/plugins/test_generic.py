@@ -11,7 +11,7 @@ from kaito_core.errors import InvalidWorkspaceError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
-from kaito_core.testing.registry import registry_with
+from kaito_testing.registry import registry_with
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

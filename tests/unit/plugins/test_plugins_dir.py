@@ -10,11 +10,11 @@ import pytest
 from kaito_core.errors import ConfigError
 from kaito_core.plugins import PluginInfo, PluginRegistry
 from kaito_core.settings import Settings
-from kaito_core.testing.registry import example_preset
+from kaito_testing.registry import example_preset
 
 GOOD = """
 from kaito_core import hookimpl
-from kaito_core.testing.registry import example_preset
+from kaito_testing.registry import example_preset
 
 @hookimpl
 def kaito_model_presets():

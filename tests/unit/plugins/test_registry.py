@@ -32,7 +32,7 @@ from kaito_core.errors import (
 )
 from kaito_core.plugins import PluginRegistry
 from kaito_core.settings import Settings
-from kaito_core.testing.registry import example_preset, registry_with
+from kaito_testing.registry import example_preset, registry_with
 
 
 class Provider:

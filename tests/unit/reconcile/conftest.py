@@ -17,7 +17,7 @@ from kaito_core.reconcile.observed import AdapterReport, Observed
 from kaito_core.reconcile.plan import AddContainer, Annotate, Apply, Delete, Plan, plan
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
-from kaito_core.testing.registry import example_preset, registry_with
+from kaito_testing.registry import example_preset, registry_with
 
 PRESETS = (
     example_preset(name="one-gpu"),

@@ -19,7 +19,7 @@ from kaito_core.api import (
 )
 from kaito_core.errors import DoesNotFitError, FieldError, UnknownPresetError, UnknownSourceError, WorkspaceError
 from kaito_core.reconcile.resolve import Resolved, resolve
-from kaito_core.testing.registry import example_preset, registry_with
+from kaito_testing.registry import example_preset, registry_with
 
 PRIVATE = example_preset(name="private", access="private")
 GATED = example_preset(name="gated", weights=Weights(repository="o/gated", revision="r", size_gib=1, gated=True))

@@ -7,7 +7,7 @@ import pytest
 from kaito_core.api import GpuSku, NodeRequest, parse_workspace
 from kaito_core.errors import DoesNotFitError
 from kaito_core.reconcile.sizing import Sizing, node_request, size, startup_seconds
-from kaito_core.testing.registry import example_preset
+from kaito_testing.registry import example_preset
 
 LARGE = {"gpus": 2, "gpu_memory_gib": 90.0}
 

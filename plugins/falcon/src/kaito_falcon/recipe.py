@@ -14,8 +14,8 @@ from kaito_falcon.modeling import (
     kv_heads,
 )
 from kaito_runtime.errors import ModelLoadError
-from kaito_runtime.lora.shards import Shard, even_interval
-from kaito_runtime.recipe import Recipe
+from kaito_runtime.lora.sharded import Shard, even_interval
+from kaito_runtime.model.recipe import Recipe
 
 __all__ = ["cut", "kaito_runtime_recipes", "prepare", "tp_plan"]
 

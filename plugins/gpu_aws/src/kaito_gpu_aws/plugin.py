@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from kaito_core import hookimpl
 from kaito_core.api import NodeProvider
-from kaito_core.api.karpenter import KarpenterProvider
 from kaito_gpu_aws.provider import AWS
+from kaito_karpenter import KarpenterProvider
 
 if TYPE_CHECKING:
     from kaito_core.settings import Settings

@@ -1,9 +1,9 @@
-"""AWS under Karpenter, as a record. What is done with it is `kaito_core.api.karpenter`'s business."""
+"""AWS under Karpenter, as a record. What is done with it is `kaito_karpenter`'s business."""
 
 import re
 
-from kaito_core.api.karpenter import KarpenterCloud, NodeClass
 from kaito_gpu_aws.skus import SKUS
+from kaito_karpenter import KarpenterCloud, NodeClass
 
 __all__ = ["AWS"]
 

@@ -1,9 +1,9 @@
-"""Azure under Karpenter, as a record. What is done with it is `kaito_core.api.karpenter`'s business."""
+"""Azure under Karpenter, as a record. What is done with it is `kaito_karpenter`'s business."""
 
 import re
 
-from kaito_core.api.karpenter import KarpenterCloud, KarpenterProvider, NodeClass
 from kaito_gpu_azure.skus import SKUS
+from kaito_karpenter import KarpenterCloud, KarpenterProvider, NodeClass
 
 __all__ = ["AZURE", "AzureProvider"]
 

@@ -4,7 +4,7 @@ is changed: the recipe only says which architecture it is for.
 
 from collections.abc import Sequence
 
-from kaito_runtime.recipe import Recipe
+from kaito_runtime.model.recipe import Recipe
 
 __all__ = ["kaito_runtime_recipes"]
 

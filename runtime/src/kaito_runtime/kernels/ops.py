@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kaito_runtime.kernels.cat_expand import cat_expand_
+from kaito_runtime.kernels.dense import cat_expand_
 from kaito_runtime.kernels.merge import merge_into, merge_reference
 from kaito_runtime.kernels.paged_linear import lora_add_, lora_linear
 from kaito_runtime.kernels.tiles import Tiles

@@ -13,59 +13,13 @@ import torch
 
 from kaito_runtime.errors import AdapterLoadError
 from kaito_runtime.lora.pages import PAGE, PageAllocator, pages_for
+from kaito_runtime.lora.records import AdapterVersion, Profile, ResidentAdapter
 
 if TYPE_CHECKING:
-    from kaito_runtime.adapters import AdapterWeights
     from kaito_runtime.lora.layers import LoraLinear
+    from kaito_runtime.lora.records import AdapterWeights
 
-__all__ = ["AdapterVersion", "Bank", "Profile", "ResidentAdapter"]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class AdapterVersion:
-    """The identity of one loaded adapter: two loads of the same folder are two versions."""
-
-    name: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class ResidentAdapter:
-    """What `Bank.resident` tells about one version.
-
-    Attributes:
-        references: Requests that hold it.
-        nbytes: Memory of its pages, in bytes.
-        retired: It is going as soon as `references` is 0.
-    """
-
-    version: AdapterVersion
-    references: int
-    nbytes: int
-    retired: bool
-
-    @property
-    def name(self) -> str:
-        """The adapter's name."""
-        return self.version.name
-
-    @property
-    def digest(self) -> str:
-        """The adapter's content digest."""
-        return self.version.digest
-
-
-class Profile:
-    """The scaling of each resident version in a layer, shared by all layers where it is the same.
-
-    Most models have one profile: every adapter targets every layer with one alpha and one rank. Patterns and partial
-    targets make more. A step's table is computed once per profile.
-    """
-
-    __slots__ = ("scaling",)
-
-    def __init__(self, scaling: Mapping[AdapterVersion, float]) -> None:
-        self.scaling = scaling
+__all__ = ["Bank"]
 
 
 @dataclass(slots=True)

@@ -8,12 +8,13 @@ import torch.distributed as dist
 from torch import nn
 
 from kaito_runtime.kernels.packed import can_pack
-from kaito_runtime.lora.bank import AdapterVersion, Bank
+from kaito_runtime.lora.bank import Bank
 from kaito_runtime.lora.layers import LoraLinear, PackedLinear
 from kaito_runtime.lora.pages import CatPool, PagedPool
+from kaito_runtime.lora.records import AdapterVersion, Span
 from kaito_runtime.lora.routing import Routing
-from kaito_runtime.lora.shards import Shard, ShardedLoraLinear
-from kaito_runtime.lora.steps import CatStep, PagedStep, Span, TableMemory
+from kaito_runtime.lora.sharded import Shard, ShardedLoraLinear
+from kaito_runtime.lora.steps import CatStep, PagedStep, TableMemory
 from kaito_runtime.lora.targets import FLOATING, linear_shape
 
 __all__ = ["LoraModel", "inject_lora"]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kaito_runtime.kernels.cat_expand import cat_expand_
+from kaito_runtime.kernels.dense import cat_expand_
 from kaito_runtime.kernels.dispatch import Base, Path, choose
 from kaito_runtime.kernels.packed import (
     MIN_TOKENS,
@@ -20,8 +20,8 @@ from kaito_runtime.kernels.packed import (
     packed_linear,
     suits_columns,
 )
-from kaito_runtime.lora.bank import Profile
 from kaito_runtime.lora.pages import PAGE, CatPool, PagedPool, ranks_of
+from kaito_runtime.lora.records import Profile
 from kaito_runtime.lora.routing import Routing
 from kaito_runtime.lora.steps import PagedStep, PagedWork
 from kaito_runtime.lora.targets import base_of, has_pdl, linear_shape

@@ -7,8 +7,9 @@ How a table looks is `steps`' business.
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from kaito_runtime.lora.bank import AdapterVersion, Bank
-from kaito_runtime.lora.steps import CatStep, PagedStep, Span
+from kaito_runtime.lora.bank import Bank
+from kaito_runtime.lora.records import AdapterVersion, Span
+from kaito_runtime.lora.steps import CatStep, PagedStep
 
 __all__ = ["Routing", "Span"]
 

@@ -12,16 +12,15 @@ from torch import Tensor
 from kaito_runtime.kernels.dispatch import split_by_set
 from kaito_runtime.kernels.launch import block_m, cdiv, next_power_of_2
 from kaito_runtime.kernels.tiles import Tiles
-from kaito_runtime.lora.bank import AdapterVersion, Bank, Profile
+from kaito_runtime.lora.bank import Bank
 from kaito_runtime.lora.pages import CatPool, RankRows, ranks_of
+from kaito_runtime.lora.records import AdapterVersion, Profile, Span
 
 if TYPE_CHECKING:
     from kaito_runtime.lora.layers import LoraLinear
 
-__all__ = ["CatPart", "CatStep", "CatWork", "PagedStep", "PagedWork", "Span", "Step", "TableMemory"]
+__all__ = ["CatPart", "CatStep", "CatWork", "PagedStep", "PagedWork", "Step", "TableMemory"]
 
-Span = tuple[int, Mapping[AdapterVersion, float]]
-"""(tokens, strengths): so many tokens in a row, each with these strengths. Scaling is not in them."""
 
 _Rows = tuple[int, int, Mapping[AdapterVersion, float]]  # (first token, tokens, strength * scaling)
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from kaito_runtime.batching import BatchLimits
-from kaito_runtime.engine import Job, Sampling, Token
-from kaito_runtime.lora.bank import AdapterVersion
+from kaito_runtime.engine.protocol import Job, Sampling, Token
+from kaito_runtime.engine.torch_engine import TorchEngine
 from kaito_runtime.lora.inject import inject_lora
-from kaito_runtime.models import LoadedModel, load_model
-from kaito_runtime.torch_engine import TorchEngine
+from kaito_runtime.lora.records import AdapterVersion
+from kaito_runtime.model.load import LoadedModel, load_model
+from kaito_runtime.model.memory import BatchLimits
 
 __all__ = ["GREEDY", "LIMITS", "Harness", "running"]
 

@@ -5,8 +5,8 @@ import torch
 from kernel_cases import error
 from torch import nn
 
-from kaito_runtime.adapters import AdapterWeights, LoraMatrix
 from kaito_runtime.lora import inject_lora
+from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 
 
 class Opaque(nn.Linear):

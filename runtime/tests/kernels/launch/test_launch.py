@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from triton.runtime.errors import OutOfResources
 
-from kaito_runtime.adapters import AdapterWeights, LoraMatrix
 from kaito_runtime.kernels.dispatch import PAIR_TOKENS_PDL
 from kaito_runtime.kernels.gemm_expand_paged import gemm_expand_paged
 from kaito_runtime.kernels.launch import ExpandBlocks, cdiv
 from kaito_runtime.kernels.paged_linear import lora_linear
 from kaito_runtime.kernels.tiles import Tiles
 from kaito_runtime.lora import inject_lora
+from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 
 K, N = 576, 192
 

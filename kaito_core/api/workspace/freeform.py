@@ -1,0 +1,114 @@
+"""Parts of a Workspace that Kubernetes, not kaito, gives a meaning to: volume sources, pod templates, status.
+
+Only what kaito itself relies on is checked; the API server checks the rest.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from kaito_core.api.messages import clipped, fault, shown
+
+__all__ = ["FreeForm", "PodTemplate"]
+
+_MOST_VALUES = 100_000  # YAML anchors make a short document large, or endless
+_DEEPEST = 100
+
+
+class _Budget:
+    """Counts down the values that a document may still have."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_VALUES
+
+    def plain(self, value: object, path: str, depth: int = 0) -> Any:
+        """Returns JSON data without the nulls of mappings, which the API drops as well."""
+        self.left -= 1
+        if self.left < 0 or depth > _DEEPEST:
+            raise fault(f"must have at most {_MOST_VALUES} values, {_DEEPEST} levels deep")
+        if value is None or isinstance(value, str | bool | int | float):
+            return value
+        if isinstance(value, list | tuple):
+            return [self.plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+        if not isinstance(value, Mapping):
+            raise fault(f"must hold what JSON can, got {shown(value)}{_at(path)}; put it in quotes")
+        result = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise fault(f"must have strings for keys, got {shown(key)}{_at(path)}; put it in quotes")
+            if item is not None:
+                result[key] = self.plain(item, f"{path}.{clipped(key)}", depth + 1)
+        return result
+
+
+def _at(path: str) -> str:
+    return f" at {path[1:]}" if path else ""
+
+
+def _free_form(value: object) -> object:
+    return _Budget().plain(value, "") if isinstance(value, Mapping) else value
+
+
+def _check_shape(value: object, shape: object, path: str) -> None:
+    if isinstance(shape, Mapping):
+        if not isinstance(value, Mapping):
+            raise fault(f"must have a mapping in {path}, got {shown(value)}")
+        for name, part in shape.items():
+            if name in value:
+                _check_shape(value[name], part, f"{path}.{name}" if path else name)
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            raise fault(f"must have a list in {path}, got {shown(value)}")
+        for index, item in enumerate(value):
+            _check_shape(item, shape[0], f"{path}[{index}]")
+
+
+def _pod_template(value: object) -> object:
+    template = _free_form(value)
+    if not isinstance(template, Mapping):
+        return template
+    _check_shape(template, _TEMPLATE, "")
+    if not template.get("spec", {}).get("containers"):
+        raise fault("must have at least one container in spec.containers")
+    return template
+
+
+_CONTAINER: Mapping[str, Any] = {"env": [{}], "volumeMounts": [{}]}
+#: What kaito reads or adds to in a pod template.
+_TEMPLATE: Mapping[str, Any] = {
+    "metadata": {"labels": {}},
+    "spec": {
+        "affinity": {},
+        "tolerations": [{}],
+        "volumes": [{}],
+        "initContainers": [_CONTAINER],
+        "containers": [_CONTAINER],
+    },
+}
+
+
+def _structural(shape: object) -> dict[str, Any]:
+    """Returns what the CRD says of a shape: these parts have these types, and everything else is kept."""
+    if isinstance(shape, list):
+        return {"type": "array", "items": _structural(shape[0])}
+    assert isinstance(shape, Mapping)
+    schema: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    if shape:
+        schema["properties"] = {name: _structural(part) for name, part in shape.items()}
+    return schema
+
+
+def _template_schema() -> dict[str, Any]:
+    schema = _structural(_TEMPLATE)
+    schema["required"] = ["spec"]
+    spec = schema["properties"]["spec"]
+    spec["required"] = ["containers"]
+    spec["properties"]["containers"]["minItems"] = 1
+    return schema
+
+
+#: JSON data that is passed on as it is.
+FreeForm = Annotated[dict[str, Any], BeforeValidator(_free_form)]
+#: A PodTemplateSpec that kaito can add labels, tolerations and affinity to.
+PodTemplate = Annotated[dict[str, Any], BeforeValidator(_pod_template), WithJsonSchema(_template_schema())]

@@ -1,0 +1,129 @@
+"""The rules that concern two fields at once, or two versions of a Workspace, as the CRD's CEL says them. Data.
+
+`workspace` and `changes` say the same in Python; the cases of `kaito_testing.cases.workspaces` hold the two
+together. `has()` and no optional chaining: the API server reckons the latter too costly.
+"""
+
+from dataclasses import dataclass
+
+from kaito_core.api.workspace.formats import LABEL_KEY
+
+__all__ = ["RULES", "Rule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of `x-kubernetes-validations`.
+
+    Attributes:
+        place: The schema that it stands in; "" is the Workspace itself, `[]` an entry of a list.
+        rule: The expression over `self`, and `oldSelf` where it is about a change.
+        message: What is wrong and what would be right; reads on after the field's name.
+        field: Which field to name, below `place`.
+    """
+
+    place: str
+    rule: str
+    message: str
+    field: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Returns the rule as a schema writes it."""
+        words = {"rule": self.rule, "message": self.message}
+        return words | ({"fieldPath": self.field} if self.field else {})
+
+
+def _fixed(parent: str, name: str, is_set: str) -> Rule:
+    """Returns the rule that a field keeps its value while nodes that were chosen by it serve.
+
+    Args:
+        parent: Where the field is, below the Workspace.
+        name: The field.
+        is_set: Whether `OLD`, the field's old value, is one.
+    """
+    parts = parent.split(".")
+    paths = [".".join(parts[: count + 1]) for count in range(len(parts))] + [f"{parent}.{name}"]
+    had = " && ".join(f"has(oldSelf.{path})" for path in paths)
+    has = " && ".join(f"has(self.{path})" for path in paths)
+    old, new = f"oldSelf.{parent}.{name}", f"self.{parent}.{name}"
+    return Rule(
+        "",
+        f"!({_SERVES} && {had} && {is_set.replace('OLD', old)}) || ({has} && {new} == {old})",
+        "must not change while nodes serve: create another Workspace, and delete this one when that one serves",
+        f".{parent}.{name}" if parent == "resource" else f".{parent}",
+    )
+
+
+_SERVES = "has(oldSelf.status) && has(oldSelf.status.workerNodes) && size(oldSelf.status.workerNodes) > 0"
+
+RULES: tuple[Rule, ...] = (
+    _fixed("resource", "instanceType", "OLD != ''"),
+    _fixed("resource.labelSelector", "matchLabels", "size(OLD) > 0"),
+    _fixed("resource.labelSelector", "matchExpressions", "size(OLD) > 0"),
+    Rule(
+        "resource.labelSelector.matchLabels",
+        f"self.all(key, size(key) <= {LABEL_KEY.longest} && key.matches('{LABEL_KEY.pattern}'))",
+        f"must have keys that are {LABEL_KEY.rule}",
+    ),
+    Rule(
+        "resource.labelSelector.matchExpressions[]",
+        "self.operator in ['In', 'NotIn'] == (has(self.values) && size(self.values) > 0)",
+        "must have values for the operators In and NotIn, and none for Exists and DoesNotExist",
+    ),
+    Rule(
+        "inference",
+        "has(self.preset) != has(self.template)",
+        "must have a preset or a template, and not both",
+    ),
+    Rule(
+        "inference",
+        "has(oldSelf.preset) == has(oldSelf.template) || has(self.template) == has(oldSelf.template)",
+        "must not change between preset and template: create another Workspace",
+    ),
+    Rule(
+        "inference",
+        "!has(self.template) || ((!has(self.adapters) || size(self.adapters) == 0) && "
+        "(!has(self.blends) || size(self.blends) == 0))",
+        "must have no adapters and no blends beside a template: only presets apply adapters",
+    ),
+    Rule(
+        "inference",
+        "!has(self.adapters) || self.adapters.all(a, self.adapters.exists_one(b, b.source.name == a.source.name) && "
+        "(!has(self.preset) || self.preset.name != a.source.name))",
+        "must have names that no other adapter, blend or the preset has",
+        ".adapters",
+    ),
+    Rule(
+        "inference",
+        "!has(self.blends) || self.blends.all(a, self.blends.exists_one(b, b.name == a.name) && "
+        "(!has(self.preset) || self.preset.name != a.name) && "
+        "(!has(self.adapters) || !self.adapters.exists(b, b.source.name == a.name)))",
+        "must have names that no other blend, adapter or the preset has",
+        ".blends",
+    ),
+    Rule(
+        "inference.preset",
+        "!has(self.accessMode) || self.accessMode != 'private' || "
+        "(has(self.presetOptions) && has(self.presetOptions.image) && self.presetOptions.image != '')",
+        "is required where accessMode is private: your image with the weights in /workspace/tfs/weights",
+        ".presetOptions.image",
+    ),
+    Rule(
+        "inference.adapters[].source",
+        "[has(self.image) && self.image != '', has(self.urls) && size(self.urls) > 0, "
+        "has(self.uri) && self.uri != '', has(self.volumeSource)].exists_one(given, given)",
+        "must have exactly one of image, urls, uri and volumeSource",
+    ),
+    Rule(
+        "inference.adapters[].source",
+        "self.name != 'base'",
+        "must not be 'base', which is the model id of the raw model",
+        ".name",
+    ),
+    Rule(
+        "inference.blends[]",
+        "self.name != 'base'",
+        "must not be 'base', which is the model id of the raw model",
+        ".name",
+    ),
+)

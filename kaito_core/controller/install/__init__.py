@@ -1,0 +1,1 @@
+"""What `kaito install` prints: pure functions from settings to manifests. Nothing is applied here."""

@@ -1,0 +1,100 @@
+"""The verdict of the admission webhook: an AdmissionReview in, one out. Pure; who is asked and how is in `webhook`.
+
+It refuses what the reconciler would refuse, and says it earlier. It never keeps anybody from deleting, nor from
+editing around a fault that was there before; where it fails itself it lets pass, and says so.
+
+Source: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from kaito_core.api import KubeObject, Workspace, parse_workspace
+from kaito_core.api.workspace.changes import change_faults
+from kaito_core.errors import FieldError, KaitoError, WorkspaceError
+from kaito_core.plugins import PluginRegistry
+from kaito_core.reconcile.resolve import resolve
+
+__all__ = ["MalformedReviewError", "answer"]
+
+log = logging.getLogger(__name__)
+
+_VERSION, _KIND = "admission.k8s.io/v1", "AdmissionReview"
+
+
+class MalformedReviewError(KaitoError):
+    """What was sent is no AdmissionReview that could be answered."""
+
+
+def answer(review: object, registry: PluginRegistry) -> KubeObject:
+    """Returns the answer to an AdmissionReview.
+
+    Raises:
+        MalformedReviewError: It has not the form of one, so that there is no uid to answer to.
+    """
+    if not isinstance(review, Mapping) or (review.get("apiVersion"), review.get("kind")) != (_VERSION, _KIND):
+        raise MalformedReviewError(f"the body must be an {_KIND} of {_VERSION}")
+    request = review.get("request")
+    if not isinstance(request, Mapping) or not isinstance(request.get("uid"), str) or not request["uid"]:
+        raise MalformedReviewError("request.uid must be a string, and is missing")
+    try:
+        response = _verdict(request, registry)
+    except Exception as error:
+        log.exception("a Workspace could not be checked on admission")
+        response = {
+            "allowed": True,
+            "warnings": [f"kaito could not check this: {type(error).__name__}; the operator's log has more"],
+        }
+    return {"apiVersion": _VERSION, "kind": _KIND, "response": {"uid": request["uid"], **response}}
+
+
+def _verdict(request: Mapping[str, Any], registry: PluginRegistry) -> dict[str, Any]:
+    new, old = request.get("object"), request.get("oldObject")
+    if request.get("operation") not in ("CREATE", "UPDATE") or _is_going(new):
+        return {"allowed": True}
+
+    def check(document: object) -> list[FieldError]:
+        try:
+            resolve(parse_workspace(document), registry)
+        except WorkspaceError as error:
+            return list(error.errors)
+        return []
+
+    is_update = request["operation"] == "UPDATE" and old is not None
+    errors = change_faults(old, new, check) if is_update else check(new)
+    if errors:
+        return {"allowed": False, "status": _refusal(new, errors)}
+    warnings = _warnings(new)
+    return {"allowed": True, **({"warnings": warnings} if warnings else {})}
+
+
+def _is_going(document: object) -> bool:
+    """Returns whether an object is being deleted: taking a finalizer off is an update too."""
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    return isinstance(metadata, Mapping) and metadata.get("deletionTimestamp") is not None
+
+
+def _refusal(document: object, errors: list[FieldError]) -> KubeObject:
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    causes = [{"reason": "FieldValueInvalid", "message": error.message, "field": error.field} for error in errors]
+    return {
+        "code": 422,
+        "reason": "Invalid",
+        "message": "; ".join(str(error) for error in errors),
+        "details": {"name": name, "kind": "Workspace", "causes": causes},
+    }
+
+
+def _warnings(document: object) -> list[str]:
+    """Returns what kubectl shows beside a success: strengths that KAITO refuses and kaito applies."""
+    try:
+        workspace: Workspace = parse_workspace(document)
+    except WorkspaceError:
+        return []  # an old fault that the edit leaves
+    return [
+        f"inference.adapters[{index}].strength is applied as written: {adapter.strength:g} is outside 0 to 1"
+        for index, adapter in enumerate(workspace.inference.adapters)
+        if not 0 <= adapter.strength <= 1
+    ]

@@ -1,0 +1,77 @@
+"""What the admission webhook is made of on the cluster: names, Service and configuration. Data and pure functions."""
+
+from kaito_core.api import KubeObject, ResourceType
+from kaito_core.api.workspace.model import GROUP, VERSIONS, WORKSPACES
+
+__all__ = [
+    "PATH",
+    "SECRETS",
+    "WEBHOOKS",
+    "WEBHOOK_NAME",
+    "service_hosts",
+    "webhook_configuration",
+    "webhook_service",
+]
+
+#: Name of the Service, of the Secret and of the configuration.
+WEBHOOK_NAME = "kaito-webhook"
+PATH = "/validate"
+SECRETS = ResourceType("", "v1", "secrets", "Secret")
+WEBHOOKS = ResourceType(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration",
+    namespaced=False,
+)
+
+
+def service_hosts(namespace: str) -> tuple[str, ...]:
+    """Returns the names under which the Service is reached; the API server uses the first."""
+    name = f"{WEBHOOK_NAME}.{namespace}.svc"
+    return (name, f"{name}.cluster.local", f"{WEBHOOK_NAME}.{namespace}")
+
+
+def webhook_service(namespace: str, labels: dict[str, str], selector: dict[str, str]) -> KubeObject:
+    """Returns the Service that the API server asks; replicas that are starting up answer as well."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": WEBHOOK_NAME, "namespace": namespace, "labels": labels},
+        "spec": {
+            "selector": selector,
+            "ports": [{"name": "https", "port": 443, "targetPort": "webhook", "protocol": "TCP"}],
+        },
+    }
+
+
+def webhook_configuration(namespace: str, labels: dict[str, str]) -> KubeObject:
+    """Returns the configuration; the operator adds its authority.
+
+    An operator that is down must not keep anybody from writing Workspaces: they are checked again when it is back.
+    """
+    return {
+        "apiVersion": WEBHOOKS.api_version,
+        "kind": WEBHOOKS.kind,
+        "metadata": {"name": WEBHOOK_NAME, "labels": labels},
+        "webhooks": [
+            {
+                "name": f"{WORKSPACES.plural}.{GROUP}",
+                "admissionReviewVersions": ["v1"],
+                "clientConfig": {"service": {"name": WEBHOOK_NAME, "namespace": namespace, "path": PATH, "port": 443}},
+                "rules": [
+                    {
+                        "apiGroups": [GROUP],
+                        "apiVersions": list(VERSIONS),
+                        "operations": ["CREATE", "UPDATE"],
+                        "resources": [WORKSPACES.plural],
+                        "scope": "Namespaced",
+                    }
+                ],
+                "failurePolicy": "Ignore",
+                "matchPolicy": "Equivalent",
+                "sideEffects": "None",
+                "timeoutSeconds": 5,
+            }
+        ],
+    }

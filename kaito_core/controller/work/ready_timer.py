@@ -1,0 +1,58 @@
+"""How long new Workspaces take to get their nodes, their server, and to be ready. What is done with it is not here."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kaito_core.api import KubeObject
+from kaito_core.api.conditions import INFERENCE_READY, RESOURCE_READY, WORKSPACE_SUCCEEDED
+from kaito_core.controller.watch.cache import Key
+
+__all__ = ["STAGES", "Stages"]
+
+#: The condition that ends each stage.
+STAGES = {"nodes": RESOURCE_READY, "server": INFERENCE_READY, "ready": WORKSPACE_SUCCEEDED}
+
+
+@dataclass(slots=True)
+class _Start:
+    uid: str
+    at: float
+    left: set[str] = field(default_factory=lambda: set(STAGES))
+
+
+class Stages:
+    """Measures each Workspace once, from the first pass over it: the API server's clock may be another than ours.
+
+    Args:
+        observe: Is told the name of a stage and the seconds to its end.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, observe: Callable[[str, float], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._observe, self._clock = observe, clock
+        self._starts: dict[Key, _Start] = {}
+
+    def begin(self, key: Key, document: KubeObject) -> None:
+        """Starts the clock of a Workspace that nobody has looked at yet; others are not measured."""
+        uid = str(document["metadata"].get("uid", ""))
+        known = self._starts.get(key)
+        if not document.get("status") and (known is None or known.uid != uid):
+            self._starts[key] = _Start(uid, self._clock())
+
+    def reach(self, key: Key, conditions: Iterable[dict[str, Any]]) -> None:
+        """Notes the stages that have ended, each once."""
+        start = self._starts.get(key)
+        if start is None:
+            return
+        true = {item["type"] for item in conditions if item["status"] == "True"}
+        for stage in [stage for stage in STAGES if stage in start.left and STAGES[stage] in true]:
+            start.left.discard(stage)
+            self._observe(stage, self._clock() - start.at)
+        if not start.left:
+            self.forget(key)
+
+    def forget(self, key: Key) -> None:
+        """Forgets a Workspace."""
+        self._starts.pop(key, None)

@@ -1,0 +1,208 @@
+"""The pass: one look at one Workspace, whatever the cause: observe, let `plan` decide, act, write the status."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from kaito_core.api import KubeObject, Workspace, parse_workspace
+from kaito_core.api.workload import WORKSPACE_LABEL
+from kaito_core.api.workspace.model import WORKSPACES
+from kaito_core.controller.cluster import KubernetesCluster
+from kaito_core.controller.logs import talking_of
+from kaito_core.controller.metrics import Metrics
+from kaito_core.controller.watch.cache import Key
+from kaito_core.controller.work import events
+from kaito_core.controller.work.execute import CHILDREN, execute
+from kaito_core.controller.work.finalizers import NodeKeeper, is_held
+from kaito_core.controller.work.loop import Outcome
+from kaito_core.controller.work.ready_timer import Stages
+from kaito_core.controller.work.replicas import Replicas
+from kaito_core.errors import BackendError, ClusterError, NotReadyError, WorkspaceError
+from kaito_core.plugins import PluginRegistry
+from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS, STATEFUL_SETS
+from kaito_core.reconcile.observed import Observed, is_stuck
+from kaito_core.reconcile.plan import Plan, desired_manifests, plan, plan_failure
+from kaito_core.reconcile.resolve import Resolved, resolve
+from kaito_core.reconcile.sizing import node_request, restricts_nodes
+from kaito_core.reconcile.status import in_words, is_news
+from kaito_core.reconcile.taken_gpus import taken_gpus
+from kaito_core.settings import Settings
+
+__all__ = ["Reconciler"]
+
+log = logging.getLogger(__name__)
+
+#: An API that answers with an error now and then is not worth a condition; one that goes on doing so is.
+_QUIET_FAILURES = 3
+
+
+def _is_passing(error: BackendError) -> bool:
+    """Returns whether an error is of the kind that mostly is gone the next time."""
+    return isinstance(error, ClusterError) and (error.status in (0, 409, 429) or error.status >= 500)
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Passes over Workspaces.
+
+    Attributes:
+        now: The clock, for transition times.
+    """
+
+    settings: Settings
+    registry: PluginRegistry
+    cluster: KubernetesCluster
+    replicas: Replicas
+    metrics: Metrics
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    stages: Stages = field(init=False)
+    _complaints: dict[Key, str] = field(init=False, default_factory=dict)  # what was logged last, said once
+
+    def __post_init__(self) -> None:
+        self.stages = Stages(lambda stage, seconds: self.metrics.ready_seconds.labels(stage).observe(seconds))
+
+    async def run(self, key: Key, streak: int) -> Outcome:
+        """Passes over one Workspace.
+
+        Args:
+            key: Its namespace and name.
+            streak: How many passes in a row have failed or written before this one.
+        """
+        namespace, name = key
+        document = self.cluster.cache.get(WORKSPACES, name, namespace)
+        if document is None:
+            self.replicas.forget(key)
+            self.stages.forget(key)
+            self._complaints.pop(key, None)
+            return Outcome(gone=True)
+        self.stages.begin(key, document)
+        with self.metrics.pass_seconds.time(), talking_of(key):
+            outcome = await self._pass(document, streak)
+        if not outcome.failed:
+            self._complaints.pop(key, None)
+        label = "failed" if outcome.failed else "wrote" if outcome.acted else "steady"
+        self.metrics.passes.labels(label).inc()
+        return outcome
+
+    async def _pass(self, document: KubeObject, streak: int) -> Outcome:
+        workspace: Workspace | None = None
+        failed = False
+        try:
+            if "deletionTimestamp" in document["metadata"]:
+                return await self._release(document)
+            workspace = parse_workspace(document)
+            planned = await self._plan(document, workspace)
+            await execute(planned.actions, self.cluster)
+            for action in planned.actions:
+                self.metrics.actions.labels(type(action).__name__).inc()
+            if planned.actions and streak == 0:
+                return Outcome(acted=True)  # the next pass follows at once, and says what came of it
+        except (WorkspaceError, NotReadyError) as error:
+            planned = plan_failure(document, error, self.now())
+        except BackendError as error:
+            if _is_passing(error) and streak < _QUIET_FAILURES:
+                self._complain(document, f"{error}; it is tried again")
+                return Outcome(failed=True)
+            planned, failed = plan_failure(document, error, self.now()), True
+        except Exception as error:  # a fault of ours or of a plugin: this Workspace says so, the others go on
+            self._complain(document, f"the pass failed: {error!r}", trace=True)
+            fault = BackendError(f"{type(error).__name__}: {error}; the operator's log has more")
+            planned, failed = plan_failure(document, fault, self.now()), True
+        return await self._conclude(document, workspace, planned, failed=failed)
+
+    async def _conclude(
+        self, document: KubeObject, workspace: Workspace | None, planned: Plan, *, failed: bool
+    ) -> Outcome:
+        """Writes the status where it says anything new, and says when to look again."""
+        try:
+            if is_news(document.get("status") or {}, planned.status):
+                await self.cluster.apply_status(document, planned.status)
+                self.stages.reach(_key(document), planned.status["conditions"])
+                if not planned.events:
+                    state = str(planned.status["state"])
+                    log.info(
+                        "status: %s, %s", state, in_words(planned.status), extra={"action": "Status", "reason": state}
+                    )
+                for event in planned.events:
+                    await events.emit(self.cluster, document, event, self.now())
+        except ClusterError as error:
+            if error.status == 404:
+                self.cluster.cache.remove(WORKSPACES, document, gone=True)
+                return Outcome(gone=True)
+            self._complain(document, f"the status was not written: {error}")
+            return Outcome(failed=True)
+        if workspace is not None:
+            self.registry.reconciled(workspace, str(planned.status["state"]))
+        return Outcome(planned.wake_after_seconds, failed=failed, acted=bool(planned.actions))
+
+    async def _plan(self, document: KubeObject, workspace: Workspace) -> Plan:
+        resolved = resolve(workspace, self.registry)
+        preset = resolved.preset
+        asks = restricts_nodes(workspace) or (preset is not None and preset.gpus > 0)
+        provider = self.registry.provider(workspace) if asks else None
+        request = node_request(workspace, preset)
+        if provider is not None and not provider.creates_nodes and request.gpus:
+            cache = self.cluster.cache
+            workloads = [*cache.list(DEPLOYMENTS), *cache.list(STATEFUL_SETS)]
+            taken = taken_gpus(f"{workspace.namespace}/{workspace.name}", workloads, cache.list(PODS))
+            request = replace(request, taken=taken)
+        keeper = NodeKeeper(self.registry, self.cluster, self.metrics.provider_failed)
+        nodes = await keeper.ensure(document, provider, request)
+        observed = await self._observe(resolved, desired_manifests(resolved, nodes, self.settings))
+        return plan(resolved, nodes, observed, self.settings, self.now())
+
+    async def _observe(self, resolved: Resolved, wanted: Sequence[KubeObject]) -> Observed:
+        workspace = resolved.workspace
+        labels = {WORKSPACE_LABEL: workspace.name}
+        children: list[KubeObject] = []
+        for resource in CHILDREN.values():
+            children += await self.cluster.list(resource, workspace.namespace, labels)
+        # An object of a name that we need may be somebody else's; without our label it is not watched.
+        have = {(child["kind"], child["metadata"]["name"]) for child in children}
+        for kind, name in [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted]:
+            if (kind, name) not in have:
+                found = await self.cluster.get(CHILDREN[kind], name, workspace.namespace)
+                children += [found] if found is not None else []
+        pods = await self.cluster.list(PODS, workspace.namespace, labels)
+        reports = await self.replicas.reports(workspace, pods) if resolved.preset is not None else {}
+        return Observed(tuple(children), tuple(pods), reports, await self._warnings(children, pods))
+
+    async def _warnings(self, children: Sequence[KubeObject], pods: Sequence[KubeObject]) -> tuple[KubeObject, ...]:
+        """Returns the warnings of the namespace, where a StatefulSet lacks pods or a kubelet does not begin with one.
+
+        Of both only events tell. Nobody watches events: there are too many of them.
+        """
+        lacking = [
+            child
+            for child in children
+            if child["kind"] == STATEFUL_SETS.kind and len(pods) < child["spec"].get("replicas", 1)
+        ]
+        silent = lacking + [pod for pod in pods if is_stuck(pod, self.now())]
+        if not silent:
+            return ()
+        namespace = silent[0]["metadata"]["namespace"]
+        return (await self.cluster.fetch(events.EVENTS, namespace, fields="type=Warning")).items
+
+    async def _release(self, document: KubeObject) -> Outcome:
+        """Lets a Workspace that is being deleted go; its children follow by their owner references."""
+        if not is_held(document):
+            return Outcome()
+        keeper = NodeKeeper(self.registry, self.cluster, self.metrics.provider_failed)
+        told = await keeper.release(document)
+        if told is not None:
+            await events.emit(self.cluster, document, told, self.now())
+        await keeper.let_go(document)
+        log.info("its nodes are given back", extra={"action": "Release", "reason": "NodesReleased"})
+        return Outcome()
+
+    def _complain(self, document: KubeObject, message: str, *, trace: bool = False) -> None:
+        """Logs a failure; one that goes on in the same words was said already."""
+        again = self._complaints.get(_key(document)) == message
+        self._complaints[_key(document)] = message
+        level = logging.DEBUG if again else logging.ERROR if trace else logging.WARNING
+        log.log(level, "%s", message, exc_info=trace, extra={"action": "Pass", "reason": "Failed"})
+
+
+def _key(document: KubeObject) -> Key:
+    return document["metadata"]["namespace"], document["metadata"]["name"]

@@ -1,0 +1,11 @@
+"""Nodes through Karpenter (`karpenter.sh/v1`), for plugins of any cloud: a cloud is a `KarpenterCloud` record.
+
+`cloud` is the record, `claims` what is asked of Karpenter, `progress` what it answers, `provider` the only part that
+talks to a cluster. Nothing here knows of a particular cloud.
+"""
+
+from kaito_karpenter.claims import NODECLAIMS
+from kaito_karpenter.cloud import KarpenterCloud, NodeClass
+from kaito_karpenter.provider import KarpenterProvider
+
+__all__ = ["NODECLAIMS", "KarpenterCloud", "KarpenterProvider", "NodeClass"]

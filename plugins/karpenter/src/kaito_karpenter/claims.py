@@ -1,0 +1,187 @@
+"""What is asked of Karpenter: which NodeClaims a request needs, and how each is written. Pure functions.
+
+A NodeClaim's spec cannot be changed, so that one which does not fit any more is replaced, never edited.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kaito_core.api.cluster import KubeObject, ResourceType
+from kaito_core.api.nodes import NodeRequest
+from kaito_core.api.quantity import format_gib
+from kaito_core.api.workload import MANAGED_BY_LABEL, MANAGER, WORKSPACE_LABEL, WORKSPACE_NAMESPACE_LABEL
+from kaito_core.errors import FieldError, InvalidWorkspaceError
+from kaito_karpenter.cloud import KarpenterCloud
+
+__all__ = ["NODECLAIMS", "ClaimPlan", "is_ready", "owner_labels", "plan_claims"]
+
+NODECLAIMS = ResourceType("karpenter.sh", "v1", "nodeclaims", "NodeClaim", namespaced=False)
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+NODE_POOL = "karpenter.sh/nodepool"
+#: No such NodePool exists: with it in the label, no NodePool counts the node as its own and scales it away.
+POOL_NAME = "kaito"
+#: Label domains that kubelets, Karpenter and this operator write; a selector cannot put them on a node.
+_RESERVED_DOMAINS = ("kaito.sh", "karpenter.sh", "kubernetes.io", "k8s.io")
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPlan:
+    """What to do with the NodeClaims of a Workspace.
+
+    Attributes:
+        keep: Claims that serve the request, ready ones first, then by name.
+        create: Manifests of the claims that are missing.
+        surplus: Claims that serve no purpose once those kept and created are ready.
+        mistaken: Claims that serve none now: of another machine type or with other labels, and without pods. The
+            quota that they hold may be what the right ones lack.
+    """
+
+    keep: tuple[KubeObject, ...]
+    create: tuple[KubeObject, ...]
+    surplus: tuple[KubeObject, ...]
+    mistaken: tuple[KubeObject, ...]
+
+
+def owner_labels(request: NodeRequest) -> dict[str, str]:
+    """Returns the labels that tie a claim to its Workspace; claims have no namespace and no owner references."""
+    return {WORKSPACE_LABEL: request.workspace, WORKSPACE_NAMESPACE_LABEL: request.namespace}
+
+
+def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: KarpenterCloud) -> ClaimPlan:
+    """Returns which claims to keep, to create and to give back.
+
+    Claims of the Workspace that somebody else's name carries (made by KAITO, say) are kept where they fit.
+
+    Args:
+        request: The nodes that are needed.
+        existing: Claims with the Workspace's labels.
+        cloud: Whose machines they are.
+
+    Raises:
+        InvalidWorkspaceError: No machine can be asked for as the Workspace is written.
+    """
+    _check(request, cloud)
+    wanted = _user_labels(request, cloud)
+    claims = list(existing)
+    alive = [claim for claim in claims if not claim["metadata"].get("deletionTimestamp")]
+    fitting = [claim for claim in alive if _fits(claim, request.instance_type, wanted)]
+    fitting.sort(key=lambda claim: (not is_ready(claim), claim["metadata"]["name"]))
+    keep = fitting[: request.count]
+    taken = {claim["metadata"]["name"] for claim in claims}
+    names = _free_names(request, taken, request.count - len(keep))
+    mistaken = [
+        claim
+        for claim in alive
+        if claim not in fitting and claim.get("status", {}).get("nodeName") not in request.held_nodes
+    ]
+    return ClaimPlan(
+        keep=tuple(keep),
+        create=tuple(_manifest(name, request, wanted, cloud) for name in names),
+        surplus=tuple(claim for claim in alive if claim not in keep and claim not in mistaken),
+        mistaken=tuple(mistaken),
+    )
+
+
+def is_ready(claim: KubeObject) -> bool:
+    """Returns whether a claim has become a node that takes pods."""
+    conditions = claim.get("status", {}).get("conditions", ())
+    ready = any(found.get("type") == "Ready" and found.get("status") == "True" for found in conditions)
+    return ready and bool(claim["status"].get("nodeName"))
+
+
+def _check(request: NodeRequest, cloud: KarpenterCloud) -> None:
+    known = ", ".join(sku.name for sku in cloud.skus)
+    if not request.instance_type:
+        fault = f"is required where nodes are created; known: {known}"
+    elif cloud.find_sku(request.instance_type) or cloud.type_pattern.fullmatch(request.instance_type):
+        return
+    else:
+        fault = f"must be a machine type of {cloud.title}, got '{request.instance_type}'; known: {known}"
+    raise InvalidWorkspaceError([FieldError("resource.instanceType", fault)])
+
+
+def _user_labels(request: NodeRequest, cloud: KarpenterCloud) -> dict[str, str]:
+    """Returns the selector as labels for new nodes, without reserved ones.
+
+    Raises:
+        InvalidWorkspaceError: The selector cannot be met by labelling a node.
+    """
+    labels = dict(request.match_labels)
+    for index, expression in enumerate(request.match_expressions):
+        values: Sequence[str] = expression.get("values") or ()
+        if expression["operator"] != "In" or len(values) != 1:
+            raise InvalidWorkspaceError(
+                [
+                    FieldError(
+                        f"resource.labelSelector.matchExpressions[{index}]",
+                        "must be the operator In with one value where nodes are created, got "
+                        f"{expression['operator']} with {len(values)} values; nodes cannot be labelled to match it",
+                    )
+                ]
+            )
+        labels[expression["key"]] = values[0]
+    reserved = (*_RESERVED_DOMAINS, *cloud.label_domains)
+    return {key: value for key, value in labels.items() if not _is_in(key, reserved)}
+
+
+def _is_in(key: str, domains: Iterable[str]) -> bool:
+    prefix, slash, _ = key.partition("/")
+    return bool(slash) and any(prefix == domain or prefix.endswith(f".{domain}") for domain in domains)
+
+
+def _fits(claim: KubeObject, instance_type: str, labels: Mapping[str, str]) -> bool:
+    types = [
+        value.casefold()
+        for requirement in claim["spec"].get("requirements", ())
+        if requirement["key"] == INSTANCE_TYPE
+        for value in requirement.get("values", ())
+    ]
+    return types == [instance_type.casefold()] and labels.items() <= claim["metadata"].get("labels", {}).items()
+
+
+def _free_names(request: NodeRequest, taken: set[str], count: int) -> list[str]:
+    """Returns the first names of the Workspace that no claim has.
+
+    They depend on nothing but the Workspace and the claims, so that a pass that does not see yet what the last one
+    created asks for the same claims again. Agent pools of AKS, which the gpu-provisioner names after claims, allow 12
+    characters.
+    """
+    names: list[str] = []
+    index = 0
+    while len(names) < count:
+        identity = f"{request.namespace}/{request.workspace}/{request.uid}/{index}"
+        name = f"ws{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+        if name not in taken:
+            names.append(name)
+        index += 1
+    return names
+
+
+def _manifest(name: str, request: NodeRequest, labels: Mapping[str, str], cloud: KarpenterCloud) -> KubeObject:
+    sku, node_class = cloud.find_sku(request.instance_type), cloud.node_class
+    instance_type = sku.name if sku is not None else request.instance_type
+
+    def requires(key: str, value: str) -> KubeObject:
+        return {"key": key, "operator": "In", "values": [value]}
+
+    return {
+        "apiVersion": NODECLAIMS.api_version,
+        "kind": NODECLAIMS.kind,
+        "metadata": {
+            "name": name,
+            "labels": {**labels, **owner_labels(request), NODE_POOL: POOL_NAME, MANAGED_BY_LABEL: MANAGER},
+            "annotations": {"karpenter.sh/do-not-disrupt": "true"},  # a model takes long to load
+        },
+        "spec": {
+            "nodeClassRef": {"group": node_class.group, "kind": node_class.kind, "name": node_class.name},
+            "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
+            "requirements": [
+                requires(INSTANCE_TYPE, instance_type),
+                requires(NODE_POOL, POOL_NAME),
+                requires("kubernetes.io/os", "linux"),
+                requires("kubernetes.io/arch", "amd64"),
+            ],
+            "resources": {"requests": {node_class.storage_resource: format_gib(request.disk_gib)}},
+        },
+    }

@@ -1,0 +1,56 @@
+"""The provider suite with Karpenter played: for providers that make nodes through NodeClaims."""
+
+from datetime import UTC, datetime
+
+from kaito_core.api import NodeRequest
+from kaito_karpenter import NODECLAIMS
+from kaito_testing.conformance.providers import NodeProviderConformance
+from kaito_testing.conformance.world import World
+
+__all__ = ["KarpenterConformance"]
+
+_STAGES = ("Launched", "Registered", "Initialized", "Ready")
+
+
+class KarpenterConformance(NodeProviderConformance):
+    """Rules for one node provider that uses Karpenter.
+
+    Example:
+        class TestAcmeProvider(KarpenterConformance):
+            instance_type = "acme-gpu-1"
+
+            def provider(self):
+                return KarpenterProvider(ACME)
+    """
+
+    def fulfil(self, world: World, request: NodeRequest) -> None:
+        """Makes a node of every NodeClaim that has none, with GPUs."""
+        for key, claim in world.snapshot().items():
+            if key[1] != NODECLAIMS.kind or claim.get("status", {}).get("nodeName"):
+                continue
+            name = f"node-{key[3]}"
+            conditions = [{"type": stage, "status": "True", "reason": stage} for stage in _STAGES]
+            world.patch_status(NODECLAIMS, key[3], {"nodeName": name, "conditions": conditions})
+            status = {
+                "allocatable": {"nvidia.com/gpu": "1"},
+                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+            }
+            world.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status})
+
+    def refuse(self, world: World, request: NodeRequest, words: str) -> None:
+        """Deletes the claims and says why in an Event, as Karpenter does where a cloud has no machine."""
+        for key in world.snapshot():
+            if key[1] != NODECLAIMS.kind:
+                continue
+            world.remove(key)
+            world.put(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Event",
+                    "metadata": {"name": f"{key[3]}.refused", "namespace": "default"},
+                    "involvedObject": {"kind": NODECLAIMS.kind, "name": key[3]},
+                    "reason": "InsufficientCapacityError",
+                    "message": words,
+                    "lastTimestamp": datetime.now(UTC).isoformat(),
+                }
+            )

@@ -1,0 +1,1 @@
+"""Which adapters are served, and their life: fetched, loaded, replaced, removed. Files are read in `formats`."""

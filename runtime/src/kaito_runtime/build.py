@@ -1,0 +1,122 @@
+"""What every rank makes of the command line: its part of the model, LoRA layers, and the sizes of batch and cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from kaito_core.api.serving import ServingConfig
+from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.lora.inject import LoraModel, inject_lora
+from kaito_runtime.model.load import LoadedModel, load_model
+from kaito_runtime.model.memory import BatchLimits, cache_bytes_per_token, cpu_limit, free_memory_bytes
+from kaito_runtime.options import ALONE
+from kaito_runtime.ranks.group import Group
+
+if TYPE_CHECKING:
+    from kaito_runtime.options import ServeOptions
+
+__all__ = ["Parts", "build_parts"]
+
+_GIB = 1 << 30
+_CPU_CACHE_GIB = 1.0
+_GPU_CACHE_SHARE = 0.85  # of what is free after the weights
+_PACKED_SHARE = 0.25  # of what is free after the weights: the cache, adapters and other pods need some too
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an engine or a follower is made of.
+
+    Attributes:
+        context_length: Longest sequence, in tokens.
+        cache_gib: Size of this rank's cache.
+    """
+
+    loaded: LoadedModel
+    lora: LoraModel
+    limits: BatchLimits
+    context_length: int
+    cache_gib: float
+
+
+def build_parts(config: ServingConfig, options: ServeOptions, group: Group | None) -> Parts:
+    """Loads the model, or this rank's part of it.
+
+    Args:
+        group: The other ranks, which do the same at the same time. What the first one's configuration and command line
+            say holds for all.
+
+    Raises:
+        ModelLoadError: The model cannot be served, or the ranks have different weights.
+        GroupLostError: Another rank could not.
+    """
+    said = config.model, options.cache_gib, options.pack_weights
+    model, cache_gib, pack = said if group is None else group.exchange(said)[0]
+    ranks = ALONE if group is None else group.ranks
+    _limit_threads()
+    loaded = load_model(options.model, recipe=model.recipe, dtype=model.dtype, ranks=ranks)
+    lora = inject_lora(
+        loaded.model,
+        exclude=loaded.recipe.lora_exclude,
+        pack=_has_room_to_pack(loaded.model) if pack is None else pack,
+        shards=loaded.shards,
+        group=None if group is None else group.model,
+    )
+    context = min(model.context_length or loaded.context_length, loaded.context_length)
+    per_token = cache_bytes_per_token(loaded.model)
+    room = cache_gib * _GIB if cache_gib else _default_cache_bytes(next(loaded.model.parameters()).device)
+    limits = BatchLimits(
+        cache_tokens=int(min(room // per_token, context * options.batch_requests)),
+        step_tokens=options.step_tokens,
+        requests=options.batch_requests,
+        reuse_prefixes=options.reuse_prefixes,
+    )
+    if group is not None:
+        found = group.exchange((_fingerprint(options.model), limits))
+        _compare([fingerprint for fingerprint, _ in found])
+        # All ranks must schedule alike.
+        limits = replace(found[0][1], cache_tokens=min(of_rank.cache_tokens for _, of_rank in found))
+    return Parts(loaded, lora, limits, context, limits.cache_tokens * per_token / _GIB)
+
+
+def _limit_threads() -> None:
+    limit = cpu_limit()
+    if limit is not None and limit < torch.get_num_threads():
+        torch.set_num_threads(limit)
+
+
+def _has_room_to_pack(model: nn.Module) -> bool:
+    free = free_memory_bytes()
+    return free is not None and sum(p.nbytes for p in model.parameters()) <= free * _PACKED_SHARE
+
+
+def _default_cache_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] * _GPU_CACHE_SHARE
+    return _CPU_CACHE_GIB * _GIB
+
+
+def _fingerprint(path: Path) -> str:
+    """Returns what tells weights apart without reading all of them."""
+    files = [path] if path.is_file() else sorted([path / "config.json", *path.glob("*.safetensors")])
+    found = hashlib.sha256()
+    for file in files:
+        found.update(f"{file.name} {file.stat().st_size}\n".encode())
+        if file.suffix == ".json":
+            found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def _compare(fingerprints: Sequence[str]) -> None:
+    if different := [rank for rank, found in enumerate(fingerprints) if found != fingerprints[0]]:
+        raise ModelLoadError(
+            f"the weights of rank {', '.join(map(str, different))} are not those of rank 0: config.json or the sizes "
+            "of *.safetensors differ; fetch the same revision on every node"
+        )

@@ -1,0 +1,281 @@
+"""The command line: `kaito-runtime serve`, `fetch`, `fetch-weights`. Thin; imports torch once arguments are good."""
+
+import logging
+import os
+import signal
+import sys
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from kaito_core.api.serving import ADAPTERS_PATH, PORT
+from kaito_runtime.config import ConfigError, config_from_flags, config_schema_text, read_config
+from kaito_runtime.errors import ServeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Serves one language model with many LoRA adapters, each at any strength, over an OpenAI-compatible API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+# Panels of `serve --help`, in their order.
+_WHAT, _WHO, _LIMITS, _SPEED = "What is served", "Where, and to whom", "Limits", "Speed and memory"
+
+
+def _fail(error: object) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of a Hugging Face model (safetensors), or a GGUF file.",
+            metavar="DIR_OR_GGUF",
+            rich_help_panel=_WHAT,
+        ),
+    ],
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An adapter, its folder, and its strength if that is not 1. Repeat it.",
+            metavar="NAME=DIR[@STRENGTH]",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Model id of all adapters together; if not given, made from the path.",
+            metavar="ID",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="auto, bfloat16, float16 or float32.", metavar="TYPE", rich_help_panel=_WHAT),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of the three above: a JSON file that says all of it, with blends, and is applied again "
+            "whenever it changes. `kaito-runtime config-schema` describes it.",
+            metavar="FILE",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    adapters_dir: Annotated[
+        Path,
+        typer.Option(
+            help="With --config and for admins: folder with one folder per adapter.",
+            metavar="DIR",
+            rich_help_panel=_WHAT,
+        ),
+    ] = Path(ADAPTERS_PATH),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all.", metavar="ADDRESS", rich_help_panel=_WHO)
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port to listen on; 0 for any that is free.", metavar="PORT", rich_help_panel=_WHO
+        ),
+    ] = PORT,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the bearer token that requests must carry; probes and the page need none.",
+            metavar="FILE",
+            rich_help_panel=_WHO,
+        ),
+    ] = None,
+    admin_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the bearer token that may load and unload adapters by request; without it nobody may.",
+            metavar="FILE",
+            rich_help_panel=_WHO,
+        ),
+    ] = None,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="Requests that may wait; more get 429.", metavar="N", rich_help_panel=_LIMITS)
+    ] = 256,
+    request_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Longest time of a request, waiting included; then it ends with 408. No limit if not given.",
+            metavar="SECONDS",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="How long requests may run on after SIGTERM; new ones get 503.",
+            metavar="SECONDS",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = 30.0,
+    batch_requests: Annotated[
+        int, typer.Option(min=1, help="Most requests in one forward pass.", metavar="N", rich_help_panel=_SPEED)
+    ] = 64,
+    step_tokens: Annotated[
+        int, typer.Option(min=16, help="Most tokens in one forward pass.", metavar="N", rich_help_panel=_SPEED)
+    ] = 512,
+    cache_gib: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Memory for keys and values; if not given 1 on a CPU, 85% of what is free on a GPU.",
+            metavar="GIB",
+            rich_help_panel=_SPEED,
+        ),
+    ] = None,
+    reuse_prefixes: Annotated[
+        bool,
+        typer.Option(
+            "--reuse-prefixes",
+            help="Keep what prompts have in common, by adapters and strengths; answers may differ in the last bit.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = False,
+    pack_weights: Annotated[
+        bool | None,
+        typer.Option(
+            help="On a CPU in float32: a second copy of the weights, for batches in up to half the time; if not given, "
+            "where it takes at most a quarter of the free memory.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Serve a model and its adapters.
+
+    Example: kaito-runtime serve --model ./smollm2 --adapter pirate=./pirate@0.8 --adapter brief=./brief
+
+    It serves the model ids "smollm2" (every adapter at its strength), "base" (none), "pirate" and "brief" at
+    http://127.0.0.1:5000: open that in a browser, or point any OpenAI client to it.
+    """
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # a log has no use for progress bars
+    for noisy in ("transformers", "httpx", "asyncio", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Process 1 of a container ignores signals that it does not handle, and loading a model takes minutes.
+    # Not by an exception: one that a signal raises inside some library's callback is lost now and then.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+    try:
+        if config is not None and (adapter or name or dtype):
+            raise ConfigError("--adapter, --name and --dtype go without --config: the file says all three")
+        if not model.exists():
+            raise ConfigError(f"--model: '{model}' does not exist")
+        serving = (
+            read_config(config)
+            if config is not None
+            else config_from_flags(model, name=name, adapters=adapter or [], dtype=dtype or "auto")
+        )
+        api_key = None if api_key_file is None else _read_key(api_key_file, "--api-key-file")
+        admin_token = None if admin_token_file is None else _read_key(admin_token_file, "--admin-token-file")
+        if admin_token is not None and admin_token == api_key:
+            raise ConfigError("--admin-token-file has the API key in it: who may ask must not be who may load")
+
+        from kaito_runtime.options import ServeOptions
+        from kaito_runtime.serve import serve as run
+
+        run(
+            serving,
+            ServeOptions(
+                model=model,
+                host=host,
+                port=port,
+                adapters_dir=adapters_dir,
+                config_file=config,
+                api_key=api_key,
+                admin_token=admin_token,
+                cache_gib=cache_gib,
+                step_tokens=step_tokens,
+                batch_requests=batch_requests,
+                max_waiting=max_waiting,
+                drain_seconds=drain_seconds,
+                pack_weights=pack_weights,
+                reuse_prefixes=reuse_prefixes,
+                request_seconds=request_seconds,
+            ),
+        )
+    except ServeError as error:
+        _fail(error)
+
+
+@app.command()
+def fetch(
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            help="https://... (an archive, a folder, or several files), hf://org/name[@revision][/folder], or a folder."
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to make; it is replaced as a whole.", metavar="DIR")],
+    digest: Annotated[
+        str | None, typer.Option(help="sha256:... that the adapter's files must have.", metavar="DIGEST")
+    ] = None,
+) -> None:
+    """Put an adapter's files into a folder."""
+    from kaito_runtime.adapters.fetch import FetchError, fetch_adapter
+
+    try:
+        fetch_adapter(source, to, digest)
+    except FetchError as error:
+        _fail(error)
+    print(f"{to}: {', '.join(sorted(path.name for path in to.iterdir()))}")
+
+
+@app.command()
+def fetch_weights(
+    repository: Annotated[str, typer.Option(help="Repository on the Hugging Face hub.", metavar="ORG/NAME")],
+    to: Annotated[Path, typer.Option(help="Folder to fill.", metavar="DIR")],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
+) -> None:
+    """Download a base model's weights; the token is read from HF_TOKEN."""
+    from kaito_runtime.adapters.fetch import FetchError, fetch_model
+
+    try:
+        fetch_model(repository, revision, to)
+    except FetchError as error:
+        _fail(error)
+    print(f"{to}: {repository}@{revision}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(distribution_version("kaito-runtime"))
+
+
+@app.command()
+def config_schema() -> None:
+    """Print the JSON schema of the file that `serve --config` reads."""
+    print(config_schema_text(), end="")
+
+
+def _read_key(path: Path, option: str) -> str:
+    try:
+        key = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option}: {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not key:
+        raise ConfigError(f"{option}: {path} is empty")
+    return key
+
+
+def main() -> None:
+    """Entry point."""
+    app()

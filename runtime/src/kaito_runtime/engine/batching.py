@@ -1,0 +1,227 @@
+"""Everything that the runtime relies on inside transformers' continuous batching, with `attention`; nothing else.
+
+transformers schedules requests, owns the paged key-value cache and runs the forward pass. Its own loop thread is not
+used: one that we step ourselves can choose tokens per request, tell each token's request before the pass, and outlive a
+pass that raises. `tests/test_batching.py` fails by name where a new version of transformers moves what is used here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers.generation.continuous_batching.cache import FULL_ATTENTION, group_layers_by_attn_type
+from transformers.generation.continuous_batching.requests import RequestState, RequestStatus
+
+from kaito_runtime.engine import attention
+from kaito_runtime.engine.prefixes import Prefixes
+from kaito_runtime.engine.self_check import BatchCheck
+from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.model.memory import BatchLimits
+
+__all__ = ["Batcher", "Row"]
+
+logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request's part of a forward pass, in packed order.
+
+    Attributes:
+        tokens: How many tokens of the pass are its own.
+        samples: Whether its next token is chosen after the pass (a prompt that goes on is not done yet).
+        before: Its tokens before these, whose keys and values are there: at its first pass, those of a shared prefix.
+    """
+
+    request_id: str
+    tokens: int
+    samples: bool
+    before: int
+
+
+class Batcher:
+    """Steps one model over many requests.
+
+    Args:
+        model: A transformers model, in evaluation mode; its attention is switched to a paged one.
+        limits: Sizes.
+        choose: Called in each pass with the ids of the requests that get a token and their logits ([n, V], float32);
+            returns the tokens.
+
+    Raises:
+        ModelLoadError: transformers cannot run this model in continuous batches, or not rightly.
+    """
+
+    def __init__(
+        self, model: nn.Module, limits: BatchLimits, choose: Callable[[Sequence[str], Tensor], Sequence[int]]
+    ) -> None:
+        wrapped: Any = model
+        self._model = wrapped
+        self._rows: tuple[Row, ...] = ()
+        self._prefixes: Prefixes | None = None
+        try:
+            check = BatchCheck(wrapped)
+            manager = wrapped.init_continuous_batching(
+                GenerationConfig(do_sample=False, eos_token_id=-1), _config(limits)
+            )
+            packed = _use_packed_attention(wrapped)
+            self._processor = manager._create_batch_processor()
+            self._layers = attention.cache_layers(self._processor.cache) if packed else None
+            self._processor.output_router = _Nowhere()
+            self._processor.model_runner._sample = self._sample
+            self._choose: Callable[[Sequence[str], Tensor], Sequence[int]] = check.choose
+            check.run(self)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {why}") from error
+        self.longest = self._processor.cache.max_tokens_read
+        self._choose = choose
+        if limits.reuse_prefixes:
+            self._prefixes = Prefixes(self._processor.cache)
+
+    def add(
+        self,
+        request_id: str,
+        prompt: Sequence[int],
+        max_tokens: int,
+        end_tokens: Collection[int],
+        salt: Hashable = None,
+    ) -> None:
+        """Queues a request.
+
+        Args:
+            request_id: Unlike that of any other request.
+            prompt: Tokens.
+            max_tokens: Positive; must fit the cache together with the prompt.
+            end_tokens: Tokens that end the answer.
+            salt: Only requests with equal salts share prefixes.
+        """
+        if self._prefixes is not None:
+            self._prefixes.expect(request_id, salt)
+        self._processor.scheduler.add_waiting_request(
+            RequestState(
+                request_id=request_id,
+                initial_tokens=list(prompt),
+                max_new_tokens=max_tokens,
+                eos_token_id=list(end_tokens),
+            )
+        )
+
+    def drop(self, request_ids: Collection[str]) -> None:
+        """Forgets requests at once and frees their cache; unknown ids are ignored. Not between `prepare` and `step`."""
+        if self._prefixes is not None:
+            self._prefixes.forget(request_ids, spoilt=True)  # they may have been dropped since their numbers are wrong
+        for request_id in request_ids:
+            self._processor.scheduler.set_request_cancellation(request_id)
+        self._processor.scheduler.clear_cancelled_requests()
+        self._processor.scheduler.block_new_requests = False
+
+    def prepare(self) -> tuple[Row, ...]:
+        """Chooses who is in the next pass; empty if there is nothing to do."""
+        self._rows = ()
+        if self._processor.prepare_next_batch():
+            self._rows = tuple(
+                Row(
+                    future.state.request_id,
+                    future.query_length,
+                    future.has_new_token,
+                    # The offset has moved already: it is how many keys there are, the new ones included.
+                    future.state.position_offset - future.query_length,
+                )
+                for future in self._in_batch()
+            )
+            if self._layers is not None:
+                spans = [(row.tokens, row.before + row.tokens) for row in self._rows]
+                inputs = self._processor.inputs_and_outputs.get_model_kwargs()
+                (read,), (written,) = inputs["read_index"], inputs["write_index"]  # one each: all layers are alike
+                self._processor.cache.plan = attention.plan_attention(spans, read, written, self._layers)
+        return self._rows
+
+    def step(self) -> set[str]:
+        """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it."""
+        states = [future.state for future in self._in_batch()]
+        with torch.inference_mode():  # cheaper for each operation than no_grad, which transformers uses
+            self._processor._generation_step(self._model)
+        self._processor.update_batch()
+        complete = {state.request_id for state in states if state.status == RequestStatus.FINISHED}
+        if self._prefixes is not None:
+            self._prefixes.forget(complete, spoilt=False)
+        return complete
+
+    @property
+    def running(self) -> int:
+        """Number of requests that hold cache pages."""
+        return len(self._processor.scheduler.active_requests)
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait for a place."""
+        return len(self._processor.scheduler.waiting_requests)
+
+    @property
+    def cache_use(self) -> float:
+        """Share of the cache that is taken, in [0, 1]; what is only kept to be shared is not."""
+        cache = self._processor.cache
+        free = cache.compute_free_capacity(relative=False) + (self._prefixes.spare_bytes if self._prefixes else 0)
+        return float(1.0 - free / (cache.num_sectors * cache.bytes_per_sector))
+
+    @property
+    def prefix_tokens(self) -> tuple[int, int]:
+        """(tokens of all prompts so far, those of them that did not have to be computed)."""
+        return (0, 0) if self._prefixes is None else (self._prefixes.asked, self._prefixes.found)
+
+    def _in_batch(self) -> list[Any]:
+        return list(self._processor.inputs_and_outputs.requests_in_batch)
+
+    def _sample(self, scores: Tensor, output_ids: Tensor) -> None:
+        asking = [row.request_id for row in self._rows if row.samples]
+        tokens = self._choose(asking, scores[0, : len(asking)])
+        output_ids[0, : len(asking)] = torch.tensor(tokens, dtype=output_ids.dtype, device=output_ids.device)
+
+
+def _use_packed_attention(model: Any) -> bool:
+    """Switches to our attention where the model would do plain attention, every layer over the whole sequence."""
+    config = model.config.get_text_config()
+    if config._attn_implementation != "sdpa" or set(group_layers_by_attn_type(config)) != {FULL_ATTENTION}:
+        return False
+    model.set_attn_implementation(attention.NAME)
+    return True
+
+
+def _config(limits: BatchLimits) -> ContinuousBatchingConfig:
+    """Every size is given: left to infer them, transformers takes seconds and most of the memory."""
+    return ContinuousBatchingConfig(
+        page_size=limits.page_tokens,
+        num_blocks=-(-limits.cache_tokens // limits.page_tokens),
+        max_batch_tokens=limits.step_tokens,
+        max_requests_per_batch=min(limits.requests, limits.step_tokens),
+        max_blocks_per_request=0,
+        # Off by default: a prompt that is computed in part is rounded otherwise, so that answers would depend, in the
+        # last bit, on what was asked before.
+        allow_block_sharing=limits.reuse_prefixes,
+        # Tokens are chosen in Python between two passes, so neither may run ahead of the other.
+        use_async_batching=False,
+        use_cuda_graph=False,
+        seed=0,  # unused: each request has a generator of its own
+        auto_switch_to_flash=False,  # would look for kernels on the network
+    )
+
+
+class _Nowhere:
+    """Stands in for transformers' output router: results are read from the requests themselves."""
+
+    def deliver(self, output: object) -> None:
+        """Drops a result."""
+
+    def deliver_batch(self, outputs: object) -> None:
+        """Drops results."""
+
+    def fail_and_deliver(self, state: RequestState, error: Exception) -> None:
+        """Is called for requests that come through transformers' own queue, of which there are none."""
+        raise RuntimeError(f"transformers refused request {state.request_id}: {error}") from error

@@ -1,0 +1,1 @@
+"""Base models: loading, recipes, tensor parallel plans, and the memory of the machine."""

@@ -1,0 +1,184 @@
+"""Loading a base model and its tokenizer from a folder or a GGUF file. Adapters are `adapters`' business."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging as transformers_logging
+
+from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.lora.sharded import Shard
+from kaito_runtime.model.recipe import Recipe
+from kaito_runtime.model.recipes import Recipes, find_recipes
+from kaito_runtime.options import ALONE, Ranks
+
+__all__ = ["LoadedModel", "choose_device", "choose_dtype", "load_model"]
+
+log = logging.getLogger(__name__)
+
+_GGUF_MAGIC = b"GGUF"
+_FALLBACK_CONTEXT = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A base model, ready for LoRA layers.
+
+    Attributes:
+        model: In evaluation mode, on its device, prepared by its recipe.
+        tokenizer: transformers', with the chat template that came with the weights.
+        end_tokens: Tokens that end a sequence.
+        context_length: What the weights say, in tokens.
+        shards: What this rank holds of layers that are spread over several, by path.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    recipe: Recipe
+    end_tokens: frozenset[int]
+    context_length: int
+    shards: Mapping[str, Shard] = field(default_factory=dict)
+
+
+def choose_device(ranks: Ranks = ALONE) -> torch.device:
+    """Returns this process's GPU, or the CPU.
+
+    Raises:
+        ModelLoadError: This node has fewer GPUs than processes.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if ranks.local_rank >= torch.cuda.device_count():
+        raise ModelLoadError(
+            f"LOCAL_RANK is {ranks.local_rank}, but this node has {torch.cuda.device_count()} GPUs: start one process "
+            "per GPU (torchrun --nproc-per-node)"
+        )
+    return torch.device("cuda", ranks.local_rank)
+
+
+def choose_dtype(
+    wanted: str, stored: torch.dtype | None, device: torch.device, *, cpu_has_bfloat16: bool
+) -> torch.dtype:
+    """Returns the type to compute in.
+
+    Args:
+        wanted: "auto" (what the weights are stored in) or a torch dtype's name.
+        stored: Type of the weights, where it is known.
+        cpu_has_bfloat16: Whether the CPU has instructions for bfloat16; without them it takes several times as long.
+    """
+    dtype = (stored or torch.float32) if wanted == "auto" else getattr(torch, wanted)
+    if device.type == "cpu" and dtype != torch.float32 and not (dtype == torch.bfloat16 and cpu_has_bfloat16):
+        return torch.float32
+    return dtype
+
+
+def load_model(
+    path: Path,
+    *,
+    recipe: str = "default",
+    dtype: str = "auto",
+    recipes: Recipes | None = None,
+    ranks: Ranks = ALONE,
+) -> LoadedModel:
+    """Returns the model in a Hugging Face folder (safetensors) or a GGUF file, which is dequantised.
+
+    Args:
+        path: The folder or file.
+        recipe: Recipe's name; "default" takes the one for the architecture, if any.
+        dtype: "auto" or a torch dtype's name.
+        recipes: Where recipes are looked up instead of the installed packages.
+        ranks: The processes that share the model, which have joined; each reads its part.
+
+    Raises:
+        ModelLoadError: Names the path and what is wrong with it.
+    """
+    source = _source(path)
+    transformers_logging.disable_progress_bar()
+    device = choose_device(ranks)
+    safe = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(**source, **safe)
+        tokenizer = AutoTokenizer.from_pretrained(**source, **safe, config=config)
+        chosen = choose_dtype(
+            dtype, getattr(config, "dtype", None), device, cpu_has_bfloat16=torch.cpu._is_avx512_bf16_supported()
+        )
+        gguf = {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in source else {}
+        log.info("loading %s (%s) in %s on %s", path, config.model_type, str(chosen).removeprefix("torch."), device)
+        shared = {} if ranks.size == 1 else _shared(recipes or find_recipes(), recipe, config, ranks)
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, **safe, **gguf, **shared, config=config, dtype=chosen, use_safetensors=True
+        )
+    except ModelLoadError:
+        raise
+    except Exception as error:  # what transformers raises depends on file and version; each is the end of the start
+        raise ModelLoadError(f"model '{path}' cannot be loaded: {_first_line(error)}") from error
+    chosen_recipe = (recipes or find_recipes()).choose(recipe, [type(model).__name__])
+    model = (model.to(device) if ranks.size == 1 else model).eval()
+    model.requires_grad_(False)
+    try:
+        chosen_recipe.prepare(model)
+        shards = {} if ranks.size == 1 else _cut(model, chosen_recipe, ranks)
+    except Exception as error:
+        raise ModelLoadError(f"recipe '{chosen_recipe.name}' cannot prepare '{path}': {_first_line(error)}") from error
+    end_tokens = _end_tokens(model, tokenizer)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        recipe=chosen_recipe,
+        end_tokens=end_tokens,
+        context_length=int(getattr(config.get_text_config(), "max_position_embeddings", None) or _FALLBACK_CONTEXT),
+        shards=shards,
+    )
+
+
+def _shared(recipes: Recipes, recipe: str, config: Any, ranks: Ranks) -> dict[str, Any]:
+    """Returns the arguments that make `from_pretrained` read this rank's part."""
+    from kaito_runtime.model.tensor_parallel import distributed_config  # what one process alone never needs
+
+    chosen = recipes.choose(recipe, getattr(config, "architectures", None) or [])
+    return {"distributed_config": distributed_config(chosen, config, ranks.size)}
+
+
+def _cut(model: nn.Module, recipe: Recipe, ranks: Ranks) -> Mapping[str, Shard]:
+    """Makes a model of which this rank has read its part an ordinary one; returns what is here of its layers."""
+    from kaito_runtime.model.tensor_parallel import cut_model
+
+    return cut_model(model, recipe, ranks.rank, ranks.size)
+
+
+def _source(path: Path) -> dict[str, str]:
+    """Returns the arguments that name the weights to transformers, after the checks that it would word badly."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(_GGUF_MAGIC)) != _GGUF_MAGIC:
+                raise ModelLoadError(f"model '{path}' is a file but no GGUF: give a GGUF file or a model's folder")
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    if not path.is_dir():
+        raise ModelLoadError(f"model '{path}' does not exist")
+    if not (path / "config.json").is_file():
+        raise ModelLoadError(f"model '{path}' has no config.json")
+    if not any(path.glob("*.safetensors")):
+        raise ModelLoadError(f"model '{path}' has no *.safetensors: no other format is loaded, since they run code")
+    return {"pretrained_model_name_or_path": str(path)}
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    declared = [
+        model.generation_config.eos_token_id,
+        model.config.get_text_config().eos_token_id,
+        tokenizer.eos_token_id,
+    ]
+    flat = [token for entry in declared for token in (entry if isinstance(entry, list) else [entry])]
+    return frozenset(token for token in flat if token is not None and token >= 0)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,203 @@
+"""Follower: what every rank but the first does, namely what the first says (`lead`), on its part of the model."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from torch import Tensor, nn
+
+from kaito_runtime.engine.batching import Row
+from kaito_runtime.engine.runner import Runner
+from kaito_runtime.errors import AdapterLoadError, GroupLostError, ServeError
+from kaito_runtime.formats.files import read_adapter
+from kaito_runtime.lora.inject import LoraModel
+from kaito_runtime.lora.records import AdapterVersion, AdapterWeights
+from kaito_runtime.model.memory import BatchLimits
+from kaito_runtime.ranks.group import Group
+
+__all__ = ["ARRIVAL_SECONDS", "DriftError", "Follower"]
+
+log = logging.getLogger(__name__)
+
+ARRIVAL_SECONDS = 60.0
+"""How long an adapter that the leader has may take to get to other nodes."""
+_LOOK_SECONDS = 0.5
+
+
+class DriftError(ServeError):
+    """This rank is not in the leader's state: whatever it computed would be wrong on all, so it must end."""
+
+
+class _LeaderFailedError(Exception):
+    """The leader's pass raised, so that this one has no tokens."""
+
+
+class Follower:
+    """Follows the leader until it ends.
+
+    Args:
+        model, lora, limits: See `Runner`.
+        group: The leader, and the other ranks.
+        adapters_dir: Where the leader's folder for adapters is on this rank.
+        arrival_seconds: How long to wait for files that the leader has.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lora: LoraModel,
+        limits: BatchLimits,
+        group: Group,
+        *,
+        adapters_dir: Path | None = None,
+        arrival_seconds: float = 0.0,
+    ) -> None:
+        self._model = model
+        self._group = group
+        self._adapters_dir = adapters_dir or Path()
+        self._arrival_seconds = arrival_seconds
+        self._runner = Runner(model, lora, limits, self._choose)
+        self._versions: dict[int, AdapterVersion] = {}
+        self._read: dict[int, AdapterWeights | str | None] = {}  # by ticket; text is why not, None: not yet
+        self._leaving = False
+
+    def run(self) -> None:
+        """Returns when the leader ends, and this rank was asked to end too.
+
+        Raises:
+            GroupLostError: The leader is gone, or has ended alone.
+            DriftError: This rank and the leader are not in the same state.
+        """
+        while True:
+            name, *arguments = self._group.hear()
+            if name == "end":
+                self._group.leave()
+                if not self._leaving:  # an error, so that this node's ranks start again
+                    raise GroupLostError(f"{self._group.ranks} ends with the first rank, without having been asked to")
+                return
+            getattr(self, f"_{name}")(*arguments)
+
+    def leave(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: the leader hears of it, finishes what runs, and ends all ranks."""
+        log.info("%s: stopping with the leader", signal.Signals(number).name)
+        self._leaving = True
+
+    # What the leader says, by name. An error that it has too is its to report.
+
+    def _add(
+        self,
+        request_id: str,
+        prompt: Sequence[int],
+        max_tokens: int,
+        end_tokens: Sequence[int],
+        strengths: Mapping[int, float],
+    ) -> None:
+        live = {self._versions[number]: strength for number, strength in strengths.items()}
+        try:
+            self._runner.add(request_id, prompt, max_tokens, end_tokens, live)
+        except Exception:
+            log.exception("request %s cannot start on this rank", request_id)
+
+    def _drop(self, request_ids: Sequence[str]) -> None:
+        try:
+            self._runner.drop(request_ids)
+        except Exception:  # as on the leader; whatever is not dropped here alone shows in the next pass
+            log.exception("requests %s cannot be dropped on this rank", ", ".join(request_ids))
+
+    def _compute(self, expected: tuple[Row, ...] | None) -> None:
+        try:
+            rows: tuple[Row, ...] | None = self._runner.prepare()
+        except Exception as error:
+            log.info("no pass: %s", error)
+            rows = None
+        if rows != expected:
+            raise DriftError(f"{self._group.ranks} would compute {rows}, the leader computes {expected}")
+        if not rows:
+            return
+        try:
+            self._runner.step()
+        except _LeaderFailedError:
+            self._group.answer(True)
+        except (GroupLostError, DriftError):
+            raise
+        except Exception as error:
+            log.exception("a forward pass failed")
+            self._expect_failure(error)
+
+    def _choose(self, request_ids: Sequence[str], logits: Tensor) -> Sequence[int]:
+        name, *arguments = self._group.hear()
+        if name == "failed":
+            raise _LeaderFailedError
+        (tokens,) = arguments
+        if name != "tokens" or len(tokens) != len(request_ids):
+            raise DriftError(f"{self._group.ranks} wants {len(request_ids)} tokens, the leader says {name} {tokens}")
+        return list(tokens)
+
+    def _expect_failure(self, error: Exception) -> None:
+        name, *_ = self._group.hear()
+        if name != "failed":
+            raise DriftError(f"a pass failed on {self._group.ranks} and not on the leader: {error}") from error
+        self._group.answer(True)
+
+    def _failed(self) -> None:
+        """The leader's pass failed after this one's had succeeded."""
+        self._group.answer(False)
+
+    def _beat(self) -> None:
+        # A copy first: the threads that read put their results in meanwhile.
+        done = {ticket: read for ticket, read in list(self._read.items()) if read is not None}
+        self._group.answer(
+            (self._leaving, {ticket: read if isinstance(read, str) else "" for ticket, read in done.items()})
+        )
+
+    def _read_adapter(self, ticket: int, name: str, path: Path, digest: str) -> None:
+        """Runs in a thread of its own: files are large, and passes go on."""
+        deadline = time.monotonic() + self._arrival_seconds
+        while True:
+            try:
+                found: AdapterWeights | str = read_adapter(path, self._model, name=name, digest=digest)
+            except AdapterLoadError as error:
+                found = f"{self._group.ranks}: {error.reason}"
+            except Exception as error:
+                found = f"{self._group.ranks}: {type(error).__name__}: {error}"
+            if not isinstance(found, str) or time.monotonic() >= deadline or ticket not in self._read:
+                break
+            time.sleep(_LOOK_SECONDS)
+        if ticket in self._read:
+            self._read[ticket] = found
+
+    def _load(self, number: int, ticket: int) -> None:
+        weights = self._read.pop(ticket, None)
+        trouble = ""
+        try:
+            if not isinstance(weights, AdapterWeights):
+                raise DriftError(f"ticket {ticket} was not read")
+            self._versions[number] = self._runner.load(weights)
+        except Exception as error:
+            trouble = error.reason if isinstance(error, AdapterLoadError) else f"{self._group.ranks}: {error}"
+        self._group.answer(trouble)
+
+    def _unload(self, number: int) -> None:
+        if number in self._versions:
+            self._retire(number)
+
+    def _retire(self, number: int) -> None:
+        try:
+            self._runner.retire(self._versions.pop(number))
+        except Exception:
+            log.exception("an adapter cannot be unloaded on this rank")
+
+    def _stop_reading(self, ticket: int) -> None:
+        self._read.pop(ticket, None)
+
+    def _start_reading(self, ticket: int, name: str, path: str, digest: str) -> None:
+        self._read[ticket] = None
+        task = partial(self._read_adapter, ticket, name, self._adapters_dir / path, digest)
+        threading.Thread(target=task, name=f"read-{name}", daemon=True).start()

@@ -1,0 +1,233 @@
+"""Putting the parts of one server together, and its life: load, serve, drain, end."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext, suppress
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from kaito_core.api.serving import ServingConfig
+from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.build import build_parts
+from kaito_runtime.engine.protocol import Engine, Job, Sampling, TextCodec
+from kaito_runtime.engine.torch_engine import TorchEngine
+from kaito_runtime.errors import ServeError
+from kaito_runtime.http.app import create_app
+from kaito_runtime.http.follower_probes import answering_probes
+from kaito_runtime.http.health import Health
+from kaito_runtime.http.sockets import bind
+from kaito_runtime.openai.codec import HuggingFaceCodec
+from kaito_runtime.options import Ranks, ServeOptions
+from kaito_runtime.ranks.follow import ARRIVAL_SECONDS, Follower
+from kaito_runtime.ranks.group import Group, join
+
+__all__ = ["Server", "bind", "build_engine", "follow", "serve"]
+
+log = logging.getLogger(__name__)
+
+_SELF_TEST_SECONDS = 5.0
+
+
+def build_engine(
+    config: ServingConfig, options: ServeOptions, group: Group | None = None
+) -> tuple[TorchEngine, TextCodec]:
+    """Loads the model and makes an engine of it.
+
+    Args:
+        group: The processes that share the model, if this one leads some.
+
+    Raises:
+        ModelLoadError: The model cannot be served.
+    """
+    started = time.monotonic()
+    parts = build_parts(config, options, group)
+    loaded = parts.loaded
+    engine = TorchEngine(
+        loaded.model,
+        parts.lora,
+        end_tokens=loaded.end_tokens,
+        context_length=parts.context_length,
+        limits=parts.limits,
+        max_waiting=options.max_waiting,
+        group=group,
+        adapters_dir=options.adapters_dir,
+    )
+    log.info(
+        "model ready in %.1f s: recipe '%s', context %d tokens, cache %d tokens (%.2f GiB)",
+        time.monotonic() - started,
+        loaded.recipe.name,
+        engine.context_length,
+        parts.limits.cache_tokens,
+        parts.cache_gib,
+    )
+    return engine, HuggingFaceCodec(loaded.tokenizer, loaded.end_tokens)
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that finishes what runs before it ends, and refuses the rest with 503.
+
+    Args:
+        engine: Started and stopped with the server.
+        config: What to serve at first.
+    """
+
+    def __init__(self, engine: TorchEngine, codec: TextCodec, config: ServingConfig, options: ServeOptions) -> None:
+        self._engine = engine
+        self._options = options
+        self._deadline: float | None = None
+        self._listening = asyncio.Event()
+        self.asked_to_end = False
+        self._residents = Residents(engine, config, adapters_dir=options.adapters_dir, config_file=options.config_file)
+        self.health = Health(engine, self._residents)
+        app = create_app(
+            engine,
+            codec,
+            self._residents,
+            self.health,
+            api_key=options.api_key,
+            admin_token=options.admin_token,
+            request_seconds=options.request_seconds,
+            lifespan=self._lifespan,
+        )
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=options.host,
+                port=options.port,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=max(1, int(options.drain_seconds)),
+            )
+        )
+
+    @property
+    def port(self) -> int:
+        """Port that it listens on, which the system chose where 0 was asked for."""
+        return int(self.servers[0].sockets[0].getsockname()[1])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to listen."""
+        await super().startup(sockets)
+        self._listening.set()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Starts to drain at the first signal; ends at once at the second."""
+        if self.health.draining:
+            self.should_exit = self.force_exit = True
+        self.health.draining = self.asked_to_end = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Says whether it is time to end; uvicorn asks ten times a second."""
+        if await super().on_tick(counter):
+            return True
+        if self._engine.lost:
+            return True
+        self.health.draining = self.health.draining or self._engine.leaving
+        if not self.health.draining:
+            return False
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._options.drain_seconds
+            log.info("stopping: finishing what runs, for at most %g s", self._options.drain_seconds)
+        stats = self._engine.stats()
+        return stats.running + stats.waiting == 0 or time.monotonic() > self._deadline
+
+    @asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        self._engine.start()
+        background = asyncio.create_task(self._prepare_and_watch())
+        try:
+            yield
+        finally:
+            background.cancel()
+            with suppress(asyncio.CancelledError):
+                await background
+            await self._engine.stop()
+
+    async def _prepare_and_watch(self) -> None:
+        await self._residents.refresh()
+        await self._self_test()
+        await self._listening.wait()
+        log.info("ready: http://%s:%d", self._options.host, self.port)
+        await asyncio.gather(self._residents.watch(), self._watch_health())
+
+    async def _watch_health(self) -> None:
+        """Without requests nothing would show that the model works again."""
+        while True:
+            await asyncio.sleep(_SELF_TEST_SECONDS)
+            if self.health.why_not_ready() and not self.health.draining and self._engine.alive:
+                await self._self_test()
+
+    async def _self_test(self) -> None:
+        try:
+            await first_answer(self._engine)
+        except ServeError as error:
+            log.error("the model's self-test failed: %s", error)
+        else:
+            self.health.warm = True
+
+
+async def first_answer(engine: Engine) -> None:
+    """Runs a prompt and a step through the engine: what is slow the first time is over then.
+
+    Raises:
+        ServeError: The engine failed.
+    """
+    stream = engine.submit(Job([0], 2, sampling=Sampling(temperature=0)))
+    async for _ in stream:
+        pass
+
+
+def serve(config: ServingConfig, options: ServeOptions) -> None:
+    """Serves until a signal comes.
+
+    Raises:
+        ServeError: It cannot start.
+    """
+    ranks = Ranks.from_env(os.environ)
+    if ranks.size > 1:
+        # Ranks wait for one another inside of libraries, where no handler of ours would run.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if not ranks.leads:
+        follow(config, options, join(ranks, os.environ))
+        return
+    with bind(options.host, options.port) as bound:
+        engine, codec = build_engine(config, options, join(ranks, os.environ) if ranks.size > 1 else None)
+        server = Server(engine, codec, config, options)
+        server.run(sockets=[bound])
+    if engine.lost:
+        raise ServeError(engine.lost)
+    if engine.leaving and not server.asked_to_end:  # an error, so that this node's ranks start again
+        raise ServeError("another node is going: the ranks here end and start again with whoever comes")
+
+
+def follow(config: ServingConfig, options: ServeOptions, group: Group) -> None:
+    """Follows the first rank until it ends.
+
+    Raises:
+        ServeError: This rank cannot start, or the others are gone.
+    """
+    ranks = group.ranks
+    own_pod = ranks.node > 0 and ranks.local_rank == 0
+    with bind(options.host, options.port) if own_pod else nullcontext() as bound:
+        parts = build_parts(config, options, group)
+        follower = Follower(
+            parts.loaded.model,
+            parts.lora,
+            parts.limits,
+            group,
+            adapters_dir=options.adapters_dir,
+            arrival_seconds=ARRIVAL_SECONDS if ranks.nodes > 1 else 0.0,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, follower.leave)
+        log.info("%s of %d follows", ranks, ranks.size)
+        where = f"this is rank {ranks.rank} of {ranks.size}; rank 0 serves, on {os.environ.get('MASTER_ADDR')}"
+        with answering_probes(bound, where):
+            follower.run()

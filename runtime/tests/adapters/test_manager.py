@@ -1,0 +1,223 @@
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeEngine, write_adapter
+
+from kaito_core.api.serving import ServingConfig
+from kaito_runtime.adapters.catalog import AdapterState
+from kaito_runtime.adapters.manager import Residents
+
+
+class World:
+    """A configuration file, a folder of adapters, and what is made of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "serving.json"
+        self.adapters = folder / "adapters"
+        self.engine: Any = FakeEngine()
+        self.configure(1)
+        self.residents = Residents(
+            self.engine,
+            ServingConfig.model_validate_json(self.file.read_bytes()),
+            adapters_dir=self.adapters,
+            config_file=self.file,
+        )
+
+    def configure(self, generation: int, adapters: Any = (), **more: Any) -> None:
+        body = {"generation": generation, "model": {"name": "m"}, "adapters": list(adapters)} | more
+        self.file.write_text(json.dumps(body))
+
+    def refresh(self, rounds: int = 2) -> None:
+        """Two rounds are needed for files that change while the server runs."""
+        for _ in range(rounds):
+            asyncio.run(self.residents.refresh())
+
+    def strengths(self, model: str = "m") -> dict[str, float]:
+        found = self.residents.catalog.strengths(model, None)
+        return {version.name: strength for version, strength in found.items()}
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        return {name: (str(status.state), status.message) for name, status in self.residents.states.items()}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_strengths_and_blends_change_without_loading_anything(world: World) -> None:
+    write_adapter(world.adapters / "a")
+    world.configure(2, [{"name": "a", "strength": 0.5}])
+    world.refresh()
+    assert world.strengths() == {"a": 0.5}
+    world.configure(3, [{"name": "a", "strength": "2"}], blends=[{"name": "low", "strengths": {"a": 0.1}}])
+    world.refresh()
+    assert world.strengths() == {"a": 2.0}
+    assert world.strengths("low") == {"a": 0.1}
+    assert world.residents.catalog.config.generation == 3
+    assert len(world.engine.loaded) == 1
+
+
+def test_adapters_come_and_go(world: World) -> None:
+    for name in ("a", "b"):
+        write_adapter(world.adapters / name)
+    world.configure(2, [{"name": "a"}, {"name": "b"}])
+    world.refresh()
+    assert set(world.strengths()) == {"a", "b"}
+    world.configure(3, [{"name": "b"}])
+    world.refresh()
+    assert set(world.strengths()) == {"b"}
+    assert [version.name for version in world.engine.retired] == ["a"]
+    assert [card.id for card in world.residents.catalog.servable()] == ["m", "base", "b"]
+
+
+@pytest.mark.parametrize("change", ["digest", "content", "path"])
+def test_replaced_adapter_is_a_new_version(world: World, change: str) -> None:
+    write_adapter(world.adapters / "a")
+    world.configure(2, [{"name": "a", "digest": "sha256:1"}])
+    world.refresh()
+    if change == "content":
+        write_adapter(world.adapters / "a", "other")
+    else:
+        other = {"digest": "sha256:2"} if change == "digest" else {"digest": "sha256:1", "path": "c/2"}
+        write_adapter(world.adapters / "c" / "2", "else")
+        world.configure(3, [{"name": "a", **other}])
+    world.refresh()
+    assert world.engine.retired == [world.engine.loaded[0]]
+    assert world.residents.catalog.status("a").version is world.engine.loaded[1]
+
+
+def test_nothing_is_loaded_again_when_nothing_changed(world: World) -> None:
+    write_adapter(world.adapters / "a")
+    world.configure(2, [{"name": "a"}])
+    for _ in range(3):
+        world.refresh()
+    assert len(world.engine.loaded) == 1
+
+
+def test_failed_adapter_says_why_and_recovers_when_its_files_change(world: World) -> None:
+    write_adapter(world.adapters / "a")
+    world.engine.broken = {"a": "lora_A has the shape [4, 3]"}
+    world.configure(2, [{"name": "a"}])
+    world.refresh()
+    assert world.states() == {"a": ("Failed", "lora_A has the shape [4, 3]")}
+    world.engine.broken = {}
+    write_adapter(world.adapters / "a", "repaired")
+    world.refresh()
+    assert world.states() == {"a": ("Ready", "")}
+
+
+def test_replacement_that_fails_takes_the_name_away_rather_than_serving_the_old_one(world: World) -> None:
+    write_adapter(world.adapters / "a")
+    world.configure(2, [{"name": "a"}])
+    world.refresh()
+    world.engine.broken = {"a": "bad"}
+    write_adapter(world.adapters / "a", "other")
+    world.refresh()
+    assert world.residents.catalog.status("a").state is AdapterState.FAILED
+    assert world.engine.retired == world.engine.loaded
+
+
+def test_adapter_without_files_waits_for_them(world: World) -> None:
+    world.configure(2, [{"name": "a"}])
+    world.refresh()
+    state, message = world.states()["a"]
+    assert state == "Loading"
+    assert message == f"waiting for the files in {world.adapters}/a"
+    write_adapter(world.adapters / "a")
+    world.refresh()
+    assert world.states()["a"] == ("Ready", "")
+
+
+def test_files_that_are_still_being_copied_are_not_read(world: World) -> None:
+    world.refresh()
+    world.configure(2, [{"name": "a"}])
+    for size in range(3):
+        write_adapter(world.adapters / "a", "x" * size)
+        world.refresh(rounds=1)
+        assert world.states()["a"][0] == "Loading"
+        assert not world.engine.loaded
+    world.refresh(rounds=1)
+    assert world.states()["a"] == ("Ready", "")
+
+
+def test_replaced_adapter_serves_its_old_version_until_the_new_one_is_there_and_says_so(world: World) -> None:
+    write_adapter(world.adapters / "a" / "1")
+    world.configure(2, [{"name": "a", "path": "a/1", "digest": "sha256:1"}])
+    world.refresh()
+    world.configure(3, [{"name": "a", "path": "a/2", "digest": "sha256:2"}])
+    world.refresh(rounds=1)
+    assert world.states()["a"][0] == "Loading"
+    assert world.residents.catalog.config.generation == 3
+    assert world.residents.catalog.strengths("a", None) == {world.engine.loaded[0]: 1.0}
+    assert world.engine.retired == []
+    write_adapter(world.adapters / "a" / "2")
+    world.refresh()
+    assert world.states()["a"] == ("Ready", "")
+    assert world.residents.catalog.strengths("a", None) == {world.engine.loaded[1]: 1.0}
+    assert world.engine.retired == [world.engine.loaded[0]]
+
+
+def test_no_moment_shows_a_replaced_adapter_as_ready(world: World) -> None:
+    write_adapter(world.adapters / "a")
+    world.configure(2, [{"name": "a", "digest": "sha256:1"}])
+    world.refresh()
+    world.configure(3, [{"name": "a", "digest": "sha256:2"}])
+    world.residents._read_config()
+    assert world.residents.catalog.config.generation == 3
+    assert world.states()["a"] == ("Loading", "is being replaced")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"model": {"name": "m"}, "adapters": [{"name": "a", "strength": "x"}]}'])
+def test_broken_file_leaves_what_was_applied_and_is_reported(world: World, content: str) -> None:
+    write_adapter(world.adapters / "a")
+    world.configure(2, [{"name": "a"}])
+    world.refresh()
+    world.file.write_text(content)
+    world.refresh()
+    assert world.strengths() == {"a": 1.0}
+    assert "serving.json" in world.residents.config_error
+    world.configure(4, [])
+    world.refresh()
+    assert (world.strengths(), world.residents.config_error) == ({}, "")
+
+
+def test_missing_file_is_reported_until_it_is_back(world: World) -> None:
+    world.refresh()
+    content = world.file.read_text()
+    world.file.unlink()
+    world.refresh()
+    assert "No such file" in world.residents.config_error
+    world.file.write_text(content)
+    world.refresh()
+    assert world.residents.config_error == ""
+
+
+def test_what_needs_a_new_pod_is_said_and_not_done(world: World) -> None:
+    world.refresh()
+    world.configure(2, model={"name": "m2", "dtype": "float16", "contextLength": 5})
+    world.refresh()
+    assert world.residents.config_error == (
+        "model.dtype takes effect with a new pod; model.context_length takes effect with a new pod"
+    )
+    config = world.residents.catalog.config
+    assert (config.model.name, config.model.dtype, config.generation) == ("m2", "auto", 2)
+
+
+def test_kubernetes_swapping_links_is_seen(world: World, tmp_path: Path) -> None:
+    """A mounted ConfigMap is a link to a link to a dated folder; an update replaces the middle one."""
+    world.file.unlink()
+    for name, generation in (("first", 5), ("second", 6)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "serving.json").write_text(json.dumps({"generation": generation, "model": {"name": "m"}}))
+    (tmp_path / "..data").symlink_to("first")
+    world.file.symlink_to("..data/serving.json")
+    world.refresh()
+    assert world.residents.catalog.config.generation == 5
+    (tmp_path / "..new").symlink_to("second")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    world.refresh()
+    assert world.residents.catalog.config.generation == 6

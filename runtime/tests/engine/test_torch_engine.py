@@ -1,0 +1,248 @@
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live import until
+
+from kaito_runtime.engine.protocol import EngineStats, Job, Sampling, Token
+from kaito_runtime.errors import AdapterLoadError, RequestError
+from kaito_runtime.model.memory import BatchLimits
+from kaito_runtime.testing.harness import GREEDY, LIMITS, Harness, running
+
+PROMPT = [10, 20, 30]
+
+
+@pytest.fixture(scope="module")
+def harness(tiny_llama: Path, tiny_adapters: Path) -> Iterator[Harness]:
+    with running(tiny_llama, end_tokens=()) as harness:
+        harness.one = harness.load("one", tiny_adapters / "one")
+        harness.two = harness.load("two", tiny_adapters / "two")
+        yield harness
+
+
+def references(harness: Harness) -> dict[str, int]:
+    return {resident.name: resident.references for resident in harness.lora.bank.resident()}
+
+
+def idle(harness: Harness) -> bool:
+    stats = harness.engine.stats()
+    return stats.running == stats.waiting == 0 and stats.cache_use == 0
+
+
+def test_references_return_when_requests_end(harness: Harness) -> None:
+    harness.answer(PROMPT, {harness.one: 1.0, harness.two: 1.0})
+    assert references(harness) == {"one": 0, "two": 0}
+    assert idle(harness)
+
+
+def test_reader_that_leaves_cancels_its_job_alone(harness: Harness) -> None:
+    async def run() -> list[Token]:
+        left = harness.engine.submit(Job(PROMPT, 10**6, {harness.one: 1.0}, GREEDY))
+        stays = harness.engine.submit(Job(PROMPT, 30, {}, GREEDY))
+        await anext(left)
+        assert references(harness)["one"] == 1
+        left.cancel()
+        left.cancel()
+        with pytest.raises(StopAsyncIteration):
+            await anext(left)
+        return [token async for token in stays]
+
+    assert len(harness.portal.call(run)) == 30
+    until(lambda: references(harness)["one"] == 0 and idle(harness), "released")
+
+
+def test_job_that_is_cancelled_before_it_started_is_forgotten(harness: Harness) -> None:
+    async def run() -> None:
+        harness.engine.submit(Job(PROMPT, 100, {harness.one: 1.0}, GREEDY)).cancel()
+
+    harness.portal.call(run)
+    until(lambda: references(harness)["one"] == 0 and idle(harness), "released")
+
+
+def test_retired_version_serves_those_who_have_it(harness: Harness, tiny_adapters: Path) -> None:
+    version = harness.load("late", tiny_adapters / "two")
+    alone = harness.answer(PROMPT, {version: 0.7}, 40)
+
+    async def run() -> list[int]:
+        stream = harness.engine.submit(Job(PROMPT, 40, {version: 0.7}, GREEDY))
+        first = await anext(stream)
+        harness.engine.retire_adapter(version)
+        return [first.id] + [token.id async for token in stream]
+
+    assert harness.portal.call(run) == alone
+    until(lambda: "late" not in references(harness), "unloaded")
+
+
+def test_job_submitted_before_a_retirement_still_gets_its_version(harness: Harness, tiny_adapters: Path) -> None:
+    version = harness.load("race", tiny_adapters / "one")
+
+    async def run() -> int:
+        stream = harness.engine.submit(Job(PROMPT, 5, {version: 1.0}, GREEDY))
+        harness.engine.retire_adapter(version)
+        return len([token async for token in stream])
+
+    assert harness.portal.call(run) == 5
+
+
+def test_adapters_load_while_requests_run(harness: Harness, tiny_adapters: Path) -> None:
+    alone = harness.answer(PROMPT, {harness.two: 1.0}, 60)
+
+    async def run() -> list[int]:
+        stream = harness.engine.submit(Job(PROMPT, 60, {harness.two: 1.0}, GREEDY))
+        first = await anext(stream)
+        for _ in range(4):
+            harness.engine.retire_adapter(await harness.engine.load_adapter("x", tiny_adapters / "one", None))
+        return [first.id] + [token.id async for token in stream]
+
+    assert harness.portal.call(run) == alone
+
+
+def test_adapter_that_cannot_be_applied_is_refused_and_leaves_nothing(harness: Harness, tmp_path: Path) -> None:
+    with pytest.raises(AdapterLoadError, match=r"'bad'.*adapter_config.json"):
+        harness.load("bad", tmp_path)
+    assert "bad" not in references(harness)
+
+
+def test_finish_says_why(tiny_llama: Path, harness: Harness) -> None:
+    end = harness.answer(PROMPT, {}, 3)[-1]
+    with running(tiny_llama, end_tokens={end}) as other:
+        tokens = other.tokens([Job(PROMPT, 3, {}, GREEDY), Job([9], 1, {}, GREEDY)])
+        assert [token.finish for token in tokens[0]][-1] == "stop"
+        assert tokens[0][-1].id == end
+        assert [token.finish for token in tokens[1]] == ["length"]
+
+
+def test_full_queue_refuses_and_recovers(tiny_llama: Path) -> None:
+    limits = BatchLimits(cache_tokens=512, page_tokens=8, step_tokens=32, requests=2)
+    with running(tiny_llama, limits, end_tokens=(), max_waiting=1) as harness:
+
+        async def run() -> RequestError:
+            streams = [harness.engine.submit(Job(PROMPT, 200, {}, GREEDY)) for _ in range(3)]
+            with pytest.raises(RequestError) as caught:
+                harness.engine.submit(Job(PROMPT, 1, {}, GREEDY))
+            for stream in streams:
+                stream.cancel()
+            return caught.value
+
+        error = harness.portal.call(run)
+        assert (error.status, error.code, error.retry_after_seconds) == (429, "queue_full", 1)
+        until(lambda: idle(harness), "idle")
+        assert len(harness.answer(PROMPT, {}, 4)) == 4
+
+
+def test_pass_that_raises_fails_its_requests_and_is_counted(harness: Harness) -> None:
+    expected = harness.answer(PROMPT, {}, 4)
+    before = harness.engine.stats().failures
+    broken = harness.loaded.model.lm_head.register_forward_pre_hook(lambda *_: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(RequestError, match="the model failed: ZeroDivisionError") as caught:
+            harness.answer(PROMPT, {harness.one: 1.0})
+        assert caught.value.status == 500
+    stats = harness.engine.stats()
+    assert (stats.failures - before, stats.failures_in_a_row) == (2, 2)
+    assert references(harness)["one"] == 0
+    broken.remove()
+    assert harness.answer(PROMPT, {}, 4) == expected
+    until(lambda: harness.engine.stats().failures_in_a_row == 0 and idle(harness), "well again")
+
+
+def test_job_that_cannot_start_ends_with_an_error_and_the_engine_goes_on(harness: Harness, tiny_adapters: Path) -> None:
+    gone = harness.load("gone", tiny_adapters / "one")
+    harness.engine.retire_adapter(gone)
+    with pytest.raises(RequestError, match="cannot start"):
+        harness.answer(PROMPT, {harness.one: 1.0, gone: 1.0})
+    assert references(harness)["one"] == 0
+    assert len(harness.answer(PROMPT, {})) == 6
+    assert idle(harness)
+
+
+def test_work_that_raises_does_not_end_the_engine(harness: Harness) -> None:
+    harness.engine.retire_adapter("never loaded")
+    assert len(harness.answer(PROMPT, {})) == 6
+    assert harness.engine.alive
+
+
+def test_row_whose_logits_are_not_finite_fails_alone(harness: Harness) -> None:
+    alone = harness.answer([9, 8], {}, 5)
+
+    def spoil(module: Any, inputs: Any, output: Any) -> Any:
+        hook[0].remove()
+        output[0, 0] = float("nan")  # the row of the job that came first
+        return output
+
+    async def run() -> list[Any]:
+        jobs = [Job(PROMPT, 5, {}, Sampling(seed=1)), Job([9, 8], 5, {}, GREEDY)]
+        streams = [harness.engine.submit(job) for job in jobs]
+        hook.append(harness.loaded.model.lm_head.register_forward_hook(spoil))
+        with pytest.raises(RequestError, match="not finite"):
+            await anext(streams[0])
+        return [token.id async for token in streams[1]]
+
+    hook: list[Any] = []
+    harness.engine._worker.ask(lambda: time.sleep(0.2))  # so that both jobs are in the first pass
+    assert harness.portal.call(run) == alone
+    until(lambda: idle(harness), "released")
+
+
+def test_stop_ends_what_runs_with_an_error(tiny_llama: Path) -> None:
+    with running(tiny_llama, LIMITS, end_tokens=()) as harness:
+
+        async def run() -> Any:
+            stream = harness.engine.submit(Job(PROMPT, 10**6, {}, GREEDY))
+            await anext(stream)
+            await harness.engine.stop()
+            with pytest.raises(RequestError, match="stopping"):
+                while True:
+                    await anext(stream)
+            with pytest.raises(RequestError, match="stopped") as caught:
+                harness.engine.submit(Job(PROMPT, 1, {}, GREEDY))
+            return caught.value.status
+
+        assert harness.portal.call(run) == 503
+        assert not harness.engine.alive
+
+
+def test_stats_show_what_runs(harness: Harness) -> None:
+    async def run() -> EngineStats:
+        streams = [
+            harness.engine.submit(Job(PROMPT, 500, {version: 1.0}, Sampling(seed=1)))
+            for version in (harness.one, harness.two)
+        ]
+        for stream in streams:
+            await anext(stream)
+        await asyncio.sleep(0.05)
+        stats = harness.engine.stats()
+        for stream in streams:
+            stream.cancel()
+        return stats
+
+    stats = harness.portal.call(run)
+    assert (stats.running, stats.waiting) == (2, 0)
+    assert stats.running_adapters == ("one", "two")
+    assert 0 < stats.cache_use < 1
+    assert stats.resident_bytes["two"] > stats.resident_bytes["one"] > 0
+
+
+def test_job_may_go_on_after_end_tokens(tiny_llama: Path, harness: Harness) -> None:
+    free = harness.answer(PROMPT, {}, 8)
+    with running(tiny_llama, end_tokens={free[2]}) as ending:
+        assert ending.answer(PROMPT, {}, 8) == free[: free.index(free[2]) + 1]
+        tokens = ending.tokens([Job(PROMPT, 8, {}, GREEDY, ignores_end=True)])[0]
+    assert [token.id for token in tokens] == free
+    assert tokens[-1].finish == "length"
+
+
+def test_failed_stream_frees_its_job(harness: Harness) -> None:
+    async def run() -> None:
+        stream = harness.engine.submit(Job(PROMPT, 10**6, {harness.one: 1.0}, GREEDY))
+        await anext(stream)
+        stream.fail(RequestError("too slow", status=408))
+        with pytest.raises(RequestError, match="too slow"):
+            async for _ in stream:
+                pass
+
+    harness.portal.call(run)
+    until(lambda: references(harness)["one"] == 0 and idle(harness), "released")

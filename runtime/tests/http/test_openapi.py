@@ -1,0 +1,56 @@
+"""The published description: whatever it allows, and whatever breaks it, is answered without a 5xx."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from fakes import ByteCodec, FakeEngine
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+
+from kaito_core.api.serving import ServingConfig
+from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.http.app import create_app
+from kaito_runtime.http.health import Health
+
+schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    engine: Any = FakeEngine(context_length=1000)
+    folder = tmp_path_factory.mktemp("adapters")
+    residents = Residents(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
+    asyncio.run(residents.refresh())
+    health = Health(engine, residents, warm=True)
+    app = create_app(engine, ByteCodec(), residents, health, admin_token="token")
+    return schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
+def test_no_request_is_answered_with_a_server_error(described: Any, mode: Any) -> None:
+    answered = set()
+    for operation in (result.ok() for result in described.get_all_operations()):
+
+        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def ask(case: Any) -> None:
+            response = case.call(headers={"authorization": "Bearer token"})
+            answered.add(response.status_code)
+            assert response.status_code < 500, response.text
+            if response.status_code >= 400:
+                assert response.json()["error"]["message"]
+
+        # An operation that takes nothing cannot be asked wrongly.
+        with contextlib.suppress(Unsatisfiable):
+            ask()
+    assert answered & {200, 400}
+
+
+def test_every_route_is_described(described: Any) -> None:
+    paths = {operation.ok().path for operation in described.get_all_operations()}
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/adapters", "/chat", "/metrics"} <= paths
+    assert {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"} <= paths

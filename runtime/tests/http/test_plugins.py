@@ -1,0 +1,51 @@
+"""What /v1/plugins tells."""
+
+import sys
+from importlib.metadata import EntryPoint
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fakes import ByteCodec, FakeEngine
+from fastapi.testclient import TestClient
+
+from kaito_core.api.serving import ServingConfig
+from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.http.app import create_app
+from kaito_runtime.http.health import Health
+from kaito_runtime.http.plugins import plugins_body
+from kaito_runtime.model.recipe import RECIPE_GROUP, Recipe
+
+
+def entry(monkeypatch: pytest.MonkeyPatch, name: str, recipe: str) -> EntryPoint:
+    """An entry point of a module that offers one recipe, or whose hook fails where `recipe` is ""."""
+    module = ModuleType(f"recipes_of_{name}")
+    vars(module)["kaito_runtime_recipes"] = lambda: [Recipe(recipe)] if recipe else 1 / 0
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return EntryPoint(name, module.__name__, RECIPE_GROUP)
+
+
+def test_working_and_broken_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [entry(monkeypatch, *pair) for pair in (("b", "two"), ("a", "one"), ("c", ""), ("d", "one"))]
+    body = plugins_body(entries)
+    assert [(row["name"], row["state"], row["recipes"], row["error"]) for row in body["data"]] == [
+        ("a", "loaded", ["one"], ""),
+        ("b", "loaded", ["two"], ""),
+        ("c", "failed", [], "ZeroDivisionError: division by zero"),
+        ("d", "failed", [], "ValueError: recipe names are taken: one"),
+    ]
+
+
+def test_installed_packages_are_told_with_their_distribution() -> None:
+    rows = {row["name"]: row for row in plugins_body()["data"]}
+    assert rows["falcon"]["distribution"].startswith("kaito-falcon ")
+    assert rows["falcon"]["recipes"] == ["falcon"]
+
+
+def test_the_route_tells_the_same() -> None:
+    engine: Any = FakeEngine()
+    residents = Residents(engine, ServingConfig.model_validate({"model": {"name": "m"}}))
+    app = create_app(engine, ByteCodec(), residents, Health(engine, residents, warm=True))
+    answer = TestClient(app).get("/v1/plugins")
+    assert answer.status_code == 200
+    assert answer.json() == plugins_body()

@@ -1,0 +1,133 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kaito_runtime.errors import ModelLoadError, RequestError
+from kaito_runtime.model.load import choose_dtype, load_model
+from kaito_runtime.model.recipe import Recipe
+from kaito_runtime.model.recipes import Recipes
+from kaito_runtime.openai.codec import HuggingFaceCodec
+from kaito_runtime.testing.models import load_fp32
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def recipes(**known: Recipe) -> Recipes:
+    return Recipes({"default": Recipe("default"), **known}, {})
+
+
+def test_folder_is_loaded_with_tokenizer_end_tokens_and_context(tiny_llama: Path) -> None:
+    loaded = load_model(tiny_llama, dtype="float32", recipes=recipes())
+    assert loaded.end_tokens == {256}
+    assert loaded.context_length == 256
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    tokens = torch.tensor([HuggingFaceCodec(loaded.tokenizer).encode("hello")])
+    assert torch.equal(loaded.model(tokens).logits, load_fp32(tiny_llama)(tokens).logits)
+
+
+def test_recipe_prepares_the_model(tiny_llama: Path) -> None:
+    seen: list[Any] = []
+    special = Recipe("special", ("LlamaForCausalLM",), prepare=seen.append)
+    assert load_model(tiny_llama, recipes=recipes(special=special)).recipe is special
+    assert [type(model).__name__ for model in seen] == ["LlamaForCausalLM"]
+
+
+def test_recipe_that_fails_is_named(tiny_llama: Path) -> None:
+    def prepare(model: Any) -> None:
+        raise ValueError("no such layer")
+
+    with pytest.raises(ModelLoadError, match=f"recipe 'bad' cannot prepare '{tiny_llama}': no such layer"):
+        load_model(tiny_llama, recipe="bad", recipes=recipes(bad=Recipe("bad", prepare=prepare)))
+
+
+@pytest.fixture
+def copy(tiny_llama: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+
+
+def test_path_that_is_no_model_is_named_with_the_cause(copy: Path) -> None:
+    with pytest.raises(ModelLoadError, match="'/none' does not exist"):
+        load_model(Path("/none"))
+    with pytest.raises(ModelLoadError, match="is a file but no GGUF"):
+        load_model(copy / "config.json")
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(ModelLoadError, match=r"has no \*.safetensors: no other format"):
+        load_model(copy)
+    (copy / "config.json").unlink()
+    with pytest.raises(ModelLoadError, match=r"has no config.json"):
+        load_model(copy)
+
+
+def test_damaged_files_are_named(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelLoadError, match=f"'{copy}' cannot be loaded: "):
+        load_model(copy)
+    (copy / "config.json").write_text("{")
+    with pytest.raises(ModelLoadError, match=f"'{copy}' cannot be loaded: "):
+        load_model(copy)
+    (copy / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(ModelLoadError, match=r"broken.gguf' cannot be loaded: "):
+        load_model(copy / "broken.gguf")
+
+
+def test_code_in_a_model_folder_is_not_run(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    auto = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "evil", "auto_map": auto}))
+    (copy / "evil.py").write_text(f"open({str(copy / 'ran')!r}, 'w')")
+    with pytest.raises(ModelLoadError):
+        load_model(copy)
+    assert not (copy / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stored", "device", "cpu_has", "chosen"),
+    [
+        ("auto", torch.bfloat16, CPU, True, torch.bfloat16),
+        ("auto", torch.bfloat16, CPU, False, torch.float32),
+        ("auto", torch.float16, CPU, True, torch.float32),
+        ("auto", None, CPU, True, torch.float32),
+        ("bfloat16", torch.float32, CPU, True, torch.bfloat16),
+        ("bfloat16", torch.float32, CPU, False, torch.float32),
+        ("float32", torch.bfloat16, CPU, True, torch.float32),
+        ("auto", torch.bfloat16, GPU, False, torch.bfloat16),
+        ("float16", torch.bfloat16, GPU, False, torch.float16),
+    ],
+)
+def test_dtype_is_what_the_device_computes_fast(
+    wanted: str, stored: torch.dtype | None, device: torch.device, cpu_has: bool, chosen: torch.dtype
+) -> None:
+    assert choose_dtype(wanted, stored, device, cpu_has_bfloat16=cpu_has) == chosen
+
+
+class Tokenizer:
+    chat_template: str | None = None
+
+    def apply_chat_template(self, *args: Any, **options: Any) -> str:
+        raise ValueError("roles must alternate")
+
+
+def test_chat_without_a_template_says_what_to_do() -> None:
+    with pytest.raises(RequestError, match="no chat template: use /v1/completions"):
+        HuggingFaceCodec(Tokenizer()).encode_chat([{"role": "user", "content": "a"}])
+
+
+def test_template_that_refuses_is_the_request_s_fault() -> None:
+    tokenizer = Tokenizer()
+    tokenizer.chat_template = "x"
+    with pytest.raises(RequestError, match="roles must alternate") as caught:
+        HuggingFaceCodec(tokenizer).encode_chat([{"role": "user", "content": "a"}])
+    assert caught.value.status == 400
+
+
+def test_chat_is_encoded_by_the_template(tiny_llama: Path) -> None:
+    codec = HuggingFaceCodec(load_model(tiny_llama, recipes=recipes()).tokenizer)
+    tokens = codec.encode_chat([{"role": "user", "content": "hé"}])
+    assert codec.decode(tokens) == "user: hé\nassistant: "
+    assert codec.decode([*codec.encode("a"), 256]) == "a"

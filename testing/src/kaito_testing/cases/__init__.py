@@ -1,0 +1,1 @@
+"""Tables of documents that everything which validates Workspaces is held to. Data."""

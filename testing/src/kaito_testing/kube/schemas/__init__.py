@@ -1,0 +1,1 @@
+"""What objects of the emulated API must look like: defaults, pruning, validation, CEL."""

@@ -1,0 +1,1 @@
+"""The emulated API over HTTP: routes, watches, webhooks, and failures on demand."""

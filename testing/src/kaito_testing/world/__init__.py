@@ -1,0 +1,1 @@
+"""Clusters for tests: emulated, in memory, real, and what runs in them."""
