@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
-    *(".", "runtime", "plugins/falcon", "plugins/llama", "plugins/mistral", "plugins/phi", "plugins/qwen"),
+    *(
+        ".",
+        "testing",
+        "runtime",
+        "plugins/karpenter",
+        "plugins/falcon",
+        "plugins/llama",
+        "plugins/mistral",
+        "plugins/phi",
+        "plugins/qwen",
+    ),
     *("plugins/gpu_aws", "plugins/gpu_azure", "plugins/gpu_onprem"),
 )
 
