@@ -2,6 +2,7 @@
 
 from kaito_core.api.adapter import AdapterRef, AdapterSource, FetchStep, parse_strength
 from kaito_core.api.cluster import NODES, Cluster, KubeObject, ResourceType
+from kaito_core.api.labels import matches
 from kaito_core.api.nodes import GpuSku, NodeProvider, NodeRequest, NodeState, RejectedNode
 from kaito_core.api.preset.model import ModelPreset, Weights
 from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
@@ -29,6 +30,7 @@ __all__ = [
     "Weights",
     "Workload",
     "Workspace",
+    "matches",
     "parse_strength",
     "parse_workspace",
 ]

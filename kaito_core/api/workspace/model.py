@@ -26,10 +26,9 @@ from kaito_core.api.adapter import (
     parse_strength,
 )
 from kaito_core.api.cluster import ResourceType
-from kaito_core.api.document import Document
 from kaito_core.api.messages import describe, fault, field_path, shown
 from kaito_core.api.preset.from_config import generic_id
-from kaito_core.api.selector import LabelSelector
+from kaito_core.api.workspace.document import Document
 from kaito_core.api.workspace.formats import (
     IMAGE,
     INSTANCE_TYPE,
@@ -41,6 +40,7 @@ from kaito_core.api.workspace.formats import (
     WORKSPACE_NAME,
 )
 from kaito_core.api.workspace.freeform import FreeForm, PodTemplate
+from kaito_core.api.workspace.selector import LabelSelector
 from kaito_core.errors import FieldError, InvalidWorkspaceError
 
 __all__ = [

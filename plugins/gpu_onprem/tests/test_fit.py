@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaito_core.api import KubeObject, NodeRequest
-from kaito_gpu_onprem.fit import gpu_count, matches, node_state, rejection
+from kaito_gpu_onprem.fit import gpu_count, node_state, rejection
 
 
 def node(name: str = "gpu-1", *, gpus: object = "1", labels: dict[str, str] | None = None, **spec: Any) -> KubeObject:
@@ -261,25 +261,6 @@ class TestShared:
 
     def test_more_taken_than_there_is(self) -> None:
         assert "offers 0 GPUs" in rejection(node("a"), request(taken={"a": {"team/x": 9}}))
-
-
-class TestMatches:
-    @pytest.mark.parametrize(
-        ("operator", "values", "present", "absent"),
-        [
-            ("In", ["x", "y"], True, False),
-            ("In", ["y"], False, False),
-            ("NotIn", ["x"], False, True),
-            ("NotIn", ["y"], True, True),
-            ("Exists", [], True, False),
-            ("DoesNotExist", [], False, True),
-            ("Resembles", ["x"], False, False),
-        ],
-    )
-    def test_operator(self, operator: str, values: list[str], present: bool, absent: bool) -> None:
-        expression = {"key": "k", "operator": operator, "values": values}
-        assert matches({"k": "x"}, expression) is present
-        assert matches({}, expression) is absent
 
 
 @given(st.one_of(st.text(max_size=30), st.integers(), st.floats(), st.none(), st.lists(st.integers(), max_size=3)))

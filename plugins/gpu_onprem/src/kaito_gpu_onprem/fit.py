@@ -7,11 +7,11 @@ and its verdict is in the pod's status.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kaito_core.api import GpuSku, KubeObject, NodeRequest, NodeState, RejectedNode
+from kaito_core.api import GpuSku, KubeObject, NodeRequest, NodeState, RejectedNode, matches
 from kaito_core.api.nodes import GPU_RESOURCES
 from kaito_core.api.quantity import device_count
 
-__all__ = ["gpu_count", "gpu_resource", "matches", "node_state", "rejection"]
+__all__ = ["gpu_count", "gpu_resource", "node_state", "rejection"]
 
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"  # MiB of one GPU, from GPU feature discovery
@@ -107,18 +107,6 @@ def gpu_count(node: KubeObject) -> int:
     return device_count(allocatable.get(gpu_resource(node), 0)) or 0
 
 
-def matches(labels: Mapping[str, Any], expression: Mapping[str, Any]) -> bool:
-    """Returns whether labels satisfy a requirement as Kubernetes sees it: NotIn holds for a missing label."""
-    key, operator, values = expression["key"], expression["operator"], expression.get("values") or ()
-    if operator == "In":
-        return key in labels and labels[key] in values
-    if operator == "NotIn":
-        return key not in labels or labels[key] not in values
-    if operator == "Exists":
-        return key in labels
-    return operator == "DoesNotExist" and key not in labels
-
-
 def _candidates(by_name: Mapping[str, KubeObject], request: NodeRequest) -> set[str]:
     preferred = set(request.preferred_nodes)
     if request.match_labels or request.match_expressions:
@@ -133,9 +121,13 @@ def _candidates(by_name: Mapping[str, KubeObject], request: NodeRequest) -> set[
 
 def _unmatched(labels: Mapping[str, Any], request: NodeRequest) -> str:
     """Returns the requirements that labels do not satisfy, in words."""
-    missing = [f"{key}={value}" for key, value in request.match_labels.items() if labels.get(key) != value]
+    missing = [
+        f"{key}={value}"
+        for key, value in request.match_labels.items()
+        if not matches({"matchLabels": {key: value}}, labels)
+    ]
     for expression in request.match_expressions:
-        if not matches(labels, expression):
+        if not matches({"matchExpressions": [expression]}, labels):
             values = ", ".join(expression.get("values") or ())
             missing.append(f"{expression.get('key')} {expression.get('operator')}" + (f" ({values})" if values else ""))
     return ", ".join(missing)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kaito_testing.kube.objects.selectors import matches_labels
+from kaito_core.api import matches
 
 __all__ = ["PodFailure", "is_ready", "node_for", "pod_status"]
 
@@ -37,7 +37,7 @@ class PodFailure:
 
     def fits(self, pod: Object) -> bool:
         """Whether it is this pod that fails."""
-        return matches_labels({"matchLabels": dict(self.labels)}, pod["metadata"].get("labels") or {})
+        return matches({"matchLabels": dict(self.labels)}, pod["metadata"].get("labels") or {})
 
 
 def is_ready(obj: Object) -> bool:
@@ -91,7 +91,7 @@ def _term_fits(term: Object, node: Object) -> bool:
     if not term.get("matchExpressions") and not fields:
         return False
     expressions = {"matchExpressions": term.get("matchExpressions") or []}
-    return matches_labels(expressions, node["metadata"].get("labels") or {}) and matches_labels(
+    return matches(expressions, node["metadata"].get("labels") or {}) and matches(
         {"matchExpressions": fields}, {"name": node["metadata"]["name"]}
     )
 

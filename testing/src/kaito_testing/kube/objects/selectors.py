@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kaito_core.api import matches
 from kaito_testing.kube import errors
 
-__all__ = ["Predicate", "both", "field_selector", "label_selector", "matches_labels"]
+__all__ = ["Predicate", "both", "field_selector", "label_selector"]
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 
@@ -22,25 +23,23 @@ def label_selector(text: str) -> Predicate:
     Raises:
         ApiError: 400 where it cannot be parsed.
     """
-    terms = [_label_term(term.strip()) for term in re.split(r",(?![^(]*\))", text) if term.strip()]
-    return lambda obj: all(term(obj.get("metadata", {}).get("labels") or {}) for term in terms)
+    terms = re.split(r",(?![^(]*\))", text)
+    selector = {"matchExpressions": [_expression(term.strip()) for term in terms if term.strip()]}
+    return lambda obj: matches(selector, obj.get("metadata", {}).get("labels") or {})
 
 
-def _label_term(term: str) -> Callable[[Mapping[str, str]], bool]:
+def _expression(term: str) -> dict[str, Any]:
+    """The requirement of a LabelSelector that a term of a selector's text stands for."""
     if found := _SET_TERM.match(term):
-        key, values = found["key"], {value.strip() for value in found["values"].split(",")}
-        if found["op"] == "in":
-            return lambda labels: labels.get(key) in values
-        return lambda labels: labels.get(key) not in values
+        values = [value.strip() for value in found["values"].split(",")]
+        return {"key": found["key"], "operator": "In" if found["op"] == "in" else "NotIn", "values": values}
     if found := _EQUAL_TERM.match(term):
-        key, value = found["key"], found["value"]
-        if found["op"] == "!=":
-            return lambda labels: labels.get(key) != value
-        return lambda labels: labels.get(key) == value
+        operator = "NotIn" if found["op"] == "!=" else "In"
+        return {"key": found["key"], "operator": operator, "values": [found["value"]]}
     if re.fullmatch(r"![^\s=!]+", term):
-        return lambda labels: term[1:] not in labels
+        return {"key": term[1:], "operator": "DoesNotExist"}
     if re.fullmatch(r"[^\s=!()]+", term):
-        return lambda labels: term in labels
+        return {"key": term, "operator": "Exists"}
     raise errors.bad_request(f"unable to parse requirement: label selector term {term!r}")
 
 
@@ -63,25 +62,6 @@ def _field(obj: Any, path: list[str]) -> str:
     for name in path:
         obj = obj.get(name) if isinstance(obj, dict) else None
     return "" if obj is None else str(obj)
-
-
-def matches_labels(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether a LabelSelector object (matchLabels, matchExpressions) matches; an absent one matches nothing."""
-    if selector is None:
-        return False
-    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        return False
-    for term in selector.get("matchExpressions") or ():
-        has, value = term["key"] in labels, labels.get(term["key"])
-        holds = {
-            "In": value in term.get("values", ()),
-            "NotIn": value not in term.get("values", ()),
-            "Exists": has,
-            "DoesNotExist": not has,
-        }
-        if not holds[term["operator"]]:
-            return False
-    return True
 
 
 def both(labels: str, fields: str) -> Predicate:

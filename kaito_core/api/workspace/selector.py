@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kaito_core.api.document import Document
 from kaito_core.api.messages import fault
+from kaito_core.api.workspace.document import Document
 from kaito_core.api.workspace.formats import LABEL_KEY, LABEL_VALUE
 
 __all__ = ["MAX_LABELS", "MAX_VALUES", "Expression", "LabelSelector"]
