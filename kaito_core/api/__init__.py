@@ -1,11 +1,12 @@
 """The vocabulary: pydantic records for documents, dataclasses for what passes between plugins, and Protocols."""
 
-from kaito_core.api.adapter import AdapterRef, AdapterSource, FetchStep, parse_strength
+from kaito_core.api.adapter import AdapterRef, AdapterSource, FetchStep
 from kaito_core.api.cluster import NODES, Cluster, KubeObject, ResourceType
 from kaito_core.api.labels import matches
 from kaito_core.api.nodes import GpuSku, NodeProvider, NodeRequest, NodeState, RejectedNode
 from kaito_core.api.preset.model import ModelPreset, Weights
 from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
+from kaito_core.api.strength import parse_strength
 from kaito_core.api.workload import Workload
 from kaito_core.api.workspace.model import Workspace, parse_workspace
 

@@ -5,66 +5,27 @@ What an adapter's files contain is the runtime's business.
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from kaito_core.api.messages import shown
 from kaito_core.errors import FieldError
 
 __all__ = [
     "ADAPTER_NAME",
-    "DEFAULT_STRENGTH",
     "MAX_ADAPTERS",
     "MAX_ADAPTER_NAME",
-    "MAX_STRENGTH",
-    "MAX_STRENGTH_TEXT",
-    "STRENGTH_PATTERN",
     "AdapterRef",
     "AdapterSource",
     "FetchStep",
-    "parse_strength",
 ]
 
-DEFAULT_STRENGTH = 1.0
-MAX_STRENGTH = 10.0
 MAX_ADAPTERS = 10  # upstream's limit
-_DECIMAL = re.compile(r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?")
-#: What the CRD says of a strength in a string, range included: an exponent above zero would need arithmetic.
-STRENGTH_PATTERN = r"^[+-]?(0*10([.]0*)?|0*[0-9]([.][0-9]*)?|[.][0-9]+)([eE]-[0-9]{1,3})?$"
-MAX_STRENGTH_TEXT = 64
 #: An adapter's name becomes a container name, a folder and a model id: a DNS-1123 label. The container is called
 #: "adapter-NAME", which leaves 55 of the label's 63 characters.
 MAX_ADAPTER_NAME = 55
 ADAPTER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,53}[a-z0-9])?")
-
-
-def parse_strength(value: object) -> float:
-    """Returns the finite multiplier that a strength in YAML or JSON stands for.
-
-    Args:
-        value: A number, or decimal notation in a string.
-
-    Raises:
-        ValueError: It is anything else, or its magnitude exceeds `MAX_STRENGTH`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"must be a number or a string with a number, got {shown(value)}")
-    if isinstance(value, str) and _DECIMAL.fullmatch(value) is None:
-        raise ValueError(f"must be a finite number, got {shown(value)}")
-    # Comparing comes before converting: an int may be too large for a float.
-    if isinstance(value, int) and abs(value) > MAX_STRENGTH:
-        raise ValueError(f"must be between {-MAX_STRENGTH:g} and {MAX_STRENGTH:g}, got {shown(value)}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"must be a finite number, got {shown(value)}")
-    if abs(number) > MAX_STRENGTH:
-        raise ValueError(f"must be between {-MAX_STRENGTH:g} and {MAX_STRENGTH:g}, got {shown(value)}")
-    if isinstance(value, str) and (len(value) > MAX_STRENGTH_TEXT or re.fullmatch(STRENGTH_PATTERN, value) is None):
-        raise ValueError(f"must be plain decimal notation such as '0.5' or '5e-1', got {shown(value)}")
-    return number + 0.0  # "-0" becomes 0: the sign of a zero would only show up as a difference in bits
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 It holds what can change without a new pod. Paths, ports and images are the pod template's business.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from kaito_core.api.adapter import DEFAULT_STRENGTH, parse_strength
+from kaito_core.api.strength import DEFAULT_STRENGTH, Strength
 
 __all__ = [
     "ADAPTERS_PATH",
@@ -21,7 +21,6 @@ __all__ = [
     "ServedBlend",
     "ServedModel",
     "ServingConfig",
-    "Strength",
 ]
 
 PORT = 5000  # upstream's
@@ -30,8 +29,6 @@ WEIGHTS_PATH = "/workspace/weights"
 CONFIG_PATH = "/etc/kaito/serving"
 SERVING_KEY = "serving.json"
 CONFIG_FILE = f"{CONFIG_PATH}/{SERVING_KEY}"
-
-Strength = Annotated[float, BeforeValidator(parse_strength), Field(allow_inf_nan=False)]
 
 
 class _Record(BaseModel):

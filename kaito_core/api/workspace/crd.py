@@ -6,7 +6,7 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 from collections.abc import Mapping
 from typing import Any
 
-from kaito_core.api.adapter import MAX_STRENGTH, MAX_STRENGTH_TEXT, STRENGTH_PATTERN
+from kaito_core.api.strength import MAX_STRENGTH, MAX_STRENGTH_TEXT, STRENGTH_PATTERN
 from kaito_core.api.workspace.formats import WORKSPACE_NAME
 from kaito_core.api.workspace.model import GROUP, VERSIONS, Inference, Resource
 from kaito_core.api.workspace.rules import RULES

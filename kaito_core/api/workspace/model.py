@@ -9,7 +9,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -19,15 +18,14 @@ from pydantic import (
 
 from kaito_core.api.adapter import (
     ADAPTER_NAME,
-    DEFAULT_STRENGTH,
     MAX_ADAPTER_NAME,
     MAX_ADAPTERS,
     AdapterRef,
-    parse_strength,
 )
 from kaito_core.api.cluster import ResourceType
 from kaito_core.api.messages import describe, fault, field_path, shown
 from kaito_core.api.preset.from_config import generic_id
+from kaito_core.api.strength import DEFAULT_STRENGTH, Strength
 from kaito_core.api.workspace.document import Document
 from kaito_core.api.workspace.formats import (
     IMAGE,
@@ -76,13 +74,6 @@ MAX_URLS = 100
 RESERVED_MODEL_IDS = ("base",)
 
 
-def _strength(value: object) -> float:
-    try:
-        return parse_strength(value)
-    except ValueError as error:
-        raise fault(str(error)) from error
-
-
 def _model_id(name: str) -> str:
     if ADAPTER_NAME.fullmatch(name) is None:
         raise fault(
@@ -94,7 +85,6 @@ def _model_id(name: str) -> str:
     return name
 
 
-Strength = Annotated[float, BeforeValidator(_strength)]
 ModelId = Annotated[
     str,
     AfterValidator(_model_id),

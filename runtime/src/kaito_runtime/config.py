@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from kaito_core.api.adapter import ADAPTER_NAME, parse_strength
+from kaito_core.api.adapter import ADAPTER_NAME
 from kaito_core.api.serving import ServedAdapter, ServedModel, ServingConfig
+from kaito_core.api.strength import parse_strength
 from kaito_runtime.errors import ServeError
 
 __all__ = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from kaito_core.api.adapter import DEFAULT_STRENGTH, parse_strength
 from kaito_core.api.serving import ServingConfig
+from kaito_core.api.strength import DEFAULT_STRENGTH, parse_strength
 from kaito_runtime.errors import RequestError
 
 if TYPE_CHECKING:
