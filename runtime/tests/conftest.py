@@ -1,13 +1,11 @@
-"""Fixtures of the runtime's tests. Helpers are in modules beside this file, which importlib mode does not find."""
+"""Fixtures of the runtime's tests."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 import torch

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the module of helpers, under importlib import mode
 
 from kaito_testing.kube.objects.history import Event
 from kaito_testing.kube.objects.options import DeleteOptions, WriteOptions

@@ -10,18 +10,11 @@ which tests fail requests and end watches as they do with the emulated one.
 from __future__ import annotations
 
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from operator_fixtures import *  # noqa: F403
-from operator_looks import add_node, is_established
-from operator_world import World
 
 from kaito_core.api.workspace.crd import workspace_crd
 from kaito_testing.world.client import KubeClient
@@ -29,6 +22,9 @@ from kaito_testing.world.cluster import FakeCluster
 from kaito_testing.world.control_plane import ControlPlane, client_of_kubeconfig
 from kaito_testing.world.faulty_cluster import FaultyCluster
 from kaito_testing.world.proxy import ProxiedCluster
+from scenarios.support.fixtures import azure, mortal, standby, story, undisturbed  # noqa: F401
+from scenarios.support.state import add_node, is_established
+from scenarios.support.world import World
 
 DEFAULT_ASSETS = "/usr/local/kubebuilder/bin"
 HOW = (

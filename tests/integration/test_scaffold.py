@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fresh_venv import ROOT, FreshVenv, build_wheel
-
+from helpers.fresh_venv import ROOT, FreshVenv, build_wheel
 from kaito_core.errors import ConfigError
 from kaito_core.scaffold import KINDS, write_package
 

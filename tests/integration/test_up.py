@@ -16,12 +16,8 @@ import openai
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "runtime" / "tests"), str(ROOT / "tests" / "unit" / "local")]
-
-from image_files import docker_archive, layer  # noqa: E402
-
-from kaito_runtime.testing.models import save_adapter, save_model  # noqa: E402
+from helpers.image_files import docker_archive, layer
+from kaito_runtime.testing.models import save_adapter, save_model
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 120  # the bound of a hang, not a measure of speed

@@ -8,10 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "runtime" / "tests"))
-
-from kaito_runtime.testing.models import save_model  # noqa: E402
+from kaito_runtime.testing.models import save_model
 
 WORKSPACE = """
 apiVersion: kaito.sh/v1beta1

@@ -2,17 +2,13 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "runtime" / "tests")]
-
-from fresh_venv import ROOT, FreshVenv, build_wheel  # noqa: E402
-
-from kaito_runtime.testing.models import save_model  # noqa: E402
+from helpers.fresh_venv import ROOT, FreshVenv, build_wheel
+from kaito_runtime.testing.models import save_model
 
 pytestmark = pytest.mark.slow
 

@@ -1,14 +1,11 @@
-"""The kernel tests' helpers are in `kernel_cases.py`, which importlib mode does not find alone.
+"""Which kernel tests run in this process.
 
 A process either interprets or compiles Triton kernels. A plain run compiles: `interpret` is left out of it, and
 `test_processes.py` starts it apart. `TRITON_INTERPRET=1`, or naming that folder alone, turns it round.
 """
 
 import os
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -1,12 +1,7 @@
-"""Fixtures of the LoRA tests; their helpers are in `lora_models.py`, which importlib mode does not find alone."""
-
-import sys
-from pathlib import Path
+"""Fixtures of the LoRA tests."""
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from image_files import docker_archive, layer, oci_layout, tarred
 
+from helpers.image_files import docker_archive, layer, oci_layout, tarred
 from kaito_core.errors import ConfigError
 from kaito_core.local.images import unpack_data
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_files import layer, oci_layout
 
+from helpers.image_files import layer, oci_layout
 from kaito_core.api import NodeState, parse_workspace
 from kaito_core.errors import ConfigError
 from kaito_core.local.pod import LocalPod, local_pod

@@ -1,11 +1,7 @@
 """Static gates compile for real, in a process of their own. At the end comes a table of all figures, kept or not."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 FIGURES = pytest.StashKey[list[str]]()
 
 

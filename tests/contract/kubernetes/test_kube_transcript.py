@@ -1,0 +1,59 @@
+"""The emulated API against the record of a real server (Kubernetes 1.36): which steps answer otherwise, and why."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kaito_testing.world.cluster import FakeCluster
+
+DATA = Path(__file__).parents[2] / "data"
+
+#: Steps that may answer otherwise than the real server, each with its reason. Whoever adds one explains it here.
+DISAGREEMENTS: dict[str, str] = {}
+
+
+def _tool() -> ModuleType:
+    """The recorder that made the record; it also knows how to compare."""
+    spec = importlib.util.spec_from_file_location("kube_transcript", DATA / "kube_transcript.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _compare(url: str) -> dict[str, list[str]]:
+    """Every step's differences, the steps without any left out."""
+    tool = _tool()
+    record = [json.loads(line) for line in (DATA / "kubernetes-1.36-transcript.jsonl").read_text().splitlines()]
+    server, found = tool.Server(url), {}
+    assert [step["step"] for step in record] == [step[0] for step in tool.STEPS]
+    previous = ""
+    for wanted, (name, *request) in zip(record, tool.STEPS, strict=True):
+        code, answer = server.step(name, *request)
+        answer = tool.normal(answer)
+        differences = list(tool.differences(wanted["response"], answer))
+        if code != wanted["status"]:
+            differences.append(f"status: want {wanted['status']}, got {code}")
+        if wanted["response"].get("rvKept") and server.seen[name]["rv"] != server.seen[previous]["rv"]:
+            differences.append("resourceVersion changed")
+        if differences:
+            found[name] = differences
+        previous = name
+    return found
+
+
+@pytest.mark.slow
+def test_every_step_answers_as_recorded_but_for_the_named_ones(fake_cluster: FakeCluster) -> None:
+    found = _compare(fake_cluster.url)
+    assert set(found) == set(DISAGREEMENTS), found
+
+
+@pytest.mark.slow
+def test_the_comparison_sees_a_server_that_answers_otherwise(fake_cluster: FakeCluster) -> None:
+    fake_cluster.fail("DELETE", "configmaps/a$", 500, times=3)
+    assert {"cm delete", "cm delete again: NotFound"} <= set(_compare(fake_cluster.url))

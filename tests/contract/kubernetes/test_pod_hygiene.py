@@ -1,0 +1,100 @@
+"""What platform teams ask of pods: no privileges, a read-only root, requests, probes, an orderly end, no secrets."""
+
+import pytest
+
+from helpers.rendered import PRESETS, containers_of, late_containers, manifests, pod_of
+from kaito_core.api.quantity import parse_quantity
+from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_namespaces_of_the_restricted_level_take_the_pods(case: str) -> None:
+    """Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, for each container."""
+    for container in containers_of(case):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False, container["name"]
+        assert context["runAsNonRoot"] is True and context.get("runAsUser") != 0, container["name"]
+        assert context["capabilities"] == {"drop": ["ALL"]}, container["name"]
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, container["name"]
+        assert context["readOnlyRootFilesystem"] is True, container["name"]
+    spec = pod_of(manifests(case))["spec"]
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    assert spec["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_all_containers_are_one_user_who_is_not_root(case: str) -> None:
+    """The kubelet refuses images of root, and of users that have a name, unless it is told a number.
+
+    Several users could not replace one another's files in the folders that they share.
+    """
+    users = {(c["securityContext"]["runAsUser"], c["securityContext"]["runAsGroup"]) for c in containers_of(case)}
+    assert users == {(65532, 65532)}  # what the image of the runtime is built for
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_steps_of_the_runtimes_image_are_pulled_as_the_runtime_is(case: str) -> None:
+    """Otherwise a tag that moves gives a pod two versions of one image."""
+    (runtime,) = pod_of(manifests(case))["spec"]["containers"]
+    for container in containers_of(case):
+        own = container["image"] in (runtime["image"], "runtime:1")
+        assert ("imagePullPolicy" not in container) is own, container["name"]
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_what_has_to_be_written_can_be(case: str) -> None:
+    """The root is read-only: the caches of the hub, of Triton and of torch's compiler follow HOME."""
+    spec = pod_of(manifests(case))["spec"]
+    writable = {volume["name"] for volume in spec["volumes"] if "emptyDir" in volume}
+    for container in containers_of(case):
+        paths = {m["mountPath"] for m in container["volumeMounts"] if m["name"] in writable and not m.get("readOnly")}
+        assert {ADAPTERS_PATH, WEIGHTS_PATH} <= paths, container["name"]
+        values = {variable["name"]: variable.get("value") for variable in container.get("env", [])}
+        if container["command"][0] in ("kaito-runtime", "torchrun"):
+            assert values["HOME"] in paths, container["name"]
+            assert "/tmp" in paths, container["name"]
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_a_quota_on_requests_can_be_met(case: str) -> None:
+    """With one, a pod is refused if any container, steps included, does not say what it needs."""
+    spec = pod_of(manifests(case))["spec"]
+    for container in [*spec["initContainers"], *spec["containers"]]:
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"]), container["name"]
+    (runtime,) = spec["containers"]
+    for step in spec["initContainers"]:  # so that they cost nothing extra
+        for resource, amount in step["resources"]["requests"].items():
+            assert parse_quantity(amount) <= parse_quantity(runtime["resources"]["requests"][resource])
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_the_end_of_a_log_becomes_the_reason(case: str) -> None:
+    assert {container["terminationMessagePolicy"] for container in containers_of(case)} == {"FallbackToLogsOnError"}
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_a_pod_drains_before_it_is_killed(case: str) -> None:
+    spec = pod_of(manifests(case))["spec"]
+    (runtime,) = spec["containers"]
+    env = {variable["name"]: variable["value"] for variable in runtime["env"]}
+    pause = runtime["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pause >= 1
+    assert pause + int(env["KAITO_DRAIN_SECONDS"]) < spec["terminationGracePeriodSeconds"]
+    assert runtime["command"][-2:] == ["--drain-seconds", "$(KAITO_DRAIN_SECONDS)"]
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_probes_are_within_the_apis_limits(case: str) -> None:
+    (runtime,) = pod_of(manifests(case))["spec"]["containers"]
+    for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+        probe = runtime[kind]
+        for number in ("failureThreshold", "periodSeconds", "timeoutSeconds", "successThreshold"):
+            assert probe.get(number, 1) >= 1, (kind, number)
+    assert runtime["livenessProbe"].get("successThreshold", 1) == 1
+
+
+def test_a_token_is_in_no_argument() -> None:
+    (hub,) = [container for container in late_containers() if "adapter-hub" in container["name"]]
+    reference = {"name": "hub", "key": "HF_TOKEN"}
+    assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}} in hub["env"]
+    assert not [word for word in hub["command"] if "TOKEN" in word]

@@ -1,0 +1,99 @@
+"""NodeClaims of a running Workspace: several at once, edited or deleted by hand, refused by the cloud."""
+
+import pytest
+
+from kaito_testing.world.faulty_cluster import FaultyCluster
+from scenarios.support.karpenter import RESOURCE, become_nodes, claims, refuse
+from scenarios.support.world import World, workspace
+
+
+def _names(cluster: FaultyCluster) -> list[str]:
+    return sorted(claim["metadata"]["name"] for claim in claims(cluster))
+
+
+def test_all_missing_nodes_are_asked_for_before_any_is_ready(azure: World, cluster: FaultyCluster) -> None:
+    (first,) = _names(cluster)
+    azure.apply(workspace("w", "on-gpu", resource={**RESOURCE, "count": 4}))
+    azure.wait("all claims", lambda: len(_names(cluster)) == 4)
+    assert first in _names(cluster)
+    assert not [claim for claim in claims(cluster) if claim.get("status")]
+    become_nodes(azure)
+    assert len(azure.wait_state("w", "Ready")["status"]["workerNodes"]) == 4
+
+
+def test_fewer_nodes_give_the_others_back(azure: World, cluster: FaultyCluster) -> None:
+    azure.apply(workspace("w", "on-gpu", resource={**RESOURCE, "count": 3}))
+    azure.wait("all claims", lambda: len(_names(cluster)) == 3)
+    become_nodes(azure)
+    azure.wait_state("w", "Ready")
+    azure.apply(workspace("w", "on-gpu", resource=RESOURCE))
+    azure.wait("two are given back", lambda: len(_names(cluster)) == 1)
+    used = azure.wait_state("w", "Ready")["status"]["workerNodes"]
+    assert used == [f"node-{_names(cluster)[0]}"]
+
+
+def test_a_claim_that_is_deleted_by_hand_is_made_anew(azure: World, cluster: FaultyCluster) -> None:
+    become_nodes(azure)
+    azure.wait_state("w", "Ready")
+    (lost,) = _names(cluster)
+    cluster.delete("nodeclaims.karpenter.sh", lost, "")
+    cluster.delete("nodes", f"node-{lost}", "")
+    azure.wait_reason("w", "NodeClaimReady", "NodeClaimNotReady")
+    azure.wait("another claim", lambda: len(_names(cluster)) == 1)
+    become_nodes(azure)
+    azure.wait_state("w", "Ready")
+
+
+@pytest.mark.parametrize("label", ["kaito.sh/workspace", "kaito.sh/workspacenamespace"])
+def test_a_claim_that_loses_its_owner_by_hand_is_taken_back(azure: World, cluster: FaultyCluster, label: str) -> None:
+    become_nodes(azure)
+    azure.wait_state("w", "Ready")
+    (name,) = _names(cluster)
+    spoilt = {"metadata": {"labels": {label: None}}}
+    cluster.patch("nodeclaims.karpenter.sh", name, spoilt, "")
+    azure.wait("it is labelled again", lambda: label in claims(cluster)[0]["metadata"]["labels"])
+    assert _names(cluster) == [name]  # a second machine would be paid for, and the first be nobody's
+    azure.wait_state("w", "Ready")
+    azure.delete("workspaces", "w")
+    azure.wait("the Workspace is gone", lambda: azure.get("workspaces", "w") is None)
+    assert _names(cluster) == []
+
+
+def test_a_refusal_is_told_in_the_clouds_words_and_the_next_machine_is_taken(
+    azure: World, cluster: FaultyCluster
+) -> None:
+    refuse(cluster, _names(cluster)[0], "SkuNotAvailable: 0 of 24 cores are left in westeurope")
+    said = azure.wait_reason("w", "NodeClaimReady", "InsufficientCapacity")
+    assert said["status"] == "False" and "0 of 24 cores are left in westeurope" in said["message"]
+    assert azure.wait_reason("w", "WorkspaceSucceeded", "InsufficientCapacity")["status"] == "False"
+    azure.wait("the event", lambda: any(e["reason"] == "InsufficientCapacity" for e in azure.events("w")))
+    azure.cause_pass("w")
+    assert _names(cluster) == []  # it is not asked for again at once
+    for event in cluster.list("events", "default"):
+        if event["involvedObject"]["kind"] == "NodeClaim":
+            cluster.delete("events", event["metadata"]["name"], "default")  # as if the minutes had passed
+    azure.cause_pass("w")
+    azure.wait("a claim", lambda: _names(cluster))
+    become_nodes(azure)
+    azure.wait_state("w", "Ready")
+
+
+def test_a_failed_launch_is_told_in_its_controllers_words(azure: World, cluster: FaultyCluster) -> None:
+    words = "creating instance: InvalidParameter: the subnet is full"
+    failed = {"type": "Launched", "status": "False", "reason": "LaunchFailed", "message": words}
+    failed["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+    status = {"status": {"conditions": [failed]}}
+    cluster.patch("nodeclaims.karpenter.sh", _names(cluster)[0], status, "", subresource="status")
+
+    def told() -> bool:
+        return words in azure.wait_reason("w", "NodeClaimReady", "NodeClaimNotReady")["message"]
+
+    azure.wait("the words", told)
+
+
+def test_no_machine_is_made_that_would_be_too_small(azure: World, cluster: FaultyCluster) -> None:
+    azure.apply(workspace("small", "on-gpu", resource={"instanceType": "Standard_NV12ads_A10_v5"}))
+    said = azure.wait_reason("small", "WorkspaceSucceeded", "DoesNotFit")
+    assert "smallest known machine type that fits is Standard_NC16as_T4_v3" in said["message"]
+    owners = {claim["metadata"]["labels"]["kaito.sh/workspace"] for claim in claims(cluster)}
+    assert owners == {"w"}

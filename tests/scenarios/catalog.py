@@ -1,0 +1,21 @@
+"""What the operator does, as scenarios over a World: the same on the emulated API and on a real one.
+
+A scenario gets a World whose operator runs, and asserts on the state of the cluster.
+"""
+
+from collections.abc import Callable
+
+from scenarios import adapters, deletion, edits, failures, life, nodes
+from scenarios.support.world import World
+
+__all__ = ["SCENARIOS", "Scenario"]
+
+Scenario = Callable[[World], None]
+SCENARIOS: tuple[Scenario, ...] = (
+    *life.SCENARIOS,
+    *nodes.SCENARIOS,
+    *adapters.SCENARIOS,
+    *edits.SCENARIOS,
+    *failures.SCENARIOS,
+    *deletion.SCENARIOS,
+)

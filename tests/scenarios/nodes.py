@@ -1,0 +1,188 @@
+"""Workspaces on prepared nodes, and presets that span several."""
+
+import pytest
+
+from scenarios.support.state import add_node, is_true, pinned, template, uids
+from scenarios.support.world import World, workspace
+
+__all__ = ["SCENARIOS"]
+
+
+def a_distributed_preset_becomes_a_stateful_set(world: World) -> None:
+    for name in ("gpu-1", "gpu-2"):
+        add_node(world, name, gpus=1)
+    annotations = {"kaito.sh/node-provider": "gpu_onprem"}
+    document = workspace("w", "on-many", resource={"count": 2}, annotations=annotations)
+    world.apply(document)
+    world.wait_state("w", "Ready")
+    live = world.existing("statefulsets", "w")
+    assert (live["spec"]["replicas"], live["spec"]["serviceName"]) == (2, "w-headless")
+    assert world.existing("services", "w-headless")["spec"]["clusterIP"] == "None"
+    assert world.existing("services", "w")["spec"]["selector"]["statefulset.kubernetes.io/pod-name"] == "w-0"
+    assert world.get("deployments", "w") is None
+
+
+def the_pods_of_a_distributed_preset_are_replaced_together(world: World) -> None:
+    if not world.cluster.has_controllers:
+        pytest.skip("this cluster has nobody who counts the revisions of a StatefulSet")
+    for name in ("gpu-1", "gpu-2"):
+        add_node(world, name, gpus=1)
+    parts = {"resource": {"count": 2}, "annotations": {"kaito.sh/node-provider": "gpu_onprem"}}
+    world.apply(workspace("w", "on-many", **parts))
+    world.wait_state("w", "Ready")
+    before = set(uids(world, "w"))
+    world.apply(workspace("w", "on-many", preset_options={"image": "registry.example/weights:2"}, **parts))
+    world.wait("new pods", lambda: len(world.pods("w")) == 2 and not before & set(uids(world, "w")))
+    world.wait_state("w", "Ready")
+
+
+def another_preset_leaves_nothing_of_the_first(world: World) -> None:
+    for name in ("gpu-1", "gpu-2"):
+        add_node(world, name, gpus=1)
+    annotations = {"kaito.sh/node-provider": "gpu_onprem"}
+    world.apply(workspace("w", "on-many", resource={"count": 2}, annotations=annotations))
+    world.wait_state("w", "Ready")
+    world.apply(workspace("w", "on-cpu", annotations=annotations))
+    world.wait_state("w", "Ready")
+    world.wait("the StatefulSet and its Service are gone", lambda: not world.get("statefulsets", "w"))
+    assert world.get("services", "w-headless") is None
+    assert world.existing("deployments", "w")["spec"]["replicas"] == 1
+
+
+def prepared_nodes_are_taken_by_name(world: World) -> None:
+    add_node(world, "gpu-1", gpus=1)
+    resource = {"preferredNodes": ["gpu-2"]}
+    world.apply(workspace("w", "on-gpu", resource=resource))
+    waiting = world.wait_reason("w", "ResourceReady", "NodesNotReady")
+    assert waiting["status"] == "Unknown" and "gpu-2 does not exist" in waiting["message"]
+    assert world.get("deployments", "w") is None
+    add_node(world, "gpu-2", gpus=1)
+    document = world.wait_state("w", "Ready")
+    assert document["status"]["workerNodes"] == ["gpu-2"]
+    assert pinned(world, "w") == ["gpu-2"]
+
+
+def prepared_nodes_are_taken_by_label(world: World) -> None:
+    add_node(world, "gpu-1", gpus=1, labels={"rack": "a"})
+    add_node(world, "gpu-2", gpus=1, labels={"rack": "b"})
+    resource = {"labelSelector": {"matchLabels": {"rack": "b"}}}
+    world.apply(workspace("w", "on-gpu", resource=resource))
+    assert world.wait_state("w", "Ready")["status"]["workerNodes"] == ["gpu-2"]
+
+
+def a_lost_node_moves_nothing_and_comes_back(world: World) -> None:
+    add_node(world, "gpu-1", gpus=1)
+    world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
+    world.wait_state("w", "Ready")
+    before = template(world, "w")
+    add_node(world, "gpu-1", gpus=1, ready=False)
+    lost = world.wait_reason("w", "ResourceReady", "NodesNotReady")
+    assert "gpu-1 is not ready" in lost["message"]
+    world.wait("the summary follows", lambda: not is_true(world, "w", "WorkspaceSucceeded"))
+    add_node(world, "gpu-1", gpus=1)
+    world.wait_reason("w", "ResourceReady", "NodesReady")
+    world.wait_state("w", "Ready")
+    assert template(world, "w") == before
+
+
+def a_better_node_moves_no_pod(world: World) -> None:
+    add_node(world, "gpu-2", gpus=1, labels={"rack": "a"})
+    world.apply(workspace("w", "on-gpu", resource={"labelSelector": {"matchLabels": {"rack": "a"}}}))
+    world.wait_state("w", "Ready")
+    add_node(world, "gpu-1", gpus=1, labels={"rack": "a"})  # the provider's order would put it first
+    world.cause_pass("w")
+    assert pinned(world, "w") == ["gpu-2"]
+
+
+_POOL = {"labelSelector": {"matchLabels": {"pool": "shared"}}}
+
+
+def workspaces_with_one_selector_do_not_share_gpus(world: World) -> None:
+    if not world.cluster.has_gc:
+        pytest.skip("this cluster does not collect dependents")
+    for name in ("gpu-1", "gpu-2"):
+        add_node(world, name, gpus=1, labels={"pool": "shared"})
+    for name in ("w", "v"):
+        world.apply(workspace(name, "on-gpu", resource=_POOL))
+    for name in ("w", "v"):
+        world.wait_state(name, "Ready")
+    assert sorted([*pinned(world, "w"), *pinned(world, "v")]) == ["gpu-1", "gpu-2"]
+    world.apply(workspace("late", "on-gpu", resource=_POOL))
+    waiting = world.wait_reason("late", "ResourceReady", "NodesNotReady")
+    for owner in ("w", "v"):
+        assert f"Workspace '{world.namespace}/{owner}' has 1" in waiting["message"]
+    assert world.get("deployments", "late") is None
+    before = {name: uids(world, name) for name in ("w", "v")}
+    for name in ("w", "v", "late"):
+        world.cause_pass(name)
+    assert {name: uids(world, name) for name in ("w", "v")} == before
+    left = pinned(world, "w")
+    world.delete("workspaces", "w")
+    world.wait("its pods are gone", lambda: not world.get("deployments", "w") and not world.pods("w"))
+    world.cause_pass("late")
+    world.wait_state("late", "Ready")
+    assert pinned(world, "late") == left
+
+
+def gpus_that_are_left_on_a_node_are_used(world: World) -> None:
+    add_node(world, "gpu-1", gpus=2, labels={"pool": "shared"})
+    for name in ("w", "v"):
+        world.apply(workspace(name, "on-gpu", resource=_POOL))
+    for name in ("w", "v"):
+        world.wait_state(name, "Ready")
+        assert pinned(world, name) == ["gpu-1"]
+
+
+def gpus_are_asked_for_by_the_name_that_the_node_has(world: World) -> None:
+    add_node(world, "gpu-1", gpus=1, labels={"pool": "shared"}, gpu_resource="amd.com/gpu")
+    world.apply(workspace("w", "on-gpu", resource=_POOL))
+    world.wait_state("w", "Ready")
+    spec = template(world, "w")["spec"]
+    assert spec["containers"][0]["resources"]["limits"] == {"amd.com/gpu": "1"}
+    assert "amd.com/gpu" in {toleration["key"] for toleration in spec["tolerations"]}
+
+
+def a_strategy_can_be_changed(world: World) -> None:
+    def strategy() -> object:
+        return world.existing("deployments", "w")["spec"]["strategy"]
+
+    world.apply(workspace("w"))
+    world.wait_state("w", "Ready")
+    assert strategy() == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    before = uids(world, "w")
+    world.apply(workspace("w", annotations={"kaito.sh/strategy": "Recreate"}))
+    world.wait("it is recreated", lambda: strategy() == {"type": "Recreate"})
+    world.apply(workspace("w", annotations={"kaito.sh/max-surge": "50%"}))
+    surging = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "50%", "maxUnavailable": 0}}
+    world.wait("it surges", lambda: strategy() == surging)
+    world.apply(workspace("w", annotations={"kaito.sh/max-surge": "some"}))
+    said = world.wait_reason("w", "WorkspaceSucceeded", "InvalidWorkspace")
+    assert "metadata.annotations[kaito.sh/max-surge] must be a number of pods" in said["message"]
+    assert strategy() == surging and uids(world, "w") == before
+    world.apply(workspace("w"))
+    world.wait_state("w", "Ready")
+
+
+def replicas_have_a_disruption_budget(world: World) -> None:
+    world.apply(workspace("w", resource={"count": 2}))
+    world.wait_state("w", "Ready")
+    assert world.existing("poddisruptionbudgets", "w")["spec"]["maxUnavailable"] == 1
+    world.apply(workspace("w", resource={"count": 1}))
+    world.wait("the budget is gone", lambda: world.get("poddisruptionbudgets", "w") is None)
+    world.wait_state("w", "Ready")
+
+
+SCENARIOS = (
+    workspaces_with_one_selector_do_not_share_gpus,
+    gpus_that_are_left_on_a_node_are_used,
+    gpus_are_asked_for_by_the_name_that_the_node_has,
+    a_strategy_can_be_changed,
+    replicas_have_a_disruption_budget,
+    a_distributed_preset_becomes_a_stateful_set,
+    the_pods_of_a_distributed_preset_are_replaced_together,
+    another_preset_leaves_nothing_of_the_first,
+    prepared_nodes_are_taken_by_name,
+    prepared_nodes_are_taken_by_label,
+    a_lost_node_moves_nothing_and_comes_back,
+    a_better_node_moves_no_pod,
+)

@@ -1,0 +1,137 @@
+"""What scenarios look at and do, in terms of the operator: templates, nodes, adapters. No scenario lives here."""
+
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from kaito_core.api import KubeObject
+from kaito_core.api.conditions import timestamp
+from kaito_core.api.workload import WORKSPACE_LABEL
+from kaito_core.reconcile.compare import HASH_ANNOTATION
+from kaito_testing.world.client import KubeClient
+from scenarios.support.world import World, conditions
+
+__all__ = [
+    "add_node",
+    "belongings",
+    "end_state",
+    "is_established",
+    "is_true",
+    "left",
+    "pinned",
+    "serving_config",
+    "settled",
+    "template",
+    "uids",
+    "warn",
+]
+
+
+#: What a Workspace is made of.
+_KINDS = ("configmaps", "services", "poddisruptionbudgets", "deployments", "statefulsets")
+#: Made by the server, or of the Workspace's uid, which the hash of a manifest covers.
+_VOLATILE = (
+    *("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "lastTransitionTime"),
+    *("clusterIP", "clusterIPs", HASH_ANNOTATION),
+)
+
+
+def serving_config(world: World, name: str) -> KubeObject:
+    """Returns the configuration that the pods of a Workspace serve."""
+    config: KubeObject = json.loads(world.existing("configmaps", f"{name}-serving")["data"]["serving.json"])
+    return config
+
+
+def template(world: World, name: str, kind: str = "deployments") -> KubeObject:
+    """Returns the pod template of a Workspace."""
+    found: KubeObject = world.existing(kind, name)["spec"]["template"]
+    return found
+
+
+def uids(world: World, name: str) -> list[str]:
+    """Returns the uids of a Workspace's pods."""
+    return sorted(pod["metadata"]["uid"] for pod in world.pods(name))
+
+
+def settled(world: World, name: str, adapters: dict[str, tuple[str, str]]) -> KubeObject:
+    """Waits until the status says exactly this of the adapters: name -> (strength, state)."""
+
+    def said() -> KubeObject | None:
+        document = world.get("workspaces", name) or {}
+        status = document.get("status") or {}
+        rows = {row["name"]: (row["strength"], row["state"]) for row in status.get("adapters", [])}
+        current = status.get("observedGeneration") == document["metadata"]["generation"]
+        return status if rows == adapters and current else None
+
+    found: KubeObject = world.wait(f"{name} serves {adapters}", said)
+    return found
+
+
+def add_node(world: World, name: str, **parts: Any) -> None:
+    """Adds or changes a node of this scenario; parts as for `KubeClient.add_node`."""
+    world.added_nodes.add(name)
+    world.cluster.add_node(name, **parts)
+
+
+def pinned(world: World, name: str) -> list[str]:
+    """Returns the nodes that the pods of a Workspace may run on."""
+    affinity = template(world, name)["spec"]["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return [value for term in terms for field in term["matchFields"] for value in field["values"]]
+
+
+def is_true(world: World, name: str, condition: str) -> bool:
+    """Returns whether a condition of a Workspace holds."""
+    return bool(conditions(world.get("workspaces", name)).get(condition, {}).get("status") == "True")
+
+
+def is_established(cluster: KubeClient, name: str) -> bool:
+    """Returns whether a CRD has been taken in."""
+    crd = cluster.get("customresourcedefinitions", name, "") or {}
+    found = (crd.get("status") or {}).get("conditions") or ()
+    return any((item["type"], item["status"]) == ("Established", "True") for item in found)
+
+
+def warn(cluster: KubeClient, about: KubeObject, reason: str, words: str, namespace: str = "default") -> None:
+    """Says something of an object as controllers and kubelets do, in an event."""
+    name = f"{about['name']}.{uuid.uuid4().hex[:8]}"
+    metadata, now = {"name": name, "namespace": namespace}, timestamp(datetime.now(UTC))
+    event = {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": about, "type": "Warning"}
+    cluster.create({**event, "reason": reason, "message": words, "lastTimestamp": now})
+
+
+def _essence(value: Any) -> Any:
+    """Returns an object without what differs between two runs."""
+    if isinstance(value, dict):
+        return {key: _essence(item) for key, item in value.items() if key not in _VOLATILE}
+    if isinstance(value, list):
+        return [_essence(item) for item in value]
+    return value
+
+
+def belongings(world: World, kind: str) -> list[KubeObject]:
+    """Returns the objects of a kind that say that they belong to Workspace w."""
+    found: list[KubeObject] = world.cluster.list(kind, world.namespace, f"{WORKSPACE_LABEL}=w")
+    return found
+
+
+def end_state(world: World) -> dict[str, Any]:
+    """Returns Workspace w and all that is labelled as its own, without what differs between two runs.
+
+    Two such states are equal only if nothing is there twice and nothing was left over.
+    """
+    workspace = world.existing("workspaces", "w")
+    workspace["metadata"]["finalizers"] = sorted(workspace["metadata"].get("finalizers", []))  # a set
+    state = {"workspaces/w": _essence(workspace), "pods": len(world.pods("w"))}
+    for kind in _KINDS:
+        for found in belongings(world, kind):
+            state[f"{kind}/{found['metadata']['name']}"] = _essence({**found, "status": None})
+    return state
+
+
+def left(world: World) -> list[str]:
+    """Returns what there still is of Workspace w, itself included."""
+    kinds = (*_KINDS, "pods")
+    names = [f"{kind}/{item['metadata']['name']}" for kind in kinds for item in belongings(world, kind)]
+    return names + (["workspaces/w"] if world.get("workspaces", "w") is not None else [])

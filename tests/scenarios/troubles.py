@@ -1,0 +1,239 @@
+"""Faults as users meet them: how each comes about, where the status says it, and what to do next. Data and doing."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from kaito_testing.world.pods import PodFailure
+from scenarios.support.karpenter import first_claim, install_nodeclaims, refuse
+from scenarios.support.pods import QUOTA
+from scenarios.support.state import add_node, warn
+from scenarios.support.world import World, adapter, workspace
+
+__all__ = ["FAULTS", "Trouble"]
+
+_W = MappingProxyType({"kaito.sh/workspace": "w"})
+_ON_AZURE = {"instanceType": "Standard_NC24ads_A100_v4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A fault.
+
+    Attributes:
+        title: What a person notices.
+        reason: The reason by which WorkspaceSucceeded says it.
+        cause: Brings it about for the Workspace `w`.
+        advice: What to do next, in Markdown.
+    """
+
+    title: str
+    reason: str
+    cause: Callable[[World], object]
+    advice: str
+
+
+def _fails(
+    reason: str, message: str = "", container: str = "", options: Mapping[str, str] | None = None
+) -> Callable[[World], object]:
+    def cause(world: World) -> None:
+        world.fail_pods(PodFailure(reason, _W, container, message))
+        world.apply(workspace("w", preset_options=options))
+
+    return cause
+
+
+def _missing_volume(world: World) -> None:
+    world.fail_pods(PodFailure("FailedMount", _W))
+    volumes = [{"name": "licence", "secret": {"secretName": "licence"}}]
+    mounts = [{"name": "licence", "mountPath": "/licence"}]
+    containers = [{"name": "mine", "image": "registry.example/mine:1", "volumeMounts": mounts}]
+    world.apply(workspace("w", inference={"template": {"spec": {"containers": containers, "volumes": volumes}}}))
+    pod = world.wait("its pod begins", lambda: next((p for p in world.pods("w") if "startTime" in p["status"]), None))
+    about = {"kind": "Pod", **{key: pod["metadata"][key] for key in ("name", "namespace", "uid")}}
+    words = 'MountVolume.SetUp failed for volume "licence" : secret "licence" not found'
+    warn(world.cluster, about, "FailedMount", words, world.namespace)
+    long_ago = {"status": {"startTime": "2026-01-01T00:00:00Z"}}  # the kubelet is given some seconds
+    world.cluster.patch("pods", about["name"], long_ago, world.namespace, subresource="status")
+
+
+def _broken_adapter(world: World) -> None:
+    world.runtimes.broken["style"] = "lora_A of layer 0 has 64 columns, the model has 32"
+    world.apply(workspace("w", adapters=[adapter("style")]))
+
+
+def _somebody_elses_service(world: World) -> None:
+    port = {"port": 80, "protocol": "TCP"}
+    world.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "w"}, "spec": {"ports": [port]}})
+    world.apply(workspace("w"))
+
+
+def _no_such_node(world: World) -> None:
+    world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-7"]}))
+
+
+def _lost_node(world: World) -> None:
+    add_node(world, "gpu-1", gpus=1)
+    world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
+    world.wait_state("w", "Ready")
+    add_node(world, "gpu-1", gpus=1, ready=False)
+
+
+def _taken_node(world: World) -> None:
+    add_node(world, "gpu-1", gpus=1)
+    world.apply(workspace("first", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
+    world.wait_state("first", "Ready")
+    world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
+
+
+def _too_small(world: World) -> None:
+    world.apply(workspace("w", "on-gpu", resource={"instanceType": "Standard_NV12ads_A10_v5"}))
+
+
+def _no_machine_left(world: World) -> None:
+    install_nodeclaims(world.cluster)
+    world.apply(workspace("w", "on-gpu", resource=_ON_AZURE))
+    claim = first_claim(world)
+    refuse(
+        world.cluster,
+        claim["metadata"]["name"],
+        "Operation could not be completed as it exceeds approved quota: NCads 0",
+    )
+
+
+def _refused(world: World) -> None:
+    words = 'admission webhook "images.example.com" denied the request: images must come from registry.example'
+    world.cluster.fail("PATCH", "/deployments/w$", 403, times=10**9, message=words)
+    world.apply(workspace("w"))
+
+
+FAULTS = (
+    Trouble(
+        "The preset does not exist",
+        "UnknownPreset",
+        lambda world: world.apply(workspace("w", "on-gpus")),
+        "The message lists the presets that are installed. Correct `inference.preset.name`, or install the plugin that"
+        " brings the preset; `kaito plugins list` says what there is.",
+    ),
+    Trouble(
+        "The image cannot be pulled",
+        "ImagePullError",
+        _fails("ImagePullBackOff"),
+        "Check the name of the image and that the cluster reaches its registry. A private one needs a pull secret in"
+        " the namespace of the Workspace: `inference.preset.presetOptions.imagePullSecrets`.",
+    ),
+    Trouble(
+        "The server ends again and again",
+        "ContainerCrashLoopBackOff",
+        _fails("CrashLoopBackOff"),
+        "`kubectl logs deployment/NAME --previous` has the server's last words.",
+    ),
+    Trouble(
+        "The server is killed for memory",
+        "ContainerOOMKilled",
+        _fails("OOMKilled"),
+        "The machine has too little main memory for the model: take a larger `resource.instanceType`, or a smaller"
+        " preset; `kaito presets show NAME` says what one needs.",
+    ),
+    Trouble(
+        "No node takes the pod",
+        "Unschedulable",
+        _fails("Unschedulable", "0/1 nodes are available: 1 Insufficient memory."),
+        "These are the scheduler's words. Free what they name on the nodes of the Workspace, or give it other nodes.",
+    ),
+    Trouble(
+        "A pod was evicted",
+        "PodEvicted",
+        _fails("Evicted", "The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 8Gi."),
+        "These are the kubelet's words. Kubernetes makes another pod by itself; it stays where the node has enough of"
+        " what was short. Clear the node's disk, or give the Workspace nodes with a larger one: `kaito presets show"
+        " NAME` says how much the model needs.",
+    ),
+    Trouble(
+        "The namespace's quota is used up",
+        "QuotaExceeded",
+        _fails("FailedCreate", f"exceeded quota: {QUOTA}, requested: pods=1, used: pods=0, limited: pods=0"),
+        "`kubectl describe quota -n NAMESPACE` says what is counted. Raise the quota, or free what uses it up; the pods"
+        " are then made by themselves.",
+    ),
+    Trouble(
+        "A Secret is missing",
+        "ContainerStartError",
+        _fails(
+            "CreateContainerConfigError",
+            'secret "hub" not found',
+            "weights",
+            {"modelAccessSecret": "hub"},
+        ),
+        "Make it in the namespace of the Workspace: `kubectl create secret generic NAME --from-literal=HF_TOKEN=...`."
+        " The pod goes on by itself.",
+    ),
+    Trouble(
+        "A volume cannot be mounted",
+        "PodStartError",
+        _missing_volume,
+        "These are the kubelet's words, which only events tell: `kubectl describe pod` shows them too. Make what is"
+        " missing; the pod goes on by itself within a few minutes.",
+    ),
+    Trouble(
+        "The model does not fit the machine",
+        "DoesNotFit",
+        _too_small,
+        "No machine is made for it. Take the one that is named, or a larger one.",
+    ),
+    Trouble(
+        "The cloud has no machine left",
+        "InsufficientCapacity",
+        _no_machine_left,
+        "These are the cloud's words. Ask it for a higher quota, or choose another `resource.instanceType`; it is asked"
+        " again by itself.",
+    ),
+    Trouble(
+        "Another Workspace has the GPUs",
+        "NodesNotReady",
+        _taken_node,
+        "GPUs are not shared. Give this Workspace other nodes, or delete the one that is named: what it had is then"
+        " taken within half a minute.",
+    ),
+    Trouble(
+        "A node that was asked for does not exist",
+        "NodesNotReady",
+        _no_such_node,
+        "Compare `resource.preferredNodes` with `kubectl get nodes`. The Workspace goes on by itself once the node is"
+        " there.",
+    ),
+    Trouble(
+        "A node was lost",
+        "NodesNotReady",
+        _lost_node,
+        "`kubectl describe node NAME` says why. Nothing is moved meanwhile: when the node is back, so is the model. To"
+        " move it, name another node in `resource.preferredNodes`.",
+    ),
+    Trouble(
+        "Nodes should be made, and Karpenter is not there",
+        "NodeProviderFailed",
+        lambda world: world.apply(workspace("w", "on-gpu", resource=_ON_AZURE)),
+        "Install Karpenter for your cloud, or prepare nodes yourself and name them in `resource.preferredNodes`.",
+    ),
+    Trouble(
+        "A name is taken",
+        "NameTaken",
+        _somebody_elses_service,
+        "The operator changes nothing that it has not made. Rename the Workspace, or remove the object if nobody needs"
+        " it.",
+    ),
+    Trouble(
+        "An adapter does not fit the model",
+        "AdapterFailed",
+        _broken_adapter,
+        "The model is served without this adapter, whose name answers 404. Take one that was trained for this preset,"
+        " or remove it from `inference.adapters`.",
+    ),
+    Trouble(
+        "The cluster refuses an object",
+        "KubernetesApiFailed",
+        _refused,
+        "These are the API server's words: an admission policy, a quota or missing rights. The operator tries again,"
+        " later each time.",
+    ),
+)
