@@ -2,7 +2,7 @@
 
 from kaito_gpu_aws.provider import AWS
 from kaito_karpenter import KarpenterProvider
-from kaito_testing.conformance import KarpenterConformance
+from kaito_karpenter.conformance import KarpenterConformance
 
 
 class TestAwsProvider(KarpenterConformance):

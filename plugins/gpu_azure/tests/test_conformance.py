@@ -1,7 +1,7 @@
 """The provider of Azure nodes keeps the rules of every node provider."""
 
 from kaito_gpu_azure.provider import AzureProvider
-from kaito_testing.conformance import KarpenterConformance
+from kaito_karpenter.conformance import KarpenterConformance
 
 
 class TestAzureProvider(KarpenterConformance):

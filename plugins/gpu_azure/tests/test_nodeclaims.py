@@ -8,8 +8,8 @@ import pytest
 
 from kaito_core.errors import InvalidWorkspaceError
 from kaito_gpu_azure.provider import AZURE
-from kaito_gpu_azure.testing import OWNER, TYPE, claim, request
 from kaito_karpenter.claims import ClaimPlan, plan_claims
+from kaito_karpenter.testing import OWNER, TYPE, claim, request
 
 
 def plan(existing: Any = (), options: Mapping[str, str] | None = None, **changes: Any) -> ClaimPlan:

@@ -7,8 +7,8 @@ import pytest
 
 from kaito_core.api import KubeObject
 from kaito_gpu_azure.provider import AZURE
-from kaito_gpu_azure.testing import claim, condition, node, request
 from kaito_karpenter.progress import RETRY_AFTER, capacity_words, claims_state, offers_gpus
+from kaito_karpenter.testing import claim, condition, node, request
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 QUOTA = "Operation could not be completed as it results in exceeding approved Total Regional Cores quota"

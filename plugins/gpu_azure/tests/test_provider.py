@@ -11,8 +11,8 @@ from kaito_core.errors import ConfigError, ProviderError
 from kaito_core.settings import Settings
 from kaito_gpu_azure.plugin import kaito_node_providers
 from kaito_gpu_azure.provider import AzureProvider
-from kaito_gpu_azure.testing import OWNER, claim, node, request
 from kaito_karpenter import NODECLAIMS
+from kaito_karpenter.testing import OWNER, claim, node, request
 from kaito_testing.world.memory_cluster import MemoryCluster
 
 PROVIDER = AzureProvider()

@@ -9,7 +9,6 @@ Each rule is one test method; its message says what to change. A rule that canno
 subclass, where the reason can be written down.
 """
 
-from kaito_karpenter.conformance import KarpenterConformance
 from kaito_testing.conformance.presets import ModelPresetConformance
 from kaito_testing.conformance.providers import NodeProviderConformance
 from kaito_testing.conformance.sources import AdapterSourceConformance, reference
@@ -17,7 +16,6 @@ from kaito_testing.conformance.world import World
 
 __all__ = [
     "AdapterSourceConformance",
-    "KarpenterConformance",
     "ModelPresetConformance",
     "NodeProviderConformance",
     "World",

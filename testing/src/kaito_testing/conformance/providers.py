@@ -27,8 +27,8 @@ class NodeProviderConformance:
     """Rules for one node provider.
 
     A subclass says which provider, and plays the world around it: `fulfil` does what the cloud does when all goes well,
-    `refuse` what it does when it has no machine. Providers under Karpenter subclass `KarpenterConformance` instead,
-    which plays Karpenter.
+    `refuse` what it does when it has no machine. Providers that use Karpenter subclass
+    `kaito_karpenter.conformance.KarpenterConformance`, which plays Karpenter.
 
     Example:
         class TestAcmeProvider(NodeProviderConformance):

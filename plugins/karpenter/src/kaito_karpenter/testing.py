@@ -1,4 +1,4 @@
-"""Builders of requests, claims and nodes, for tests of this provider and of others that use NodeClaims."""
+"""Builders of requests, NodeClaims and nodes, for tests of providers that use Karpenter."""
 
 from typing import Any
 
@@ -6,23 +6,31 @@ from kaito_core.api import KubeObject, NodeRequest
 
 __all__ = ["OWNER", "TYPE", "claim", "condition", "node", "request"]
 
-TYPE = "Standard_NC24ads_A100_v4"
+TYPE = "Standard_NC24ads_A100_v4"  #: a machine type of Azure, whose provider is tested with these
 OWNER = {"kaito.sh/workspace": "falcon", "kaito.sh/workspacenamespace": "team"}
 
 
 def request(**changes: Any) -> NodeRequest:
-    """Returns a request for one A100 machine."""
+    """Returns a request for one machine of `TYPE`; `changes` are fields of the request."""
     given = {"workspace": "falcon", "namespace": "team", "uid": "u1", "count": 1, "instance_type": TYPE, "gpus": 1}
     return NodeRequest(**{**given, "disk_gib": 50.0, **changes})
 
 
 def condition(kind: str, status: str, reason: str = "", message: str = "") -> KubeObject:
-    """Returns one condition."""
+    """Returns a condition of a NodeClaim."""
     return {"type": kind, "status": status, "reason": reason, "message": message}
 
 
 def claim(name: str, *conditions: KubeObject, node: str = "", instance_type: str = TYPE, **labels: str) -> KubeObject:
-    """Returns a claim as Karpenter would leave it, Ready if it has a node."""
+    """Returns a NodeClaim as Karpenter leaves it.
+
+    Args:
+        name: Its name.
+        *conditions: Its conditions while it has no node.
+        node: Name of its node; with one, the claim is Ready.
+        instance_type: Machine type that it asks for.
+        **labels: Labels beside `OWNER`.
+    """
     found = [condition(kind, "True") for kind in ("Launched", "Registered", "Initialized", "Ready")]
     status: KubeObject = {"nodeName": node, "conditions": found} if node else {"conditions": list(conditions)}
     return {
@@ -37,7 +45,7 @@ def claim(name: str, *conditions: KubeObject, node: str = "", instance_type: str
 
 
 def node(name: str, gpus: str = "1") -> KubeObject:
-    """Returns the node that a claim became."""
+    """Returns the node of a NodeClaim, with NVIDIA GPUs."""
     return {
         "apiVersion": "v1",
         "kind": "Node",
