@@ -17,7 +17,7 @@ START_SECONDS = 120.0
 OPERATOR = """
 import sys
 from kaito_core.controller.app import run_operator
-from kaito_core.controller.garbage import spare_collector
+from kaito_core.controller.app import spare_collector
 from kaito_core.plugins import PluginRegistry
 from kaito_core.reconcile.observed import AdapterReport
 from kaito_core.settings import Settings

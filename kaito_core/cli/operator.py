@@ -40,8 +40,7 @@ def operator(
     ] = None,
 ) -> None:
     """Run the operator: it watches Workspaces and makes the cluster serve them."""
-    from kaito_core.controller.app import run_operator
-    from kaito_core.controller.garbage import spare_collector
+    from kaito_core.controller.app import run_operator, spare_collector
     from kaito_core.controller.logs import configure
 
     session: Session = context.obj

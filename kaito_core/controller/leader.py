@@ -13,16 +13,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from kaito_core.api import KubeObject, ResourceType
+from kaito_core.api import KubeObject
 from kaito_core.controller.cluster import KubernetesCluster
+from kaito_core.controller.resources import LEASE_NAME, LEASES
 from kaito_core.errors import ClusterError
 
-__all__ = ["LEASES", "LEASE_NAME", "Election"]
+__all__ = ["Election"]
 
 log = logging.getLogger(__name__)
-
-LEASES = ResourceType("coordination.k8s.io", "v1", "leases", "Lease")
-LEASE_NAME = "kaito-operator"
 
 #: Parts of the Lease's length: between attempts, and after which a leader that could not renew gives up. What is left
 #: is for it to stop in, before anybody else may begin.

@@ -15,7 +15,7 @@ from typing import TextIO
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-from kaito_core.controller.watch.cache import Key
+from kaito_core.controller.records import Key
 
 __all__ = ["configure", "handling", "talking_of"]
 

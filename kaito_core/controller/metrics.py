@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from kaito_core.controller.cluster import Write
+from kaito_core.controller.records import Write
 from kaito_core.plugins import PluginInfo
 
 __all__ = ["LABELS", "Metrics"]

@@ -6,10 +6,8 @@ from typing import Any
 
 from kaito_core.api import NODES, ResourceType
 from kaito_core.api.workspace.model import WORKSPACES
-from kaito_core.controller.leader import LEASE_NAME, LEASES
+from kaito_core.controller.resources import CHILDREN, EVENTS, LEASE_NAME, LEASES
 from kaito_core.controller.webhook.objects import SECRETS, WEBHOOK_NAME, WEBHOOKS
-from kaito_core.controller.work.events import EVENTS
-from kaito_core.controller.work.execute import CHILDREN
 from kaito_core.reconcile.manifests import PODS
 
 __all__ = [

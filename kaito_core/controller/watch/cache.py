@@ -1,54 +1,30 @@
-"""Watch caches: what the API last said about the objects that the operator watches. No I/O here."""
+"""The watch caches: the objects that the operator watches, as the API last reported them. No I/O here."""
 
 import builtins
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from kaito_core.api import NODES, KubeObject, ResourceType
 from kaito_core.api.workload import WORKSPACE_LABEL, WORKSPACE_NAMESPACE_LABEL
 from kaito_core.api.workspace.model import WORKSPACES
+from kaito_core.controller.records import Change, Key, Watched
 
-__all__ = ["Cache", "Change", "Key", "Watched", "key_of", "watched_resources"]
+__all__ = ["Cache", "key_of", "watched_resources"]
 
-Key = tuple[str, str]  #: namespace and name of a Workspace
-
-_TOMBSTONES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A kind that is watched.
-
-    Attributes:
-        resource: The kind.
-        labelled: Whether only objects that name a Workspace in their labels are watched.
-    """
-
-    resource: ResourceType
-    labelled: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """An object that is not what it was. `old` is None for a new one, `new` for one that is gone."""
-
-    resource: ResourceType
-    old: KubeObject | None
-    new: KubeObject | None
+_TOMBSTONES = 4096  # deleted objects that are remembered
 
 
 def watched_resources(children: Iterable[ResourceType], extra: Iterable[ResourceType]) -> tuple[Watched, ...]:
-    """Returns what the operator watches: Workspaces, nodes, the children's kinds and what providers ask for."""
+    """Returns what the operator watches: Workspaces, nodes, their children and what node providers ask for."""
     labelled = dict.fromkeys((*children, *extra))
     return (Watched(WORKSPACES, False), Watched(NODES, False), *map(Watched, labelled))
 
 
 def key_of(obj: KubeObject) -> Key | None:
-    """Returns the Workspace that an object's labels name, or None."""
+    """Returns the Workspace that the labels of an object name, or None."""
     metadata = obj["metadata"]
     labels = metadata.get("labels") or {}
     name = labels.get(WORKSPACE_LABEL)
-    # Objects outside namespaces, such as NodeClaims, name the namespace in a label of its own.
+    # Objects without a namespace, such as NodeClaims, name the Workspace's in another label.
     namespace = metadata.get("namespace") or labels.get(WORKSPACE_NAMESPACE_LABEL)
     return (namespace, name) if name and namespace else None
 
@@ -63,32 +39,36 @@ def _identity(obj: KubeObject) -> Key:
 
 
 class Cache:
-    """Objects by kind and name, and by the Workspace that they belong to. Holds no object's managedFields."""
+    """Objects by resource type and name, and by Workspace; without their managedFields, which are large.
+
+    Args:
+        watched: The resource types to keep.
+    """
 
     def __init__(self, watched: Iterable[Watched]) -> None:
         self.watched = {item.resource: item for item in watched}
         self._objects: dict[ResourceType, dict[Key, KubeObject]] = {resource: {} for resource in self.watched}
         self._owned: dict[tuple[ResourceType, Key], dict[Key, KubeObject]] = {}
-        # An answer to a write may come in after the news that its object is gone.
-        self._gone: dict[str, int] = {}  # resource versions at the end, by uid, oldest first
+        # The answer to a write can arrive after the watch has reported the object deleted.
+        self._gone: dict[str, int] = {}  # last resource versions of deleted objects by uid, oldest first
 
     def is_complete(self, resource: ResourceType) -> bool:
-        """Returns whether an object that is not here does not exist."""
+        """Returns whether every object of the type is kept, so that one that is missing does not exist."""
         return resource in self.watched and not self.watched[resource].labelled
 
     def answers(self, resource: ResourceType, labels: Mapping[str, str] | None) -> bool:
-        """Returns whether a list with these labels can be answered from here."""
+        """Returns whether a list with these labels can be answered from the cache."""
         return self.is_complete(resource) or (resource in self.watched and WORKSPACE_LABEL in (labels or {}))
 
     def get(self, resource: ResourceType, name: str, namespace: str = "") -> KubeObject | None:
-        """Returns an object, or None where it is not here."""
+        """Returns an object, or None where it is not in the cache."""
         place = (namespace if resource.namespaced else "", name)
         return self._objects.get(resource, {}).get(place)
 
     def list(
         self, resource: ResourceType, namespace: str = "", labels: Mapping[str, str] | None = None
     ) -> Sequence[KubeObject]:
-        """Returns the objects with all the labels, of all namespaces where none is named, sorted by name."""
+        """Returns the objects with all the labels, sorted by name; "" for all namespaces."""
         wanted = dict(labels or {})
         place = namespace or wanted.get(WORKSPACE_NAMESPACE_LABEL, "")
         objects = self._objects.get(resource, {})
@@ -102,7 +82,7 @@ class Cache:
         ]
 
     def put(self, resource: ResourceType, obj: KubeObject) -> Change | None:
-        """Takes in an object; None where it is no news. Kinds that are not watched are not kept."""
+        """Stores an object; returns None where it, or a newer version, is stored already or its type is not watched."""
         if resource not in self.watched:
             return None
         if _version(obj) <= self._gone.get(obj["metadata"].get("uid", ""), -1):
@@ -120,9 +100,13 @@ class Cache:
         return Change(resource, old, kept)
 
     def remove(self, resource: ResourceType, obj: KubeObject, *, gone: bool = False) -> Change | None:
-        """Forgets an object; None where it was not here. Of one that is `gone` older news is none.
+        """Removes an object; returns None where it was not in the cache.
 
-        A watch says so too of an object that has lost the label it is watched by, and may get it back.
+        Args:
+            resource: Its type.
+            obj: The object, with its last resource version.
+            gone: The watch reports it deleted, so versions that are not newer are not stored again. A watch also
+                reports an object deleted that lost the label it is watched by; it can come back with a newer version.
         """
         if gone:
             self._gone[obj["metadata"].get("uid", "")] = _version(obj)
@@ -138,7 +122,7 @@ class Cache:
     def replace(
         self, resource: ResourceType, objects: Sequence[KubeObject], version: int, namespace: str = ""
     ) -> builtins.list[Change]:
-        """Takes in a whole listing, as of a resource version: what it lacks is forgotten unless it is newer."""
+        """Stores a whole listing, as of a resource version; removes what it lacks, unless that is newer."""
         listed = {_identity(obj) for obj in objects}
         absent = [
             obj

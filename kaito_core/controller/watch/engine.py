@@ -1,31 +1,40 @@
-"""kopf, as far as it is used: its settings, its way to the API, its run. What it tells is taken in by `handlers`."""
+"""kopf, which opens the watches and keeps them open: its settings, its connection, its handlers and its run.
+
+Each watched resource type has one `on.event` handler, for which kopf writes no annotation and no finalizer. The handler
+hands every event to the operator and does nothing else.
+"""
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import aiohttp
 import kopf
 
+from kaito_core.api import KubeObject, ResourceType
+from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.api.workspace.model import GROUP
-from kaito_core.controller.cluster import Connection
+from kaito_core.controller.records import Connection, Watched
 from kaito_core.controller.watch.heartbeat import Heartbeat
 from kaito_core.errors import ClusterError
 
-__all__ = ["watch", "watch_session", "watch_settings"]
+__all__ = ["Feed", "register_watches", "watch", "watch_session", "watch_settings"]
 
-_END_SECONDS = 5.0  # for kopf to end in by itself
+Feed = Callable[[ResourceType, KubeObject, bool], None]  #: resource type, object, whether it was deleted
+
+_END_SECONDS = 5.0  # for kopf to stop in
 
 
 class _Backoffs:
-    """Never gives up: kopf's own backoffs end after a minute, and the watch that they end is not started again."""
+    """Waits between attempts, in seconds, without end: after a last one kopf gives the watch up for good."""
 
     def __iter__(self) -> Iterator[float]:
         return itertools.chain((1, 2, 4, 8, 15), itertools.repeat(30))
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
-    """Finds no differences: kopf would copy every object that it hears of, for handlers that we have none of."""
+    """Compares nothing: kopf's own storage copies each object it hears of, 0.7 ms for a pod, for nobody here."""
 
     def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:
         return kopf.BodyEssence()
@@ -37,16 +46,17 @@ class _NoDiffs(kopf.DiffBaseStorage):
         raise NotImplementedError("kopf writes nothing")
 
 
-def watch_settings(watch_seconds: int) -> kopf.OperatorSettings:
+def watch_settings(watched: Iterable[Watched], watch_seconds: int) -> kopf.OperatorSettings:
     """Returns settings under which kopf watches and writes nothing.
 
     Args:
-        watch_seconds: How long a watch is kept open before it is opened anew, which shows that it is alive.
+        watched: What is watched.
+        watch_seconds: How long a watch stays open before it is opened again, which proves that it is alive.
     """
     settings = kopf.OperatorSettings()
-    settings.peering.standalone = True  # a foreign "default" peering would freeze us
+    settings.peering.standalone = True  # a "default" peering of another operator would freeze this one
     settings.posting.enabled = False  # our own events are one per change
-    # Nothing is written under these names; another operator's would be taken for ours all the same.
+    # Nothing is written under these names, but another kopf operator's names would be taken for ours.
     settings.persistence.finalizer = f"{GROUP}/kopf"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.persistence.diffbase_storage = _NoDiffs()
@@ -55,12 +65,33 @@ def watch_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings.networking.enforce_retry_after = True
     settings.networking.error_backoffs = _Backoffs()
     settings.watching.server_timeout = watch_seconds
-    settings.watching.client_timeout = watch_seconds + 30  # for servers that do not keep to it
+    settings.watching.client_timeout = watch_seconds + 30  # for servers that keep a watch open for longer
+    for resource in (item.resource for item in watched if item.labelled):
+        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = WORKSPACE_LABEL
     return settings
 
 
+def register_watches(registry: kopf.OperatorRegistry, watched: Iterable[Watched], feed: Feed) -> None:
+    """Registers a handler for each watched resource type."""
+    for item in watched:
+        _register(registry, item.resource, feed)
+
+
+def _register(registry: kopf.OperatorRegistry, resource: ResourceType, feed: Feed) -> None:
+    async def observe(event: Any, **_: Any) -> None:
+        feed(resource, dict(event["object"]), event["type"] == "DELETED")
+
+    kopf.on.event(
+        group=resource.group,
+        version=resource.version,
+        plural=resource.plural,
+        id=f"observe-{resource.plural}",
+        registry=registry,
+    )(observe)
+
+
 def watch_session(found: Connection, heartbeat: Heartbeat) -> kopf.AiohttpSession:
-    """Returns kopf's way to the API: its own, and the heartbeat hears what is opened on it."""
+    """Returns kopf's HTTP session, whose watches the heartbeat observes."""
     info = kopf.ConnectionInfo(
         server=found.server,
         scheme="Bearer" if found.token else None,
@@ -82,20 +113,20 @@ def watch_session(found: Connection, heartbeat: Heartbeat) -> kopf.AiohttpSessio
 
 
 async def _go_on(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Lets watches go on where an answer to their opening would end kopf; errors within a watch it takes well."""
+    """Keeps kopf going where a watch cannot be opened: it retries lost connections, but a 404 or 410 ends it."""
     answer = await send(request)
     if answer.status == 410 and "watch" in request.url.query:
         answer.release()
-        request.url = request.url.without_query_params("resourceVersion")  # from what there is now
+        request.url = request.url.without_query_params("resourceVersion")  # starts from the present state
         answer = await send(request)
     if answer.status == 404 and _is_of_objects(request.url.path):
-        answer.release()  # a CRD that has just been removed; kopf tries again until it has heard of that
+        answer.release()  # its CRD has just been removed, which kopf learns a moment later
         raise aiohttp.ClientConnectionError(f"{request.url.path} is not served")
     return answer
 
 
 def _is_of_objects(path: str) -> bool:
-    """Returns whether a path is of objects, and not of a group or its types."""
+    """Returns whether a path is one of objects, not that of an API group or its resource types."""
     parts = path.strip("/").split("/")
     return len(parts) > (2 if parts[0] == "api" else 3)
 
@@ -109,7 +140,7 @@ async def watch(
     """Runs kopf until it is stopped.
 
     Raises:
-        ClusterError: A watch has failed for good. An operator that went on without it would be blind.
+        ClusterError: A watch has failed for good; an operator that went on would miss changes.
     """
     others = asyncio.all_tasks()
     stopped = asyncio.create_task(stopping.wait(), name="stopped")
@@ -126,7 +157,7 @@ async def watch(
     try:
         await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
         while not (await asyncio.wait({run}, timeout=_END_SECONDS))[0]:
-            # kopf cancels each of its tasks once; one that was just about to log in again misses it, and is waited for.
+            # kopf cancels each of its tasks once and waits without end for one that missed it.
             for task in asyncio.all_tasks() - others - {run, stopped}:
                 task.cancel()
         await run

@@ -1,50 +1,60 @@
-"""Fills the caches before the first pass, and lists everything anew from time to time.
+"""Fills the caches before the first pass, and lists everything again from time to time.
 
-Watches tell what happens, but not what was deleted while they were broken: after 410 Gone a watcher lists again, and
-an object that is absent from a list is no event.
+Watches do not report what was deleted while they were broken: after 410 Gone a watch lists again, and an object that
+the list lacks is no event.
 """
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from kaito_core.api import ResourceType
 from kaito_core.api.workload import WORKSPACE_LABEL
-from kaito_core.controller.cluster import KubernetesCluster
+from kaito_core.controller.backoff import backoff_seconds
 from kaito_core.controller.metrics import Metrics
-from kaito_core.controller.watch.cache import Change
-from kaito_core.controller.work.loop import backoff_seconds
+from kaito_core.controller.records import Change, Listing, Watched
+from kaito_core.controller.watch.cache import Cache
 from kaito_core.errors import ClusterError
 
 __all__ = ["Resync"]
 
 log = logging.getLogger(__name__)
 
-#: What was deleted between the first listing here and the watcher's own left no event either.
+#: The second listing comes early: an object deleted between the first one and the watch's own left no event.
 _SECOND_SECONDS = 15.0
+_NEWEST = 1 << 63  # no resource version is newer
+
+Fetch = Callable[[ResourceType, str, str], Awaitable[Listing]]  #: resource type, namespace, label selector
 
 
 class Resync:
     """Lists what is watched.
 
     Args:
-        cluster: Whose cache is filled.
-        namespaces: Namespaces that are watched, none for all.
-        interval_seconds: How often.
-        on_changes: Called with what a listing brought to light; the first time it is everything there is.
+        cache: The cache to fill.
+        fetch: Lists the objects of a resource type from the API itself.
+        namespaces: Watched namespaces; empty for all.
+        interval_seconds: Between two listings.
+        on_changes: Called with the differences that a listing found; the first time with everything.
+        on_absent: Called with each watched resource type that the cluster does not serve.
+        metrics: Where the time of the last listing is noted.
     """
 
     def __init__(
         self,
-        cluster: KubernetesCluster,
+        cache: Cache,
+        fetch: Fetch,
         namespaces: Sequence[str],
         interval_seconds: float,
         on_changes: Callable[[Sequence[Change]], None],
+        on_absent: Callable[[ResourceType], None],
         metrics: Metrics,
     ) -> None:
-        self._cluster, self._namespaces, self._on_changes = cluster, namespaces, on_changes
+        self._cache, self._fetch, self._namespaces = cache, fetch, namespaces
         self._interval_seconds, self._metrics = interval_seconds, metrics
+        self._on_changes, self._on_absent = on_changes, on_absent
         self.is_synced = False
 
     async def run(self) -> None:
@@ -52,7 +62,7 @@ class Resync:
         failures = 0
         while True:
             try:
-                changes = await self._refresh()
+                changes = [change for watched in self._cache.watched.values() for change in await self._list(watched)]
             except ClusterError as error:
                 log.warning("the caches cannot be filled, trying again: %s", error)
                 await asyncio.sleep(backoff_seconds(failures, random.random()))
@@ -65,13 +75,18 @@ class Resync:
             wait = min(_SECOND_SECONDS, self._interval_seconds) if first else self._interval_seconds
             await asyncio.sleep(wait * random.uniform(0.9, 1.1))
 
-    async def _refresh(self) -> list[Change]:
-        changes: list[Change] = []
-        for watched in self._cluster.cache.watched.values():
+    async def _list(self, watched: Watched) -> list[Change]:
+        """Lists a resource type and returns how the cache differed; a forbidden type is logged and left out."""
+        resource, changes = watched.resource, list[Change]()
+        for namespace in self._namespaces if resource.namespaced and self._namespaces else ("",):
             try:
-                changes += await self._cluster.refresh(watched, WORKSPACE_LABEL, self._namespaces)
+                listing = await self._fetch(resource, namespace, WORKSPACE_LABEL if watched.labelled else "")
             except ClusterError as error:
                 if error.status != 403:
                     raise
-                log.error("grant the operator list and watch on %s: %s", watched.resource.plural, error)
+                log.error("grant the operator list and watch on %s: %s", resource.plural, error)
+                continue
+            if not listing.version:
+                self._on_absent(resource)
+            changes += self._cache.replace(resource, listing.items, listing.version or _NEWEST, namespace)
         return changes

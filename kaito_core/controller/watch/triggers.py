@@ -1,17 +1,18 @@
-"""Which Workspaces a change concerns. Pure functions."""
+"""Which Workspaces to look at after a change, and which of them first. Pure functions."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from kaito_core.api import NODES, KubeObject
 from kaito_core.api.workspace.model import WORKSPACES
-from kaito_core.controller.watch.cache import Change, Key, key_of
+from kaito_core.controller.records import Change, Key
+from kaito_core.controller.watch.cache import key_of
 
-__all__ = ["concerned", "is_asked_for"]
+__all__ = ["affected", "is_urgent"]
 
 
 def _node_essence(node: KubeObject | None) -> Any:
-    """Returns what can make a node fit or not; kubelets report much else every few minutes."""
+    """Returns the parts of a node that decide whether it fits; kubelets update others every few minutes."""
     if node is None:
         return None
     metadata, spec, status = node["metadata"], node.get("spec") or {}, node.get("status") or {}
@@ -31,12 +32,12 @@ def _node_essence(node: KubeObject | None) -> Any:
     )
 
 
-def concerned(change: Change, everyone: Callable[[], Iterable[Key]]) -> set[Key]:
+def affected(change: Change, everyone: Callable[[], Iterable[Key]]) -> set[Key]:
     """Returns the Workspaces to look at after a change.
 
     Args:
         change: What has changed.
-        everyone: Returns all Workspaces; asked only where any of them may be concerned.
+        everyone: Returns all Workspaces; called only where the change can affect any of them.
     """
     either = [obj for obj in (change.old, change.new) if obj is not None]
     if change.resource == WORKSPACES:
@@ -46,8 +47,8 @@ def concerned(change: Change, everyone: Callable[[], Iterable[Key]]) -> set[Key]
     return {key for obj in either if (key := key_of(obj)) is not None}
 
 
-def is_asked_for(change: Change) -> bool:
-    """Returns whether somebody asks for something that nobody has looked at yet: a new Workspace, or an edit of one."""
+def is_urgent(change: Change) -> bool:
+    """Returns whether a change is a new or edited Workspace that no pass has looked at yet."""
     if change.resource != WORKSPACES or change.new is None:
         return False
     observed = (change.new.get("status") or {}).get("observedGeneration")

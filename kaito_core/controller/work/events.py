@@ -4,18 +4,18 @@ import logging
 import uuid
 from datetime import datetime
 
-from kaito_core.api import KubeObject, ResourceType
+from kaito_core.api import KubeObject
 from kaito_core.api.conditions import timestamp
 from kaito_core.api.workload import MANAGER
 from kaito_core.controller.cluster import KubernetesCluster
+from kaito_core.controller.resources import EVENTS
 from kaito_core.errors import ClusterError
 from kaito_core.reconcile.status import Event
 
-__all__ = ["EVENTS", "emit", "event_manifest"]
+__all__ = ["emit", "event_manifest"]
 
 log = logging.getLogger(__name__)
 
-EVENTS = ResourceType("", "v1", "events", "Event")
 _MESSAGE_LIMIT = 1024  # characters, the API's
 
 

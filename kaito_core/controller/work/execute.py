@@ -1,26 +1,14 @@
 """Executes what was planned: one API call for each action, all of which may be repeated."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from kaito_core.api import ResourceType
 from kaito_core.controller.cluster import KubernetesCluster
+from kaito_core.controller.resources import CHILDREN
 from kaito_core.errors import ClusterError
-from kaito_core.reconcile.manifests import (
-    CONFIG_MAPS,
-    DEPLOYMENTS,
-    DISRUPTION_BUDGETS,
-    PODS,
-    SERVICES,
-    STATEFUL_SETS,
-)
+from kaito_core.reconcile.manifests import PODS
 from kaito_core.reconcile.plan import Action, Annotate, Apply, Delete
 
-__all__ = ["CHILDREN", "execute"]
-
-#: What a Workspace is made of, by kind.
-CHILDREN: Mapping[str, ResourceType] = {
-    resource.kind: resource for resource in (CONFIG_MAPS, SERVICES, DISRUPTION_BUDGETS, DEPLOYMENTS, STATEFUL_SETS)
-}
+__all__ = ["execute"]
 
 
 async def execute(actions: Iterable[Action], cluster: KubernetesCluster) -> None:

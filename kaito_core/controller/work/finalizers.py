@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kaito_core.api import KubeObject, NodeProvider, NodeRequest, NodeState
-from kaito_core.controller.cluster import KubernetesCluster, identity
+from kaito_core.controller.api_calls import identity
+from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.errors import NotReadyError, ProviderError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.reconcile.status import Event

@@ -9,15 +9,14 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from kaito_core.controller.watch.cache import Key
+from kaito_core.controller.backoff import backoff_seconds
+from kaito_core.controller.records import Key
 from kaito_core.controller.work.fair_slots import Slots
 
-__all__ = ["Loop", "Outcome", "backoff_seconds"]
+__all__ = ["Loop", "Outcome"]
 
 log = logging.getLogger(__name__)
 
-_FIRST_BACKOFF_SECONDS = 0.5
-_LONGEST_BACKOFF_SECONDS = 300.0
 #: Passes in a row that may write before the next one is put off: a world that somebody else keeps changing back
 #: must not be fought at full speed.
 _FREE_WRITES = 5
@@ -38,12 +37,6 @@ class Outcome:
     failed: bool = False
     acted: bool = False
     gone: bool = False
-
-
-def backoff_seconds(failures: int, chance: float) -> float:
-    """Returns how long to wait after so many failures in a row; `chance` in [0, 1) spreads those who fail together."""
-    longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 30))
-    return longest * (0.5 + chance / 2)
 
 
 @dataclass(slots=True)

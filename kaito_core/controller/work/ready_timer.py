@@ -7,7 +7,7 @@ from typing import Any
 
 from kaito_core.api import KubeObject
 from kaito_core.api.conditions import INFERENCE_READY, RESOURCE_READY, WORKSPACE_SUCCEEDED
-from kaito_core.controller.watch.cache import Key
+from kaito_core.controller.records import Key
 
 __all__ = ["STAGES", "Stages"]
 

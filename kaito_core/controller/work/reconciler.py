@@ -11,9 +11,10 @@ from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.controller.logs import talking_of
 from kaito_core.controller.metrics import Metrics
-from kaito_core.controller.watch.cache import Key
+from kaito_core.controller.records import Key
+from kaito_core.controller.resources import CHILDREN, EVENTS
 from kaito_core.controller.work import events
-from kaito_core.controller.work.execute import CHILDREN, execute
+from kaito_core.controller.work.execute import execute
 from kaito_core.controller.work.finalizers import NodeKeeper, is_held
 from kaito_core.controller.work.loop import Outcome
 from kaito_core.controller.work.ready_timer import Stages
@@ -182,7 +183,7 @@ class Reconciler:
         if not silent:
             return ()
         namespace = silent[0]["metadata"]["namespace"]
-        return (await self.cluster.fetch(events.EVENTS, namespace, fields="type=Warning")).items
+        return (await self.cluster.fetch(EVENTS, namespace, fields="type=Warning")).items
 
     async def _release(self, document: KubeObject) -> Outcome:
         """Lets a Workspace that is being deleted go; its children follow by their owner references."""

@@ -9,7 +9,7 @@ import httpx
 
 from kaito_core.api import KubeObject, Workspace
 from kaito_core.api.serving import PORT
-from kaito_core.controller.watch.cache import Key
+from kaito_core.controller.records import Key
 from kaito_core.reconcile.observed import AdapterReport, is_ready
 from kaito_core.reconcile.podspec import RUNTIME_CONTAINER
 

@@ -12,7 +12,7 @@ import pytest
 
 from kaito_core.api import Cluster, GpuSku, KubeObject, NodeRequest, NodeState, ResourceType
 from kaito_core.api.workspace.crd import workspace_crd
-from kaito_core.controller.leader import LEASE_NAME
+from kaito_core.controller.resources import LEASE_NAME
 from kaito_core.errors import ClusterError
 from kaito_core.settings import Settings
 from kaito_testing.world.client import STRATEGIC

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kaito_core.controller.leader import LEASE_NAME
+from kaito_core.controller.resources import LEASE_NAME
 from kaito_core.errors import ClusterError
 from kaito_core.settings import Settings
 from scenarios.support.process import Process

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from kaito_core.api import ResourceType
-from kaito_core.controller.cluster import KubernetesCluster, Write, connect
-from kaito_core.controller.leader import LEASES, Election
+from kaito_core.controller.cluster import KubernetesCluster, connect
+from kaito_core.controller.leader import Election
+from kaito_core.controller.records import Write
+from kaito_core.controller.resources import LEASES
 from kaito_core.controller.watch.cache import Cache
 from kaito_core.errors import ClusterError
 from kaito_testing.world.client import KubeClient

@@ -1,14 +1,13 @@
-"""The caches: what is news, what is forgotten, and whom it belongs to."""
+"""The watch cache: what is new to it, what it drops, and to which Workspace an object belongs."""
 
 from typing import Any
 
 import pytest
 
-from kaito_core.api import NODES, KubeObject
-from kaito_core.api.cluster import ResourceType
+from kaito_core.api import NODES, KubeObject, ResourceType
 from kaito_core.api.workspace.model import WORKSPACES
-from kaito_core.controller.watch.cache import Cache, Change, key_of, watched_resources
-from kaito_core.controller.watch.triggers import concerned, is_asked_for
+from kaito_core.controller.records import Change
+from kaito_core.controller.watch.cache import Cache, key_of, watched_resources
 from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS
 
 CLAIMS = ResourceType("example.com", "v1", "claims", "Claim", namespaced=False)
@@ -97,43 +96,3 @@ def test_an_object_that_loses_its_label_is_forgotten(cache: Cache) -> None:
     change = cache.put(DEPLOYMENTS, obj("d", 2, workspace=""))
     assert change is not None and change.new is None
     assert cache.get(DEPLOYMENTS, "d", "ns") is None
-
-
-def node(**parts: Any) -> KubeObject:
-    status = {"allocatable": {"nvidia.com/gpu": "1"}, "conditions": [{"type": "Ready", "status": "True"}]}
-    return {"metadata": {"name": "n", "uid": "u"}, "status": {**status, **parts}}
-
-
-@pytest.mark.parametrize(
-    ("new", "matters"),
-    [
-        (node(images=["a", "b"]), False),
-        (node(allocatable={"nvidia.com/gpu": "0"}), True),
-        (node(conditions=[{"type": "Ready", "status": "Unknown"}]), True),
-        (node(conditions=[{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"}]), False),
-        ({**node(), "spec": {"unschedulable": True}}, True),
-        (None, True),
-    ],
-)
-def test_nodes_concern_everyone_where_it_matters(new: KubeObject | None, matters: bool) -> None:
-    woken = concerned(Change(NODES, node(), new), lambda: [("ns", "a"), ("ns", "b")])
-    assert woken == ({("ns", "a"), ("ns", "b")} if matters else set())
-
-
-def test_children_concern_their_workspace_before_and_after() -> None:
-    change = Change(PODS, obj("p", 1), obj("p", 2, workspace="x"))
-    assert concerned(change, list) == {("ns", "w"), ("ns", "x")}
-
-
-@pytest.mark.parametrize(
-    ("generation", "status", "urgent"),
-    [(1, None, True), (2, {"observedGeneration": 1}, True), (2, {"observedGeneration": 2}, False)],
-    ids=["new", "edited", "looked at"],
-)
-def test_a_workspace_that_nobody_has_looked_at_since_its_edit_is_urgent(
-    generation: int, status: KubeObject | None, urgent: bool
-) -> None:
-    new = obj("w", 2, metadata={"generation": generation}, status=status)
-    assert is_asked_for(Change(WORKSPACES, None, new)) == urgent
-    assert not is_asked_for(Change(WORKSPACES, new, None))
-    assert not is_asked_for(Change(DEPLOYMENTS, None, new))

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from kaito_core.controller.watch.cache import Key
-from kaito_core.controller.work import loop as loops
-from kaito_core.controller.work.loop import Loop, Outcome, backoff_seconds
+from kaito_core.controller import backoff
+from kaito_core.controller.records import Key
+from kaito_core.controller.work.loop import Loop, Outcome
 
 A, B = ("ns", "a"), ("ns", "b")
 
@@ -102,7 +102,7 @@ def test_nothing_runs_before_it_is_opened_and_all_runs_then() -> None:
 
 
 def test_failures_are_tried_again_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loops, "_FIRST_BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.001)
 
     async def story() -> None:
         streaks: list[int] = []
@@ -162,9 +162,3 @@ def test_a_key_that_is_gone_is_forgotten() -> None:
         assert not loop._work
 
     play(story)
-
-
-@pytest.mark.parametrize(("failures", "longest"), [(0, 0.5), (1, 1.0), (3, 4.0), (50, 300.0)])
-def test_backoff_doubles_up_to_a_limit(failures: int, longest: float) -> None:
-    assert backoff_seconds(failures, 0.0) == longest / 2
-    assert longest / 2 < backoff_seconds(failures, 0.999) < longest

@@ -1,4 +1,4 @@
-"""What the collector is spared, and that it still collects."""
+"""The operator as a process: what its garbage collector skips, and that it still collects the rest."""
 
 import gc
 import weakref
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kaito_core.controller.garbage import spare_collector
+from kaito_core.controller.app import spare_collector
 
 
 class Node:
