@@ -53,6 +53,9 @@ kernels: install ## Prove the kernels: in the interpreter, ahead of time, and by
 	$(BIN)/python -m pytest -q -s runtime/tests/kernels/static
 	$(BIN)/python -m pytest -q runtime/tests/kernels/launch
 
+bench-installs: install ## Packages and disk of a fresh environment; BEFORE=folder measures another checkout too
+	$(BIN)/python bench/bench_installs.py $(BEFORE)
+
 bench-kernels: install ## Ratios of our LoRA layers to the base model and to PEFT, on this CPU
 	$(BIN)/python runtime/bench/bench_kernels.py
 
