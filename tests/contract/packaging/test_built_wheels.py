@@ -8,7 +8,8 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-from test_packaging import FOLDERS, ROOT, project
+
+from helpers.distributions import FOLDERS, ROOT, project
 
 pytestmark = pytest.mark.slow
 

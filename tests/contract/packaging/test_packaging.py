@@ -2,31 +2,10 @@
 
 import importlib
 import re
-import tomllib
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-FOLDERS = (
-    *(
-        ".",
-        "testing",
-        "runtime",
-        "plugins/karpenter",
-        "plugins/falcon",
-        "plugins/llama",
-        "plugins/mistral",
-        "plugins/phi",
-        "plugins/qwen",
-    ),
-    *("plugins/gpu_aws", "plugins/gpu_azure", "plugins/gpu_onprem"),
-)
-
-
-def project(folder: str) -> dict[str, Any]:
-    return tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+from helpers.distributions import FOLDERS, ROOT, project
 
 
 def test_every_member_is_listed_here() -> None:
