@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.distributions import FOLDERS, ROOT, project
+from helpers.fresh_venv import build_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +22,8 @@ HEAVY = {"torch", "transformers", "triton", "peft"}
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every distribution, built once."""
     folder = tmp_path_factory.mktemp("wheels")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", folder, *(ROOT / member for member in FOLDERS)], check=True)
+    for member in FOLDERS:
+        build_wheel(ROOT if member == "." else ROOT / member, folder)
     return folder
 
 
