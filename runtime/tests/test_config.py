@@ -40,7 +40,7 @@ def test_folder_with_an_at_sign_is_a_folder(tmp_path: Path) -> None:
         ("pirate", "must be NAME=DIR"),
         ("=x", "must be NAME=DIR"),
         ("Pirate=x", "NAME in lower case"),
-        ("a=missing", "there is no folder 'missing'"),
+        ("a=missing", "folder 'missing' does not exist"),
         ("a=.@nan", "strength must be a finite number, got 'nan'"),
         ("a=.@11", "strength must be between -10 and 10"),
     ],
@@ -60,14 +60,14 @@ def test_same_name_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "Invalid JSON"),
-        (b"{", "Invalid JSON"),
-        (b"[]", "object"),
-        (b"{}", "model Field required"),
-        (b'{"model": {"name": ""}}', "model.name "),
+        (b"", "invalid JSON"),
+        (b"{", "invalid JSON"),
+        (b"[]", "must be a mapping, got a list"),
+        (b"{}", "model is required"),
+        (b'{"model": {"name": ""}}', "model.name must have at least 1 character"),
         (b'{"model": {"name": "m"}, "adapters": [{"name": "a", "strength": "x"}]}', r"adapters\[0\].strength must be"),
-        (b'{"model": {"name": "m"}, "adaptors": []}', "adaptors Extra inputs"),
-        (b'{"schemaVersion": 2, "model": {"name": "m"}}', "schemaVersion"),
+        (b'{"model": {"name": "m"}, "adaptors": []}', "adaptors is not a known field"),
+        (b'{"schemaVersion": 2, "model": {"name": "m"}}', "schemaVersion must be 1, got 2"),
     ],
 )
 def test_bad_file_names_itself_and_the_field(content: bytes, message: str) -> None:

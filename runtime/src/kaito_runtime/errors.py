@@ -1,18 +1,23 @@
-"""The runtime's error tree. A class says what its catcher does; the operator's tree is `kaito_core.errors`."""
+"""The runtime's errors: a class says what its catcher does. The operator's are in `kaito_core.errors`."""
 
-__all__ = ["AdapterLoadError", "GroupLostError", "ModelLoadError", "RequestError", "ServeError"]
+from collections.abc import Mapping
+from typing import Any
+
+from kaito_core.api.messages import describe
+
+__all__ = ["AdapterLoadError", "GroupLostError", "ModelLoadError", "RequestError", "ServeError", "validation_message"]
 
 
 class ServeError(Exception):
-    """Root of what the runtime raises on purpose."""
+    """Root of the errors that the runtime raises on purpose."""
 
 
 class ModelLoadError(ServeError):
-    """The base model cannot be served: the process must end with a message."""
+    """The base model cannot be served: the process ends with the message."""
 
 
 class AdapterLoadError(ServeError):
-    """One adapter cannot be applied exactly: it is Failed, the server stays up.
+    """One adapter cannot be applied exactly: it becomes Failed, the server goes on.
 
     Attributes:
         name: The adapter's name.
@@ -26,13 +31,13 @@ class AdapterLoadError(ServeError):
 
 
 class RequestError(ServeError):
-    """A request cannot be served; answered with `status` and an OpenAI error body.
+    """A request cannot be served: the response has `status` and an OpenAI error body.
 
     Attributes:
         status: HTTP status code.
         code: Machine-readable code of the OpenAI error body, such as "model_not_found".
         param: The field of the request at fault, or None.
-        retry_after_seconds: When the same request may succeed, or None.
+        retry_after_seconds: When the same request may succeed; None: it never will as it is, or nobody knows.
     """
 
     def __init__(
@@ -52,4 +57,15 @@ class RequestError(ServeError):
 
 
 class GroupLostError(ServeError):
-    """Another rank is gone or does not answer: no pass can be computed any more, the process must end."""
+    """Another rank is gone or does not reply: no forward pass can be computed, so the process must end."""
+
+
+def validation_message(error: Mapping[str, Any]) -> str:
+    """Returns one of pydantic's errors as what the field must be, such as "must be a whole number, got '2'"."""
+    if error["type"] == "value_error":  # of our own validators, which name the value
+        return str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "json_invalid":
+        return f"invalid JSON: {error['ctx']['error']}"
+    if error["type"] == "extra_forbidden":
+        return "is not a known field; check the spelling or remove it"
+    return describe(error)

@@ -26,8 +26,14 @@ def catalog(**changes: ServedVersion) -> Catalog:
 FAILED = ServedVersion(AdapterState.FAILED, message="no adapter_config.json")
 
 
+def strengths(model: str, overrides: Any, **changes: ServedVersion) -> dict[Any, float]:
+    """Returns versions and strengths of a request."""
+    found = catalog(**changes)
+    return found.resolve(found.choose(model, overrides))
+
+
 @pytest.mark.parametrize(
-    ("model", "strengths"),
+    ("model", "expected"),
     [
         ("smol", {"version of a": 0.8, "version of b": 0.5}),
         ("base", {}),
@@ -36,62 +42,62 @@ FAILED = ServedVersion(AdapterState.FAILED, message="no adapter_config.json")
         ("both", {"version of a": 1.0, "version of b": -1.0}),
     ],
 )
-def test_model_ids_stand_for_their_strengths(model: str, strengths: dict[str, float]) -> None:
-    assert catalog().strengths(model, None) == strengths
+def test_model_ids_stand_for_their_strengths(model: str, expected: dict[str, float]) -> None:
+    assert strengths(model, None) == expected
 
 
 @pytest.mark.parametrize("model", ["smol", "base", "a", "both"])
 def test_override_replaces_the_set_of_any_model_id(model: str) -> None:
-    assert catalog().strengths(model, []) == {}
-    assert catalog().strengths(model, [{"name": "b", "strength": 2}]) == {"version of b": 2.0}
-    assert catalog().strengths(model, [{"name": "a"}, {"name": "b", "strength": "0"}]) == {"version of a": 0.8}
+    assert strengths(model, []) == {}
+    assert strengths(model, [("b", 2.0)]) == {"version of b": 2.0}
+    assert strengths(model, [("a", None), ("b", 0.0)]) == {"version of a": 0.8}
 
 
-@pytest.mark.parametrize(
-    ("override", "status", "param", "message"),
-    [
-        ({"name": "a", "strength": "abc"}, 400, "adapters[0].strength", "must be a finite number, got 'abc'"),
-        ({"name": "a", "strength": 11}, 400, "adapters[0].strength", "between -10 and 10"),
-        ({"name": "a", "strength": None}, 400, "adapters[0].strength", "must be a number"),
-        ({"name": "c"}, 404, "adapters[0].name", "there is no adapter 'c', known: a, b, off"),
-        ({"strength": 1}, 400, "adapters[0]", "must be"),
-        ("a", 400, "adapters[0]", "must be"),
-        ({"name": "a", "weight": 1}, 400, "adapters[0]", "unknown fields: weight"),
-    ],
-)
-def test_bad_override_names_its_field(override: Any, status: int, param: str, message: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        catalog().strengths("smol", [override])
-    assert (caught.value.status, caught.value.param) == (status, param)
-    assert message in str(caught.value)
+def test_unknown_adapter_is_404_with_the_known_ones() -> None:
+    with pytest.raises(RequestError, match=r"adapters\[1\].name: unknown adapter 'c', known: a, b, off") as caught:
+        catalog().choose("smol", [("a", 1.0), ("c", 1.0)])
+    assert (caught.value.status, caught.value.param) == (404, "adapters[1].name")
 
 
 def test_adapter_named_twice_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"adapters\[1\].name: 'a' stands there twice"):
-        catalog().strengths("smol", [{"name": "a"}, {"name": "a"}])
+    with pytest.raises(RequestError, match=r"adapters\[1\].name: duplicate adapter 'a'") as caught:
+        catalog().choose("smol", [("a", None), ("a", 1.0)])
+    assert (caught.value.status, caught.value.param) == (400, "adapters[1].name")
+
+
+def test_what_changes_after_the_choice_is_found_when_versions_are_resolved() -> None:
+    chosen = catalog().choose("smol", None)
+    assert set(catalog(a=ready("newer a")).resolve(chosen)) == {"version of newer a", "version of b"}
+    with pytest.raises(RequestError, match=r"'a' failed to load: no adapter_config.json"):
+        catalog(a=FAILED).resolve(chosen)
+    without = Catalog(ServingConfig.model_validate({"model": {"name": "smol"}}))
+    with pytest.raises(RequestError, match="unknown adapter 'a', known: none") as caught:
+        without.resolve(chosen)
+    assert caught.value.status == 404
+    assert without.resolve(catalog().choose("off", None)) == {}, "strength 0 needs no version"
 
 
 def test_unknown_model_is_404_with_the_known_ones_even_with_an_override() -> None:
-    for override in (None, [], [{"name": "a"}]):
-        with pytest.raises(RequestError, match="known: smol, base, a, b, off, both") as caught:
-            catalog().strengths("missing", override)
+    for override in (None, [], [("a", None)]):
+        with pytest.raises(RequestError, match="unknown model 'missing', known: smol, base, a, b, off, both") as caught:
+            catalog().choose("missing", override)
         assert (caught.value.status, caught.value.code) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize("model", ["smol", "a", "both"])
 def test_failed_adapter_is_404_with_its_reason_wherever_it_is_needed(model: str) -> None:
-    with pytest.raises(RequestError, match=r"'a'.* has failed and is not served: no adapter_config.json") as caught:
-        catalog(a=FAILED).strengths(model, None)
+    with pytest.raises(RequestError, match=r"'a'.* failed to load: no adapter_config.json") as caught:
+        catalog(a=FAILED).choose(model, None)
     assert caught.value.status == 404
     with pytest.raises(RequestError, match=r"no adapter_config.json"):
-        catalog(a=FAILED).strengths("base", [{"name": "a", "strength": 0}])
+        catalog(a=FAILED).choose("base", [("a", 0.0)])
 
 
 def test_failed_adapter_takes_only_its_own_model_ids_away() -> None:
     cards = [card.id for card in catalog(a=FAILED).servable()]
     assert cards == ["base", "b", "off"]
-    assert catalog(a=FAILED).strengths("a", []) == {}
-    assert catalog(a=FAILED).strengths("b", None) == {"version of b": 0.5}
+    assert strengths("a", [], a=FAILED) == {}
+    assert strengths("b", None, a=FAILED) == {"version of b": 0.5}
 
 
 def test_failed_adapter_of_strength_zero_does_not_take_the_mix_away() -> None:
@@ -100,7 +106,7 @@ def test_failed_adapter_of_strength_zero_does_not_take_the_mix_away() -> None:
 
 def test_adapter_that_is_still_loading_is_503() -> None:
     with pytest.raises(RequestError, match="is being loaded") as caught:
-        Catalog(CONFIG).strengths("a", None)
+        Catalog(CONFIG).choose("a", None)
     assert caught.value.status == 503
     assert caught.value.retry_after_seconds
 

@@ -36,7 +36,8 @@ class World:
             asyncio.run(self.residents.refresh())
 
     def strengths(self, model: str = "m") -> dict[str, float]:
-        found = self.residents.catalog.strengths(model, None)
+        catalog = self.residents.catalog
+        found = catalog.resolve(catalog.choose(model, None))
         return {version.name: strength for version, strength in found.items()}
 
     def states(self) -> dict[str, tuple[str, str]]:
@@ -152,12 +153,12 @@ def test_replaced_adapter_serves_its_old_version_until_the_new_one_is_there_and_
     world.refresh(rounds=1)
     assert world.states()["a"][0] == "Loading"
     assert world.residents.catalog.config.generation == 3
-    assert world.residents.catalog.strengths("a", None) == {world.engine.loaded[0]: 1.0}
+    assert world.residents.catalog.resolve({"a": 1.0}) == {world.engine.loaded[0]: 1.0}
     assert world.engine.retired == []
     write_adapter(world.adapters / "a" / "2")
     world.refresh()
     assert world.states()["a"] == ("Ready", "")
-    assert world.residents.catalog.strengths("a", None) == {world.engine.loaded[1]: 1.0}
+    assert world.residents.catalog.resolve({"a": 1.0}) == {world.engine.loaded[1]: 1.0}
     assert world.engine.retired == [world.engine.loaded[0]]
 
 

@@ -201,7 +201,7 @@ def test_nothing_outside_is_reached(tmp_path: Path, outside: str) -> None:
 
 def test_folder_that_is_missing_is_404(site: Site) -> None:
     assert site.load(path="nowhere", status=404)["param"] == "lora_path"
-    with pytest.raises(RequestError, match="no --adapters-dir"):
+    with pytest.raises(RequestError, match="without --adapters-dir"):
         adapter_folder(None, "b")
 
 

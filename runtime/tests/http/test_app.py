@@ -153,6 +153,47 @@ def test_bad_field_is_400_and_named(site: Site, change: dict[str, Any], param: s
     assert not site.engine.jobs
 
 
+@pytest.mark.parametrize(
+    ("adapters", "message"),
+    [
+        (
+            [{"name": "a"}, {"name": "bad", "strength": "NaN"}],
+            "adapters[1].strength must be a finite number, got 'NaN'",
+        ),
+        ([{"name": "a", "strength": 11}], "adapters[0].strength must be between -10 and 10, got 11"),
+        (
+            [{"name": "a", "strength": None}],
+            "adapters[0].strength must be a number or a string with a number, got nothing",
+        ),
+        (
+            [{"name": "a", "strength": True}],
+            "adapters[0].strength must be a number or a string with a number, got True",
+        ),
+        ([{"name": "a", "strength": "1e1"}], "adapters[0].strength must be plain decimal notation such as"),
+        ([{"name": "a", "weight": 1}], "adapters[0] has the unknown field 'weight', known: name, strength"),
+        (["a"], """adapters[0] must be {"name": ..., "strength": ...}, got 'a'"""),
+        ([{"strength": 1}], "adapters[0].name is required"),
+        ([{"name": 1}], "adapters[0].name must be a string, got 1"),
+        ([{"name": "a"}, {"name": "a", "strength": 0}], "adapters[1].name: duplicate adapter 'a'"),
+        ("a", "adapters"),
+    ],
+)
+def test_bad_adapters_of_a_request_say_which_field_and_value(site: Site, adapters: Any, message: str) -> None:
+    error = site.error(site.client.post("/v1/chat/completions", json=CHAT | {"adapters": adapters}), 400)
+    assert error["message"].startswith(message)
+    assert message.startswith(error["param"])
+    assert not site.engine.jobs
+
+
+@pytest.mark.parametrize(
+    ("written", "strength"), [("0.5", 0.5), ("5e-1", 0.5), (".5", 0.5), (-2, -2.0), ("+010.0", 10.0)]
+)
+def test_strengths_of_a_request_are_numbers_or_decimal_text(site: Site, written: Any, strength: float) -> None:
+    body = CHAT | {"adapters": [{"name": "a", "strength": written}]}
+    assert site.client.post("/v1/chat/completions", json=body).status_code == 200
+    assert list(site.engine.jobs[0].strengths.values()) == [strength]
+
+
 @pytest.mark.parametrize("prompt", ["", [], [[]], [300], [-1], [1, "a"], None, {"a": 1}, 5])
 def test_bad_prompt_is_400(site: Site, prompt: Any) -> None:
     error = site.error(site.client.post("/v1/completions", json={"model": "m", "prompt": prompt}), 400)
@@ -161,7 +202,10 @@ def test_bad_prompt_is_400(site: Site, prompt: Any) -> None:
 
 def test_more_prompts_than_anybody_may_ask_at_once_are_400(site: Site) -> None:
     body = {"model": "m", "prompt": ["a"] * 1025}
-    assert "1025 entries, at most 1024" in site.error(site.client.post("/v1/completions", json=body), 400)["message"]
+    assert (
+        "prompt must have at most 1024 entries, got 1025"
+        in site.error(site.client.post("/v1/completions", json=body), 400)["message"]
+    )
     assert not site.engine.jobs
 
 

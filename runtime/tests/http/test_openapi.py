@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from typing import Any
 
 import pytest
@@ -13,10 +14,9 @@ from kaito_core.api.serving import ServingConfig
 from kaito_runtime.adapters.manager import Residents
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
+from kaito_runtime.http.status import plugins_body
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,12 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
     residents = Residents(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
     asyncio.run(residents.refresh())
     health = Health(engine, residents, warm=True)
+    plugins_body()  # the first call imports torch and transformers, longer than schemathesis waits on a busy machine
     app = create_app(engine, ByteCodec(), residents, health, admin_token="token")
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
 def test_no_request_is_answered_with_a_server_error(described: Any, mode: Any) -> None:
     answered = set()
@@ -54,3 +56,15 @@ def test_every_route_is_described(described: Any) -> None:
     paths = {operation.ok().path for operation in described.get_all_operations()}
     assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/adapters", "/chat", "/metrics"} <= paths
     assert {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"} <= paths
+
+
+def test_adapters_of_a_request_are_described_with_the_bounds_of_their_strengths(described: Any) -> None:
+    schemas = described.raw_schema["components"]["schemas"]
+    for request in ("ChatRequest", "CompletionRequest"):
+        listed = schemas[request]["properties"]["adapters"]["anyOf"][0]
+        assert listed == {"type": "array", "items": {"$ref": "#/components/schemas/AdapterChoice"}}
+    choice = schemas["AdapterChoice"]
+    assert (choice["required"], choice["additionalProperties"]) == (["name"], False)
+    number, text = choice["properties"]["strength"]["anyOf"]
+    assert number == {"type": "number", "minimum": -10.0, "maximum": 10.0}
+    assert re.fullmatch(text["pattern"], "0.5") and not re.fullmatch(text["pattern"], "nan")

@@ -1,4 +1,4 @@
-"""Catalog: which model ids exist, and which adapters at which strengths a request gets. Pure data and functions."""
+"""Catalog: the model ids, and the adapters and strengths that a request gets. Pure data and functions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from kaito_core.api.messages import clipped
 from kaito_core.api.serving import ServingConfig
-from kaito_core.api.strength import DEFAULT_STRENGTH, parse_strength
+from kaito_core.api.strength import DEFAULT_STRENGTH
 from kaito_runtime.errors import RequestError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ BASE = "base"
 
 
 class AdapterState(StrEnum):
-    """What became of an adapter."""
+    """State of an adapter."""
 
     LOADING = "Loading"
     READY = "Ready"
@@ -29,11 +30,11 @@ class AdapterState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """One adapter of the configuration, and what became of it.
+    """State of one adapter, and the version that requests get.
 
     Attributes:
-        version: What requests get. While a replacement is loading, that is still the version before it.
-        message: Why it is not ready.
+        version: The loaded version; while a replacement is loading, still the one before it. None: nothing is served.
+        message: Why the adapter is not ready; "" where it is.
     """
 
     state: AdapterState = AdapterState.LOADING
@@ -46,9 +47,9 @@ class ModelCard:
     """One model id.
 
     Attributes:
-        root: The base model that it is computed from.
-        parent: The model id that it refines; None for the base model.
-        strengths: Every adapter in it, at its strength.
+        root: Name of the base model.
+        parent: The model id that its adapters are applied to; None for the base model.
+        strengths: Its adapters, each with its strength.
     """
 
     id: str
@@ -59,11 +60,12 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """A configuration together with what became of its adapters.
+    """A configuration together with the state of its adapters.
 
     Attributes:
-        versions: By adapter name; adapters that are not in it are still loading.
-        guests: Names of adapters that an admin loaded beside the configuration. They are in no mix but a request's own.
+        versions: State by adapter name; an adapter without an entry is still loading.
+        guests: Names of adapters that an admin loaded by request, besides those of the configuration. They are part of
+            no blend and not of the default model id; a request names them.
     """
 
     config: ServingConfig
@@ -72,20 +74,20 @@ class Catalog:
 
     @property
     def mix(self) -> dict[str, float]:
-        """The configuration's adapters at their strengths, which together are the Workspace's model."""
+        """The adapters of the default model id: all of the configuration's, each at its declared strength."""
         return {adapter.name: adapter.strength for adapter in self.config.adapters}
 
     @property
     def declared(self) -> dict[str, float]:
-        """Every adapter at the strength that it has where a request names none."""
+        """Every adapter with its declared strength, which a request that names none gets."""
         return self.mix | dict.fromkeys(self.guests, DEFAULT_STRENGTH)
 
     def status(self, name: str) -> ServedVersion:
-        """Returns what became of an adapter of the configuration."""
+        """Returns the state of an adapter."""
         return self.versions.get(name, ServedVersion(message="is being loaded"))
 
     def cards(self) -> tuple[ModelCard, ...]:
-        """Returns every model id of the configuration: the Workspace's mix, the base, each adapter, each blend."""
+        """Returns every model id: the default, the base, each adapter, each blend."""
         model = self.config.model.name
         return (
             ModelCard(model, model, BASE, self.mix),
@@ -102,61 +104,77 @@ class Catalog:
         """Returns the card of a model id.
 
         Raises:
-            RequestError: There is none (404), one of its adapters failed (404), or is not there yet (503).
+            RequestError: The model id is unknown or one of its adapters failed (404), or is still loading (503).
         """
         found = next((card for card in self.cards() if card.id == model_id), None)
         if found is None:
             known = ", ".join(card.id for card in self.servable())
             raise RequestError(
-                f"model '{model_id}' does not exist, known: {known}", status=404, code="model_not_found", param="model"
+                f"model: unknown model '{clipped(model_id)}', known: {known}",
+                status=404,
+                code="model_not_found",
+                param="model",
             )
-        for name in self._missing(found):
+        for name in self._missing(found):  # the first is enough
             whose = "" if name == model_id else f" of model '{model_id}'"
             raise self._unusable(name, whose, "model")
         return found
 
-    def strengths(self, model_id: str, overrides: Sequence[object] | None) -> dict[AdapterVersion, float]:
-        """Returns the adapter versions of a request at their strengths, without those of strength 0.
+    def choose(self, model_id: str, overrides: Sequence[tuple[str, float | None]] | None) -> dict[str, float]:
+        """Returns the adapters of a request by name, each with its strength.
 
         Args:
             model_id: The request's "model".
-            overrides: The request's "adapters", as JSON has it: it replaces the model id's own set. None is none.
+            overrides: The request's "adapters" as (name, strength): they replace the model id's own set. A strength of
+                None is the declared one. None: the request has no "adapters".
 
         Raises:
-            RequestError: As `card`, or an override names no adapter (404), or is malformed (400, names the field).
+            RequestError: As `card`; an override names an unknown or failed adapter (404), one that is not ready (503),
+                or one twice (400).
         """
-        chosen = self.card(model_id).strengths if overrides is None else self._parse(model_id, overrides)
-        versions = {self.status(name).version: strength for name, strength in chosen.items() if strength != 0}
-        return {version: strength for version, strength in versions.items() if version is not None}
-
-    def _parse(self, model_id: str, overrides: Sequence[object]) -> dict[str, float]:
+        if overrides is None:
+            return dict(self.card(model_id).strengths)
         if not any(card.id == model_id for card in self.cards()):
             self.card(model_id)  # raises: an override does not make an unknown model known
         declared = self.declared
         chosen: dict[str, float] = {}
-        for index, entry in enumerate(overrides):
-            where = f"adapters[{index}]"
-            if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-                raise RequestError(f'{where} must be {{"name": ..., "strength": ...}}, got {entry!r}', param=where)
-            name = entry["name"]
-            if name not in declared:
-                known = ", ".join(declared) or "none"
-                message = f"{where}.name: there is no adapter '{name}', known: {known}"
-                raise RequestError(message, status=404, code="adapter_not_found", param=f"{where}.name")
+        for index, (name, strength) in enumerate(overrides):
+            field = f"adapters[{index}].name"
             if name in chosen:
-                raise RequestError(f"{where}.name: '{name}' stands there twice", param=f"{where}.name")
-            if unknown := sorted(str(key) for key in entry if key not in ("name", "strength")):
-                raise RequestError(f"{where} has unknown fields: {', '.join(unknown)}", param=where)
-            if self.status(name).version is None:
-                raise self._unusable(name, "", f"{where}.name")
-            try:
-                chosen[name] = parse_strength(entry.get("strength", declared[name]))
-            except ValueError as error:
-                raise RequestError(f"{where}.strength {error}", param=f"{where}.strength") from error
+                raise RequestError(f"{field}: duplicate adapter '{name}'", param=field)
+            self._check_served(name, field)
+            chosen[name] = declared[name] if strength is None else strength
         return chosen
 
+    def resolve(self, chosen: Mapping[str, float]) -> dict[AdapterVersion, float]:
+        """Returns the loaded versions of what `choose` returned, without those of strength 0.
+
+        Raises:
+            RequestError: An adapter was removed or has failed since (404).
+        """
+        found = {}
+        for name, strength in chosen.items():
+            if strength != 0:
+                found[self._check_served(name, "model")] = strength
+        return found
+
+    def _check_served(self, name: str, field: str) -> AdapterVersion:
+        """Returns the version that requests get under a name.
+
+        Raises:
+            RequestError: There is none; names the request's field.
+        """
+        if name not in self.declared:
+            known = ", ".join(self.declared) or "none"
+            message = f"{field}: unknown adapter '{clipped(name)}', known: {known}"
+            raise RequestError(message, status=404, code="adapter_not_found", param=field)
+        version = self.status(name).version
+        if version is None:
+            raise self._unusable(name, "", field)
+        return version
+
     def _missing(self, card: ModelCard) -> list[str]:
-        """Returns the adapters that the card needs and that are not there; at strength 0 none is needed in a mix."""
+        """Returns the adapters that a card needs and that are not loaded; at strength 0 a mix needs none."""
         return [
             name
             for name, strength in card.strengths.items()
@@ -166,7 +184,7 @@ class Catalog:
     def _unusable(self, name: str, whose: str, param: str) -> RequestError:
         status = self.status(name)
         if status.state is AdapterState.FAILED:
-            message = f"adapter '{name}'{whose} has failed and is not served: {status.message}"
+            message = f"adapter '{name}'{whose} failed to load: {status.message}"
             return RequestError(message, status=404, code="adapter_failed", param=param)
         message = f"adapter '{name}'{whose} is not ready: {status.message}"
         return RequestError(message, status=503, code="adapter_loading", param=param, retry_after_seconds=1)

@@ -1,6 +1,6 @@
 """The admin routes: vLLM's requests to load and unload an adapter while the server runs.
 
-What such an adapter is beside those of the configuration is `residents`' business; who may ask is `http_errors`'.
+`adapters.manager` keeps such adapters apart from those of the configuration; `auth` checks the admin token.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ __all__ = ["ADMIN_PATHS", "LoadRequest", "UnloadRequest", "adapter_folder", "add
 
 LOAD_PATH, UNLOAD_PATH = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 ADMIN_PATHS = frozenset({LOAD_PATH, UNLOAD_PATH})
-# More than the operator's names, since clients of vLLM use these; no comma, which separates names in a metric.
+# Wider than the operator's rule for names, for clients of vLLM; no comma, which separates names in a metric.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class LoadRequest(Body):
-    """Body of POST /v1/load_lora_adapter, as vLLM has it."""
+    """Body of POST /v1/load_lora_adapter, the same as vLLM's."""
 
     lora_name: Name
     lora_path: str = Field(min_length=1, max_length=4096, description="A folder under the server's --adapters-dir.")
-    load_inplace: bool = Field(default=False, description="Replace an adapter of that name that was loaded before.")
+    load_inplace: bool = Field(default=False, description="Replace the adapter that was loaded under this name.")
 
 
 class UnloadRequest(Body):
-    """Body of POST /v1/unload_lora_adapter, as vLLM has it."""
+    """Body of POST /v1/unload_lora_adapter, the same as vLLM's."""
 
     lora_name: Name
     lora_int_id: int | None = Field(default=None, description="Ignored.")
 
 
-def add_admin_routes(app: FastAPI, residents: Residents, *, enabled: bool) -> None:
-    """Serves the two routes, or says in them how to get them."""
+def add_admin_routes(app: FastAPI, adapters: Residents, *, enabled: bool) -> None:
+    """Adds the routes to `app`; where they are off, they respond with how to turn them on."""
 
     def check_enabled() -> None:
         if not enabled:
@@ -57,32 +57,32 @@ def add_admin_routes(app: FastAPI, residents: Residents, *, enabled: bool) -> No
     async def load(body: LoadRequest) -> PlainTextResponse:
         check_enabled()
         if _NAME.fullmatch(body.lora_name) is None:
-            message = f"lora_name must be letters, digits and . _ - / after a letter or digit, got '{body.lora_name}'"
+            message = f"lora_name must be a letter or digit, then letters, digits and . _ - /, got '{body.lora_name}'"
             raise RequestError(message, param="lora_name")
-        residents.check_guest(body.lora_name, replaces=body.load_inplace)
-        folder = adapter_folder(residents.adapters_dir, body.lora_path)
-        await residents.load_guest(body.lora_name, folder, replaces=body.load_inplace)
+        adapters.check_guest(body.lora_name, replaces=body.load_inplace)
+        folder = adapter_folder(adapters.adapters_dir, body.lora_path)
+        await adapters.load_guest(body.lora_name, folder, replaces=body.load_inplace)
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
     @app.post(UNLOAD_PATH)
     async def unload(body: UnloadRequest) -> PlainTextResponse:
         check_enabled()
-        await residents.unload_guest(body.lora_name)
+        await adapters.unload_guest(body.lora_name)
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 
 
 def adapter_folder(root: Path | None, path: str) -> Path:
-    """Returns the folder that a request names; nothing outside of `root` is looked at, through links neither.
+    """Returns the folder that a request names. Nothing outside of `root` is read, not through links either.
 
     Raises:
-        RequestError: It is outside (400), or is no folder (404).
+        RequestError: The path leads outside (400), or the folder does not exist (404).
     """
     if root is None:
-        raise RequestError("the server has no --adapters-dir to load adapters from", param="lora_path")
+        raise RequestError("lora_path: the server was started without --adapters-dir", param="lora_path")
     outside = RequestError(
         f"lora_path must be a folder under the server's --adapters-dir, got '{path}'", param="lora_path"
     )
-    # Decided on the text first, so that an answer never tells what exists elsewhere.
+    # The text is checked first, so that a response never reveals what exists elsewhere.
     if "\0" in path or ".." in Path(path).parts or not (root.absolute() / path).is_relative_to(root.absolute()):
         raise outside
     try:
@@ -96,9 +96,9 @@ def adapter_folder(root: Path | None, path: str) -> Path:
         raise outside
     if not exists:
         raise RequestError(
-            f"lora_path: there is no folder '{path}' under --adapters-dir",
+            f"lora_path: folder '{path}' does not exist under --adapters-dir",
             status=404,
             code="adapter_not_found",
             param="lora_path",
         )
-    return root / folder.relative_to(top)  # as other ranks know it
+    return root / folder.relative_to(top)  # under `root` as it was given: other ranks resolve it their own way

@@ -1,37 +1,30 @@
-"""The life of a rank that follows: its part of the model, probes where it has a pod of its own, and the end.
+"""Probes of pods whose ranks only follow.
 
-Kubernetes probes every pod, and only the first has a server. The other pods answer the probes and send everybody else
-there.
+Kubernetes probes every pod of a model that several pods share, and only the first pod serves. The others answer the
+probes, and refuse every other request with the name of the node that serves.
 """
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from kaito_runtime.openai.requests import error_body
-
-if TYPE_CHECKING:
-    pass
+from kaito_runtime.openai.replies import error_body
 
 __all__ = ["answering_probes", "create_probes"]
-
-log = logging.getLogger(__name__)
 
 
 def create_probes(where: str) -> FastAPI:
     """Returns the application of a rank that does not serve.
 
     Args:
-        where: Says who serves.
+        where: Message of every refusal: which rank serves, and where.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
@@ -40,7 +33,7 @@ def create_probes(where: str) -> FastAPI:
     @app.get("/livez")
     @app.get("/readyz")
     async def well() -> Response:
-        # A rank that is not well does not answer: it ends, and all others with it.
+        # A rank that fails ends its process, and with it all others: one that responds works.
         return PlainTextResponse("ok")
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
@@ -52,13 +45,18 @@ def create_probes(where: str) -> FastAPI:
 
 @contextmanager
 def answering_probes(bound: socket.socket | None, where: str) -> Iterator[None]:
-    """Answers probes in a thread until the block ends; without a socket, this rank's node has a server already."""
+    """Answers probes in a thread until the block ends.
+
+    Args:
+        bound: The socket to listen on; None: another rank of this node answers them.
+        where: See `create_probes`.
+    """
     if bound is None:
         yield
         return
     config = uvicorn.Config(create_probes(where), log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    # A daemon: the process ends with its rank, whoever is connected.
+    # A daemon: open connections must not keep the process from ending.
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="probes", daemon=True)
     thread.start()
     try:

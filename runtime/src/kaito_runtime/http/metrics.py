@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: vLLM's names where autoscalers and gateways read them, our own per adapter."""
+"""Metrics for Prometheus: vLLM's names where autoscalers and gateways read them, our own for each adapter."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -17,25 +17,25 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 
 class Metrics:
-    """Counts what requests do; what the engine and the adapters do is read from them when Prometheus asks."""
+    """Counts requests and tokens as they come; figures of engine and adapters are read when Prometheus scrapes."""
 
-    def __init__(self, engine: Engine, residents: Residents) -> None:
-        self._residents = residents
+    def __init__(self, engine: Engine, adapters: Residents) -> None:
+        self._adapters = adapters
         self._registry = CollectorRegistry()
-        self._registry.register(_Snapshot(engine, residents))
+        self._registry.register(_Snapshot(engine, adapters))
         counter = self._counter
-        self._requests = counter("kaito_requests", "Requests that were taken.", ["model"])
+        self._requests = counter("kaito_requests", "Requests that were accepted.", ["model"])
         self._adapter_requests = counter(
-            "kaito_adapter_requests", "Requests that an adapter was applied to.", ["adapter"]
+            "kaito_adapter_requests", "Accepted requests, by adapter that applies.", ["adapter"]
         )
-        self._refused = counter("kaito_requests_refused", "Requests that were answered with an error.", ["code"])
+        self._refused = counter("kaito_requests_refused", "Requests that ended with an error, by code.", ["code"])
         self._prompt = counter("vllm:prompt_tokens", "Tokens of prompts.", ["model_name"])
         self._generated = counter("vllm:generation_tokens", "Tokens that were generated.", ["model_name"])
         self._first = self._histogram("vllm:time_to_first_token_seconds", "Time from the request to its first token.")
         self._next = self._histogram("vllm:time_per_output_token_seconds", "Time between two tokens of a request.")
 
     def request(self, model: str, adapters: Iterable[str], prompt_tokens: int) -> None:
-        """Counts a request that the engine took."""
+        """Counts a request that the engine has accepted."""
         self._requests.labels(model).inc()
         self._prompt.labels(self._model).inc(prompt_tokens)
         for adapter in adapters:
@@ -47,7 +47,7 @@ class Metrics:
         (self._first if first else self._next).labels(self._model).observe(seconds)
 
     def refused(self, code: str) -> None:
-        """Counts an error answer."""
+        """Counts an error response."""
         self._refused.labels(code).inc()
 
     def render(self) -> bytes:
@@ -56,7 +56,7 @@ class Metrics:
 
     @property
     def _model(self) -> str:
-        return self._residents.catalog.config.model.name
+        return self._adapters.catalog.config.model.name
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, labels, registry=self._registry)
@@ -66,44 +66,44 @@ class Metrics:
 
 
 class _Snapshot(Collector):
-    def __init__(self, engine: Engine, residents: Residents, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, engine: Engine, adapters: Residents, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
-        self._residents = residents
+        self._adapters = adapters
         self._clock = clock
 
     def collect(self) -> Iterable[Metric]:
-        """Returns the state of this moment."""
-        stats, config = self._engine.stats(), self._residents.catalog.config
+        """Yields the current figures."""
+        stats, config = self._engine.stats(), self._adapters.catalog.config
         model = {"model_name": config.model.name}
         yield _gauge("vllm:num_requests_running", "Requests in the batch.", model, stats.running)
-        yield _gauge("vllm:num_requests_waiting", "Requests that wait for a place.", model, stats.waiting)
-        yield _gauge("vllm:kv_cache_usage_perc", "Share of the key-value cache taken, 0 to 1.", model, stats.cache_use)
-        # The same under the name that gateways look for which know vLLM's earlier releases.
+        yield _gauge("vllm:num_requests_waiting", "Requests that wait for a place in the batch.", model, stats.waiting)
+        yield _gauge("vllm:kv_cache_usage_perc", "Share of the key-value cache in use, 0 to 1.", model, stats.cache_use)
+        # The same under the name of vLLM's earlier releases, which some gateways read.
         yield _gauge("vllm:gpu_cache_usage_perc", "As vllm:kv_cache_usage_perc.", model, stats.cache_use)
         asked, found = stats.prefix_tokens
-        yield _count("vllm:prefix_cache_queries", "Tokens of prompts that were looked up.", model, asked)
-        yield _count("vllm:prefix_cache_hits", "Those that did not have to be computed.", model, found)
+        yield _count("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", model, asked)
+        yield _count("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", model, found)
         lora = {
             "running_lora_adapters": ",".join(stats.running_adapters),
             "waiting_lora_adapters": ",".join(stats.waiting_adapters),
-            "max_lora": str(max(len(self._residents.catalog.declared), 1)),
+            "max_lora": str(max(len(self._adapters.catalog.declared), 1)),
         }
         yield _gauge("vllm:lora_requests_info", "Adapters in use; the value is the time.", lora, self._clock())
         passes = CounterMetricFamily("kaito_forward_passes", "Forward passes, by outcome.", labels=["outcome"])
         passes.add_metric(["success"], stats.passes)
         passes.add_metric(["failure"], stats.failures)
         yield passes
-        yield _gauge("kaito_configuration_generation", "Generation of what is applied.", {}, config.generation)
+        yield _gauge("kaito_configuration_generation", "Generation of the configuration.", {}, config.generation)
         strength = GaugeMetricFamily("kaito_adapter_strength", "Declared strength.", labels=["adapter"])
-        memory = GaugeMetricFamily("kaito_adapter_memory_bytes", "Memory of an adapter.", labels=["adapter"])
-        seconds = GaugeMetricFamily("kaito_adapter_load_seconds", "Time that loading took.", labels=["adapter"])
+        memory = GaugeMetricFamily("kaito_adapter_memory_bytes", "Memory of a loaded adapter.", labels=["adapter"])
+        seconds = GaugeMetricFamily("kaito_adapter_load_seconds", "Time that loading it took.", labels=["adapter"])
         state = GaugeMetricFamily("kaito_adapter_state", "1 for the state it is in.", labels=["adapter", "state"])
-        for name, declared in self._residents.catalog.declared.items():
+        for name, declared in self._adapters.catalog.declared.items():
             strength.add_metric([name], declared)
             memory.add_metric([name], stats.resident_bytes.get(name, 0))
-            seconds.add_metric([name], self._residents.load_seconds.get(name, 0.0))
+            seconds.add_metric([name], self._adapters.load_seconds.get(name, 0.0))
             for each in AdapterState:
-                state.add_metric([name, each], float(self._residents.catalog.status(name).state is each))
+                state.add_metric([name, each], float(self._adapters.catalog.status(name).state is each))
         yield from (strength, memory, seconds, state)
 
 

@@ -1,4 +1,4 @@
-"""The chat page at "/": one static file, served as it is. What it asks for goes through the public API."""
+"""The chat page at "/": one static file. Its requests go through the public API."""
 
 from importlib.resources import files
 
@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 
 __all__ = ["add_chat_page"]
 
-# Nothing is loaded from anywhere, and nobody may frame the page to steal clicks.
+# The page loads nothing from other hosts, and no site may frame it to steal clicks.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -17,7 +17,7 @@ _HEADERS = {
 
 
 def add_chat_page(app: FastAPI) -> None:
-    """Serves the page at "/"."""
+    """Adds the page to `app`."""
     page = files("kaito_runtime.http").joinpath("static", "index.html").read_text(encoding="utf-8")
 
     @app.get("/", include_in_schema=False)

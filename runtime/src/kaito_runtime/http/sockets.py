@@ -1,4 +1,4 @@
-"""Binding a port before anything slow happens."""
+"""Binds a port before the model loads, so that a port in use is reported at once."""
 
 import socket
 
@@ -8,10 +8,10 @@ __all__ = ["bind"]
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Returns a socket that has its address but does not listen yet: a port that is taken shows before the model loads.
+    """Returns a socket that is bound to an address and does not listen yet.
 
     Raises:
-        ServeError: The address cannot be had.
+        ServeError: The address is in use, or not one of this machine.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

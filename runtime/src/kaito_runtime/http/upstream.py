@@ -1,4 +1,4 @@
-"""POST /chat, which clients of upstream's servers send. It answers from the Workspace's own mix."""
+"""POST /chat, the route of upstream's servers. It always uses the default model id."""
 
 from typing import Annotated, Any
 
@@ -6,16 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kaito_runtime.errors import RequestError
 from kaito_runtime.openai.requests import Body, ChatMessage, ChatRequest, CompletionRequest
-from kaito_runtime.openai.service import Answers
+from kaito_runtime.openai.service import CompletionService
 from kaito_runtime.openai.stream import Answer
 
-__all__ = ["UpstreamRequest", "result_body", "to_answer"]
+__all__ = ["UpstreamRequest", "answer_upstream", "result_body"]
 
-_MAX_LENGTH = 200  # upstream's default, which counts the prompt
+_MAX_LENGTH = 200  # upstream's default; tokens of prompt and answer together
 
 
 class GenerateOptions(BaseModel):
-    """Upstream's `generate_kwargs`; those that have no meaning here are ignored."""
+    """Upstream's `generate_kwargs`. Those without a meaning here are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -36,8 +36,11 @@ class UpstreamRequest(Body):
     generate_kwargs: GenerateOptions = GenerateOptions()
 
 
-async def to_answer(body: UpstreamRequest, answers: Answers, model: str) -> Answer:
-    """Starts to answer an upstream request.
+async def answer_upstream(body: UpstreamRequest, service: CompletionService, model: str) -> Answer:
+    """Starts the answer to an upstream request.
+
+    Args:
+        model: Model id to answer from.
 
     Raises:
         RequestError: It has neither or both of prompt and messages, or cannot be served.
@@ -52,19 +55,19 @@ async def to_answer(body: UpstreamRequest, answers: Answers, model: str) -> Answ
     if body.prompt is None and body.messages is None:
         raise RequestError("Text generation parameter prompt required", param="prompt")  # upstream's words
     if body.prompt is not None and body.messages is not None:
-        raise RequestError("give either prompt or messages, not both", param="messages")
+        raise RequestError("messages must be absent where prompt is given", param="messages")
     if body.messages is not None:
         limit = options.max_new_tokens or options.max_length
-        return await answers.chat(ChatRequest(messages=body.messages, max_tokens=limit, **sampling))
+        return await service.chat(ChatRequest(messages=body.messages, max_tokens=limit, **sampling))
     prompt = body.prompt or ""
-    limit = options.max_new_tokens or options.max_length - await answers.length_of(prompt)
+    limit = options.max_new_tokens or options.max_length - await service.length_of(prompt)
     if limit < 1:
-        message = f"generate_kwargs.max_length {options.max_length} leaves no room after the prompt"
+        message = f"generate_kwargs.max_length must be more than the prompt's tokens, got {options.max_length}"
         raise RequestError(message, param="generate_kwargs.max_length")
-    return await answers.completion(CompletionRequest(prompt=prompt, max_tokens=limit, **sampling))
+    return await service.completion(CompletionRequest(prompt=prompt, max_tokens=limit, **sampling))
 
 
 def result_body(body: UpstreamRequest, text: str) -> dict[str, str]:
-    """Returns upstream's answer."""
-    lead = body.prompt if body.prompt is not None and body.return_full_text else ""
-    return {"Result": lead + text}
+    """Returns upstream's response body."""
+    echo = body.prompt if body.prompt is not None and body.return_full_text else ""
+    return {"Result": echo + text}

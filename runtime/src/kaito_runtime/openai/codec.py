@@ -1,4 +1,4 @@
-"""Text to tokens and back: a transformers tokenizer behind the `TextCodec` protocol of the engine."""
+"""Text to tokens and back: `TextCodec` over a transformers tokenizer."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -28,11 +28,13 @@ class HuggingFaceCodec:
         """See `TextCodec.encode_chat`."""
         if not self._tokenizer.chat_template:
             raise RequestError(
-                "this model has no chat template: use /v1/completions", code="no_chat_template", param="messages"
+                "messages: this model has no chat template; use /v1/completions",
+                code="no_chat_template",
+                param="messages",
             )
         try:
             text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        except Exception as error:  # a template is a program: it may raise anything at messages that it does not take
+        except Exception as error:  # a template is a program, and may raise anything for messages it does not support
             raise RequestError(
                 f"messages: the model's chat template refuses them: {error}", param="messages"
             ) from error

@@ -1,6 +1,6 @@
-"""Answers that are JSON, or follow a JSON schema: which tokens may come next. The rules are llguidance's.
+"""Answers that are JSON or follow a JSON schema: which tokens may come next, computed by llguidance.
 
-What a request may ask for is `openai`'s business; choosing among the tokens that are left is `sampling`'s.
+`requests` has the field that asks for it; `engine.sampling` chooses among the tokens that are allowed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["Grammars", "JsonGrammar"]
 
 PARAM = "response_format.json_schema.schema"
-# One line, spaced as most JSON that models were trained on; free whitespace lets small models write blanks forever.
+# One line, spaced like most JSON that models have seen. With free whitespace, small models write blanks forever.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class Grammars:
-    """Compiles JSON schemas for one tokenizer. Any thread may call it; the first call takes up to a second.
+    """Compiles JSON schemas for one tokenizer. Threads may share it; the first call takes up to a second.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
-        end_tokens: Tokens that end a sequence: one of them is all that may follow a complete answer.
+        end_tokens: Tokens that end a sequence; after a complete answer only these are allowed.
     """
 
     def __init__(self, tokenizer: Any, end_tokens: Collection[int]) -> None:
@@ -37,10 +37,10 @@ class Grammars:
         self._vocabulary: LLTokenizer | None = None
 
     def compile(self, schema: Mapping[str, Any]) -> JsonGrammar:
-        """Returns what answers that follow a schema are made of.
+        """Returns the grammar of answers that follow a schema.
 
         Raises:
-            RequestError: The schema is wrong, or has keywords that could not be kept to (400).
+            RequestError: The schema is invalid, or has a keyword that cannot be enforced (400).
         """
         with self._lock:
             self._vocabulary = self._vocabulary or self._read_vocabulary()
@@ -50,7 +50,7 @@ class Grammars:
         try:
             text = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"{PARAM} cannot be read: {error}", param=PARAM) from error
+            raise RequestError(f"{PARAM} must be a JSON schema: {error}", param=PARAM) from error
         wrong, messages = LLMatcher.validate_grammar_with_warnings(text, self._vocabulary)
         if wrong:
             raise RequestError(f"{PARAM}: {messages[0]}", param=PARAM)
@@ -61,7 +61,7 @@ class Grammars:
         first = grammar.start()
         first.allowed()
         if first.stuck:
-            raise RequestError(f"{PARAM}: no answer can follow it: does it refer to itself alone?", param=PARAM)
+            raise RequestError(f"{PARAM}: no answer can follow it; does it only refer to itself?", param=PARAM)
         return grammar
 
     def _read_vocabulary(self) -> LLTokenizer:
@@ -71,32 +71,32 @@ class Grammars:
             ends = [token for token in self._end_tokens if token < len(self._tokenizer)]
             return llguidance.hf.from_tokenizer(self._tokenizer, eos_token=ends)
         except (ImportError, ValueError) as error:
-            message = f"response_format can only be text here: {_first_line(str(error))}"
+            message = f"response_format.type must be 'text' on this server: {_first_line(str(error))}"
             raise RequestError(message, code="not_supported", param="response_format.type") from error
 
 
 class JsonGrammar:
-    """One sequence's way through a grammar; what `compile` returns stands at its beginning and is only copied."""
+    """State of one sequence within a grammar. `Grammars.compile` returns the first state, from which others start."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
 
     def start(self) -> JsonGrammar:
-        """Returns a way of its own for one more sequence."""
+        """Returns the first state for another sequence."""
         return JsonGrammar(self._matcher.deep_copy())
 
     def allowed(self) -> bytes:
-        """Returns a byte per token, 0 where it may not come next. After the end only end tokens may."""
+        """Returns a byte per token, 0 where it must not come next. After the end only end tokens may."""
         return self._matcher.compute_logit_bias()
 
     def push(self, token: int) -> None:
-        """Takes the token that was chosen."""
+        """Adds the token that was chosen."""
         if not self._matcher.is_stopped():
             self._matcher.consume_token(token)
 
     @property
     def stuck(self) -> str:
-        """Why nothing can come next, such as a limit of llguidance; "" where it goes on or is complete."""
+        """Why no token can come next, such as a limit of llguidance; "" where one can or the answer is complete."""
         return _first_line(self._matcher.get_error()) if self._matcher.is_error() else ""
 
 

@@ -1,38 +1,38 @@
-"""The bodies of OpenAI's API that are served here: requests as schemas, answers as functions. No HTTP."""
+"""The bodies of requests, as schemas: what a field may hold, and what it means for sampling. No HTTP.
+
+What depends on the model or on the adapters that are loaded is checked in `service` and `adapters.catalog`.
+"""
 
 import json
-import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-from kaito_runtime.adapters.catalog import ModelCard
-from kaito_runtime.engine.protocol import Grammar, Sampling, Token
+from kaito_core.api.messages import shown
+from kaito_core.api.strength import MAX_STRENGTH, MAX_STRENGTH_TEXT, STRENGTH_PATTERN, parse_strength
+from kaito_runtime.engine.protocol import Grammar, Sampling
 
-__all__ = [
-    "Body",
-    "ChatRequest",
-    "CompletionRequest",
-    "Piece",
-    "Reply",
-    "Usage",
-    "error_body",
-    "model_body",
-    "sse",
-]
+__all__ = ["AdapterChoice", "Body", "ChatMessage", "ChatRequest", "CompletionRequest"]
 
 Stop = Annotated[list[str], Field(max_length=16)] | str | None
 TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Text = str | list[dict[str, Any]] | None
 _MAX_N = 16
 _SEED = 2**63
+_NUMBER = {"type": "number", "minimum": -MAX_STRENGTH, "maximum": MAX_STRENGTH}
+_DECIMAL_TEXT = {"type": "string", "pattern": STRENGTH_PATTERN, "maxLength": MAX_STRENGTH_TEXT}
 
 
 class Body(BaseModel):
-    """What every request has in common. Unknown fields are ignored, since clients send what other servers know."""
+    """Base of every request body. Unknown fields are ignored: clients send fields that only other servers know."""
 
     model_config = ConfigDict(strict=True, extra="ignore", protected_namespaces=())
 
@@ -42,23 +42,48 @@ class Body(BaseModel):
         try:
             json.dumps(body, ensure_ascii=False, default=str).encode()
         except UnicodeEncodeError as error:  # JSON can escape it, but no tokenizer and no answer can hold it
-            raise ValueError(f"a text has half of a surrogate pair: {error.object[error.start]!r}") from error
+            raise ValueError(f"must not have half of a surrogate pair: {error.object[error.start]!r}") from error
         except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
+            raise ValueError("must be nested less deeply") from error
         return body
 
 
+class AdapterChoice(BaseModel):
+    """An adapter that a request asks for."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    # Only what is given is parsed: null is refused like any other value that is not a number.
+    strength: Annotated[
+        float | None, BeforeValidator(parse_strength), WithJsonSchema({"anyOf": [_NUMBER, _DECIMAL_TEXT]})
+    ] = Field(default=None, description="Multiplier of the adapter; if absent, its declared strength.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_known_fields(cls, choice: object) -> object:
+        if isinstance(choice, cls):
+            return choice
+        if not isinstance(choice, dict):
+            raise ValueError(f'must be {{"name": ..., "strength": ...}}, got {shown(choice)}')
+        if unknown := sorted(set(choice) - set(cls.model_fields)):
+            raise ValueError(f"has the unknown field {shown(unknown[0])}, known: {', '.join(cls.model_fields)}")
+        return choice
+
+
 class JsonSchema(BaseModel):
-    """The schema of an answer, as OpenAI wraps it."""
+    """The JSON schema of the answer, in OpenAI's wrapping."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
     name: str | None = None
-    body: dict[str, Any] = Field(alias="schema", description="A JSON schema. It is always kept to, strict or not.")
+    body: dict[str, Any] = Field(
+        alias="schema", description="A JSON schema. It is always enforced, with or without `strict`."
+    )
 
 
 class ResponseFormat(BaseModel):
-    """What an answer must look like."""
+    """The form of the answer: any text, any JSON object, or JSON by a schema."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -68,25 +93,24 @@ class ResponseFormat(BaseModel):
     @model_validator(mode="after")
     def _has_its_schema(self) -> "ResponseFormat":
         if self.type == "json_schema" and self.json_schema is None:
-            raise ValueError("type 'json_schema' needs the field json_schema with a schema in it")
+            raise ValueError("must have the field json_schema with a schema, since its type is 'json_schema'")
         return self
 
     @property
     def schema_body(self) -> dict[str, Any] | None:
-        """The schema of the answer, None for any text."""
+        """The schema of the answer; None for any text."""
         if self.type == "text":
             return None
         return self.json_schema.body if self.type == "json_schema" and self.json_schema else {"type": "object"}
 
 
-class _Request(Body):
+class GenerationRequest(Body):
     """Fields of both endpoints."""
 
     model: str
-    adapters: list[Any] | None = Field(
+    adapters: list[AdapterChoice] | None = Field(
         default=None,
-        description='Adapters of this request, [{"name": ..., "strength": ...}], instead of those of the model id. '
-        "An empty list is the base model.",
+        description="Adapters of this request, instead of those of the model id. An empty list is the base model.",
     )
     n: int | None = Field(default=None, ge=1, le=_MAX_N)
     stream: bool | None = None
@@ -102,7 +126,7 @@ class _Request(Body):
     logit_bias: dict[TokenKey, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
     stop: Stop = None
     response_format: ResponseFormat | None = None
-    ignore_eos: bool | None = Field(default=None, description="Go on after an end-of-sequence token.")
+    ignore_eos: bool | None = Field(default=None, description="Continue after an end-of-sequence token.")
 
     @property
     def stops(self) -> list[str]:
@@ -111,7 +135,7 @@ class _Request(Body):
 
     @property
     def schema_body(self) -> dict[str, Any] | None:
-        """The JSON schema that the answer must follow, None for any text."""
+        """The JSON schema that the answer must follow; None for any text."""
         return None if self.response_format is None else self.response_format.schema_body
 
     @property
@@ -120,7 +144,7 @@ class _Request(Body):
         return bool((self.stream_options or {}).get("include_usage"))
 
     def sampling(self, index: int, logprobs: int | None, grammar: Grammar | None) -> Sampling:
-        """Returns how choice `index` is sampled; each choice of a seeded request has a seed of its own."""
+        """Returns the sampling of choice `index`; each choice of a seeded request has its own seed."""
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -135,7 +159,7 @@ class _Request(Body):
         )
 
 
-class CompletionRequest(_Request):
+class CompletionRequest(GenerationRequest):
     """Body of POST /v1/completions."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
@@ -157,7 +181,9 @@ class ChatMessage(BaseModel):
     def _is_text(cls, content: Text) -> Text:
         for index, part in enumerate(content if isinstance(content, list) else ()):
             if part.get("type", "text") != "text" or not isinstance(part.get("text"), str):
-                raise ValueError(f"part {index} must be of type 'text' with a text: only text is served")
+                raise ValueError(
+                    f"must have parts of type 'text' only, each with a text; part {index} is something else"
+                )
         return content
 
     def plain(self) -> dict[str, str]:
@@ -166,7 +192,7 @@ class ChatMessage(BaseModel):
         return {"role": self.role, "content": "".join(str(part.get("text", "")) for part in parts)}
 
 
-class ChatRequest(_Request):
+class ChatRequest(GenerationRequest):
     """Body of POST /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1)
@@ -180,158 +206,5 @@ class ChatRequest(_Request):
     @classmethod
     def _is_empty(cls, tools: list[Any] | None) -> list[Any] | None:
         if tools:  # a client that offers tools waits for calls that would never come
-            raise ValueError("tools are not served: ask without them, or for JSON by response_format")
+            raise ValueError("must be empty: tools are not served; ask for JSON by response_format instead")
         return tools
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Token counts of one request.
-
-    Attributes:
-        cached: Tokens of the prompts that were not computed, since an earlier request had the same.
-    """
-
-    prompt: int
-    completion: int
-    cached: int = 0
-
-    def body(self) -> dict[str, Any]:
-        """Returns OpenAI's "usage"."""
-        return {
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-            "prompt_tokens_details": {"cached_tokens": self.cached},
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one choice gained.
-
-    Attributes:
-        index: Of the choice.
-        tokens: With the text of each; empty where no log-probabilities were asked for.
-        finish: Why the choice ends with this piece, or None.
-    """
-
-    index: int
-    text: str
-    tokens: Sequence[tuple[Token, str]] = ()
-    finish: Literal["stop", "length"] | None = None
-
-
-class Reply:
-    """Words the answer to one request, whole or in chunks.
-
-    Args:
-        chat: Which of the two endpoints it is for.
-        text_of: Text of a single token, for log-probabilities; None where none were asked for.
-    """
-
-    def __init__(self, *, chat: bool, model: str, text_of: Callable[[int], str] | None) -> None:
-        self._chat = chat
-        self._text_of = text_of
-        self._offsets: dict[int, int] = {}
-        self.id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
-        self._head = {"id": self.id, "created": int(time.time()), "model": model}
-
-    def whole(self, pieces: Sequence[Piece], usage: Usage) -> dict[str, Any]:
-        """Returns the answer in one body; `pieces` has one piece per choice, in order."""
-        choices = []
-        for piece in pieces:
-            content = {"message": {"role": "assistant", "content": piece.text}} if self._chat else {"text": piece.text}
-            choices.append(self._choice(piece, content))
-        kind = "chat.completion" if self._chat else "text_completion"
-        return {**self._head, "object": kind, "choices": choices, "usage": usage.body()}
-
-    def opening(self, index: int) -> dict[str, Any] | None:
-        """Returns the chunk that opens a choice, if the endpoint has one."""
-        if not self._chat:
-            return None
-        choice = {
-            "index": index,
-            "delta": {"role": "assistant", "content": ""},
-            "logprobs": None,
-            "finish_reason": None,
-        }
-        return self._chunk([choice])
-
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """Returns the chunk with one piece."""
-        content = {"delta": {"content": piece.text} if piece.text else {}} if self._chat else {"text": piece.text}
-        return self._chunk([self._choice(piece, content)])
-
-    def closing(self, usage: Usage) -> dict[str, Any]:
-        """Returns the chunk with the token counts."""
-        return {**self._chunk([]), "usage": usage.body()}
-
-    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            **self._head,
-            "object": "chat.completion.chunk" if self._chat else "text_completion",
-            "choices": choices,
-        }
-
-    def _choice(self, piece: Piece, content: Mapping[str, Any]) -> dict[str, Any]:
-        return {"index": piece.index, **content, "logprobs": self._logprobs(piece), "finish_reason": piece.finish}
-
-    def _logprobs(self, piece: Piece) -> dict[str, Any] | None:
-        if self._text_of is None:
-            return None
-        if self._chat:
-            content = [
-                {
-                    **_token_body(self._text_of(token.id), token.logprob),
-                    "top_logprobs": [_token_body(self._text_of(other), value) for other, value in token.top],
-                }
-                for token, _ in piece.tokens
-            ]
-            return {"content": content, "refusal": None}
-        offsets = []
-        offset = self._offsets.get(piece.index, 0)
-        for _, text in piece.tokens:
-            offsets.append(offset)
-            offset += len(text)
-        self._offsets[piece.index] = offset
-        return {
-            "tokens": [self._text_of(token.id) for token, _ in piece.tokens],
-            "token_logprobs": [token.logprob for token, _ in piece.tokens],
-            "top_logprobs": [{self._text_of(other): value for other, value in token.top} for token, _ in piece.tokens],
-            "text_offset": offsets,
-        }
-
-
-def _token_body(text: str, logprob: float | None) -> dict[str, Any]:
-    whole = not text.startswith("token_id:")
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}
-
-
-def model_body(card: ModelCard, created: int, context_length: int) -> dict[str, Any]:
-    """Returns a model as /v1/models lists it."""
-    single = next(iter(card.strengths.values())) if len(card.strengths) == 1 else None
-    return {
-        "id": card.id,
-        "object": "model",
-        "created": created,
-        "owned_by": "kaito",
-        "root": card.root,
-        "parent": card.parent,
-        "max_model_len": context_length,
-        "strength": single,
-        "adapters": [{"name": name, "strength": strength} for name, strength in card.strengths.items()],
-    }
-
-
-def error_body(message: str, *, status: int, code: str | None, param: str | None) -> dict[str, Any]:
-    """Returns OpenAI's error body."""
-    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
-        status, "invalid_request_error" if status < 500 else "server_error"
-    )
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def sse(body: Mapping[str, Any]) -> str:
-    """Returns one server-sent event."""
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,28 +1,37 @@
-"""One answer in progress: from the tokens of its choices to pieces of text. How it starts is `answers`' business."""
+"""One answer in progress: from the tokens of its choices to pieces of text. `service` starts it."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
+from typing import Protocol
 
 from kaito_runtime.engine.protocol import TextCodec, TokenStream
 from kaito_runtime.errors import RequestError
-from kaito_runtime.http.metrics import Metrics
-from kaito_runtime.openai.merge import merge
-from kaito_runtime.openai.requests import Piece, Usage
+from kaito_runtime.openai.replies import Piece, Usage
 from kaito_runtime.openai.text import StopStrings, TextStream
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "Recorder"]
+
+
+class Recorder(Protocol):
+    """Counts requests and tokens. The server's metrics are one."""
+
+    def request(self, model: str, adapters: Iterable[str], prompt_tokens: int) -> None:
+        """Counts a request that the engine has accepted."""
+
+    def token(self, seconds: float, *, first: bool) -> None:
+        """Counts a token and the time since the one before, or since the request."""
 
 
 class Answer:
-    """One request in progress: its choices, each a stream of tokens.
+    """The answer to one request: its choices, each a stream of tokens.
 
     Args:
-        streams: Those of the first prompt, then those of the second, and so on: `n` of each.
-        prompt_tokens: Tokens of all prompts, each counted once.
-        leads: Text in front of each choice, if any.
-        seconds: Longest time that it may take; None for no limit.
+        streams: `n` for the first prompt, then `n` for the second, and so on.
+        prompt_tokens: Tokens of all prompts, each prompt counted once.
+        echoes: The prompt's text to put in front of each choice; empty for none.
+        seconds: Time limit; None for none.
     """
 
     def __init__(
@@ -32,16 +41,16 @@ class Answer:
         codec: TextCodec,
         stops: Sequence[str],
         prompt_tokens: int,
-        metrics: Metrics,
+        recorder: Recorder,
         n: int = 1,
-        leads: Sequence[str] = (),
+        echoes: Sequence[str] = (),
         seconds: float | None = None,
     ) -> None:
         self._streams = streams
         self._codec = codec
         self._stops = stops
-        self._metrics = metrics
-        self._leads = leads
+        self._recorder = recorder
+        self._echoes = echoes
         self._started = time.monotonic()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds) if seconds else None
         self.prompt_tokens = prompt_tokens
@@ -53,14 +62,15 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """Token counts so far."""
-        # A prompt counts once, however many choices it has: cached is what none of them had to compute.
+        # Choices share their prompt, which counts once: only what none of them had to compute was cached.
         cached = sum(min(self._cached[i : i + self._n]) for i in range(0, self.choices, self._n))
         return Usage(self.prompt_tokens, self.completion_tokens, cached)
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """Yields what the choices gain, as it comes. Whoever stops reading must `cancel`."""
-        async with aclosing(merge([self._choice(i, s) for i, s in enumerate(self._streams)])) as merged:
-            async for piece in merged:
+        """Yields new text of any choice as it comes. A reader that stops early must call `cancel`."""
+        choices = [self._choice(i, stream) for i, stream in enumerate(self._streams)]
+        async with aclosing(_interleaved(choices)) as pieces:
+            async for piece in pieces:
                 yield piece
 
     async def whole(self) -> list[Piece]:
@@ -80,24 +90,24 @@ class Answer:
         ]
 
     def cancel(self) -> None:
-        """Ends every choice that still runs."""
+        """Ends every choice that is still running."""
         if self._timer is not None:
             self._timer.cancel()
         for stream in self._streams:
             stream.cancel()
 
     def _expire(self, seconds: float) -> None:
-        message = f"the answer was not complete after {seconds:g} s; ask for fewer tokens"
+        message = f"the answer was not complete after {seconds:g} s; ask for fewer tokens or try again later"
         for stream in self._streams:
             stream.fail(RequestError(message, status=408, code="deadline_exceeded"))
 
     async def _choice(self, index: int, stream: TokenStream) -> AsyncGenerator[Piece, None]:
         text, stops = TextStream(self._codec.decode), StopStrings(self._stops)
-        lead = self._leads[index] if self._leads else ""
+        echo = self._echoes[index] if self._echoes else ""
         last = self._started
         async for token in stream:
             now = time.monotonic()
-            self._metrics.token(now - last, first=last == self._started)
+            self._recorder.token(now - last, first=last == self._started)
             last = now
             self.completion_tokens += 1
             self._cached[index] = token.cached
@@ -111,7 +121,37 @@ class Answer:
             elif token.finish is not None:
                 shown += stops.flush()
             finish = "stop" if stops.found else token.finish
-            yield Piece(index, lead + shown, () if ended else ((token, gained),), finish)
-            lead = ""
+            yield Piece(index, echo + shown, () if ended else ((token, gained),), finish)
+            echo = ""
             if finish is not None:
                 return
+
+
+async def _interleaved(sources: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[Piece, None]:
+    """Yields from all sources, whichever is first. All are closed when the reader stops or one of them raises."""
+    items: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
+
+    async def pump(source: AsyncGenerator[Piece, None]) -> None:
+        try:
+            async with aclosing(source):
+                async for item in source:
+                    items.put_nowait(item)
+        except Exception as error:
+            items.put_nowait(error)
+        items.put_nowait(None)
+
+    tasks = [asyncio.create_task(pump(source)) for source in sources]
+    try:
+        left = len(tasks)
+        while left:
+            item = await items.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                left -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

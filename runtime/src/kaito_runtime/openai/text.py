@@ -1,18 +1,18 @@
-"""Text of a growing sequence: tokens to text piece by piece, and stop strings. Pure."""
+"""Text of a growing sequence: from tokens to pieces of text, and stop strings. Pure."""
 
 from collections.abc import Callable, Sequence
 
 __all__ = ["INCOMPLETE", "StopStrings", "TextStream"]
 
-INCOMPLETE = "\ufffd"  # what a decoder writes for the first bytes of a character whose last are not there yet
-_WINDOW = 8  # tokens decoded again to see the spaces that a decoder writes between words
+INCOMPLETE = "\ufffd"  # what a decoder writes for a character whose last bytes are in the next token
+_WINDOW = 8  # tokens that are decoded again with each new one, for the spaces that a decoder writes between words
 
 
 class TextStream:
-    """Turns tokens into text as they come; the pieces together are the text of all tokens.
+    """Turns tokens into text as they come. The pieces joined are the text of all tokens.
 
     Args:
-        decode: Returns the text of tokens.
+        decode: Returns the text of a sequence of tokens.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
@@ -23,7 +23,7 @@ class TextStream:
         self._text = ""  # of those in the window
 
     def push(self, token: int) -> str:
-        """Returns the text that one more token makes certain."""
+        """Returns the text that another token completes."""
         self._tokens.append(token)
         text = self._decode(self._tokens[self._start :])
         if text.endswith(INCOMPLETE):
@@ -36,7 +36,7 @@ class TextStream:
         return gained
 
     def flush(self) -> str:
-        """Returns what was held back, incomplete characters included."""
+        """Returns the rest at the end, incomplete characters included."""
         text = self._decode(self._tokens[self._start :])
         gained = text[len(self._text) :]
         self._done, self._text = len(self._tokens), text
@@ -44,10 +44,13 @@ class TextStream:
 
 
 class StopStrings:
-    """Cuts text at the first of several strings, holding back what may become one.
+    """Cuts text at the first stop string, and holds back text that may be the beginning of one.
 
     Args:
         stops: The strings; empty ones are ignored.
+
+    Attributes:
+        found: Whether the text was cut.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -56,7 +59,7 @@ class StopStrings:
         self.found = False
 
     def push(self, text: str) -> str:
-        """Returns the text that may be shown; nothing once a stop string was found."""
+        """Returns the text that is certain to be shown; nothing after a stop string."""
         if self.found:
             return ""
         text = self._held + text
@@ -69,12 +72,12 @@ class StopStrings:
         return shown
 
     def flush(self) -> str:
-        """Returns what was held back, when no more text comes."""
+        """Returns the text that was held back, at the end."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Returns the length of the longest end of `text` that `stop` starts with."""
+    """Returns the length of the longest suffix of `text` that is a prefix of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if stop.startswith(text[-size:])), 0)

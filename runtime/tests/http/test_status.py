@@ -13,7 +13,7 @@ from kaito_core.api.serving import ServingConfig
 from kaito_runtime.adapters.manager import Residents
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
-from kaito_runtime.http.plugins import plugins_body
+from kaito_runtime.http.status import plugins_body
 from kaito_runtime.model.recipe import RECIPE_GROUP, Recipe
 
 

@@ -1,0 +1,174 @@
+"""The bodies of responses in OpenAI's format: completions, chunks of a stream, models, errors. No HTTP."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kaito_runtime.adapters.catalog import ModelCard
+from kaito_runtime.engine.protocol import Token
+
+__all__ = ["Piece", "Reply", "Usage", "error_body", "model_body", "sse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one request.
+
+    Attributes:
+        prompt: Tokens of the prompts.
+        completion: Tokens of the answers.
+        cached: Prompt tokens that were not computed, since an earlier request had the same.
+    """
+
+    prompt: int
+    completion: int
+    cached: int = 0
+
+    def body(self) -> dict[str, Any]:
+        """Returns OpenAI's "usage"."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of one choice.
+
+    Attributes:
+        index: Index of the choice.
+        tokens: Its tokens, each with its text.
+        finish: Why the choice ends with this piece; None where it goes on.
+    """
+
+    index: int
+    text: str
+    tokens: Sequence[tuple[Token, str]] = ()
+    finish: Literal["stop", "length"] | None = None
+
+
+class Reply:
+    """Makes the response bodies of one request: one body, or the chunks of a stream.
+
+    Args:
+        chat: Whether the endpoint is chat completions; else completions.
+        model: The request's model id.
+        text_of: Returns the text of a single token, for log-probabilities; None where none were asked for.
+    """
+
+    def __init__(self, *, chat: bool, model: str, text_of: Callable[[int], str] | None) -> None:
+        self._chat = chat
+        self._text_of = text_of
+        self._offsets: dict[int, int] = {}
+        self.id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
+        self._head = {"id": self.id, "created": int(time.time()), "model": model}
+
+    def whole(self, pieces: Sequence[Piece], usage: Usage) -> dict[str, Any]:
+        """Returns the single body; `pieces` has one piece per choice, in order."""
+        choices = []
+        for piece in pieces:
+            content = {"message": {"role": "assistant", "content": piece.text}} if self._chat else {"text": piece.text}
+            choices.append(self._choice(piece, content))
+        kind = "chat.completion" if self._chat else "text_completion"
+        return {**self._head, "object": kind, "choices": choices, "usage": usage.body()}
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        """Returns the chunk that starts a choice; None where the endpoint has none."""
+        if not self._chat:
+            return None
+        choice = {
+            "index": index,
+            "delta": {"role": "assistant", "content": ""},
+            "logprobs": None,
+            "finish_reason": None,
+        }
+        return self._chunk([choice])
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """Returns the chunk of one piece."""
+        content = {"delta": {"content": piece.text} if piece.text else {}} if self._chat else {"text": piece.text}
+        return self._chunk([self._choice(piece, content)])
+
+    def closing(self, usage: Usage) -> dict[str, Any]:
+        """Returns the last chunk, with the token counts."""
+        return {**self._chunk([]), "usage": usage.body()}
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            **self._head,
+            "object": "chat.completion.chunk" if self._chat else "text_completion",
+            "choices": choices,
+        }
+
+    def _choice(self, piece: Piece, content: Mapping[str, Any]) -> dict[str, Any]:
+        return {"index": piece.index, **content, "logprobs": self._logprobs(piece), "finish_reason": piece.finish}
+
+    def _logprobs(self, piece: Piece) -> dict[str, Any] | None:
+        if self._text_of is None:
+            return None
+        if self._chat:
+            content = [
+                {
+                    **_token_body(self._text_of(token.id), token.logprob),
+                    "top_logprobs": [_token_body(self._text_of(other), value) for other, value in token.top],
+                }
+                for token, _ in piece.tokens
+            ]
+            return {"content": content, "refusal": None}
+        offsets = []
+        offset = self._offsets.get(piece.index, 0)
+        for _, text in piece.tokens:
+            offsets.append(offset)
+            offset += len(text)
+        self._offsets[piece.index] = offset
+        return {
+            "tokens": [self._text_of(token.id) for token, _ in piece.tokens],
+            "token_logprobs": [token.logprob for token, _ in piece.tokens],
+            "top_logprobs": [{self._text_of(other): value for other, value in token.top} for token, _ in piece.tokens],
+            "text_offset": offsets,
+        }
+
+
+def _token_body(text: str, logprob: float | None) -> dict[str, Any]:
+    whole = not text.startswith("token_id:")
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}
+
+
+def model_body(card: ModelCard, created: int, context_length: int) -> dict[str, Any]:
+    """Returns a model as /v1/models lists it.
+
+    Args:
+        created: Unix time that clients see as the model's age.
+        context_length: Longest sequence, in tokens.
+    """
+    single = next(iter(card.strengths.values())) if len(card.strengths) == 1 else None
+    return {
+        "id": card.id,
+        "object": "model",
+        "created": created,
+        "owned_by": "kaito",
+        "root": card.root,
+        "parent": card.parent,
+        "max_model_len": context_length,
+        "strength": single,
+        "adapters": [{"name": name, "strength": strength} for name, strength in card.strengths.items()],
+    }
+
+
+def error_body(message: str, *, status: int, code: str | None, param: str | None) -> dict[str, Any]:
+    """Returns OpenAI's error body."""
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
+        status, "invalid_request_error" if status < 500 else "server_error"
+    )
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def sse(body: Mapping[str, Any]) -> str:
+    """Returns one server-sent event."""
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
