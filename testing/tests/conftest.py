@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from kaito_testing.kube.objects.cluster import new_cluster
 from kaito_testing.kube.objects.history import Event
 from kaito_testing.kube.objects.options import DeleteOptions, WriteOptions
-from kaito_testing.kube.objects.resources import Resource
-from kaito_testing.kube.objects.store import Store
+from kaito_testing.kube.resources import Resource
 
 Object = dict[str, Any]
 
@@ -69,7 +69,8 @@ class Desk:
 
     def __init__(self) -> None:
         self.time = datetime(2026, 1, 1, tzinfo=UTC)
-        self.store = Store(lambda: self.time)
+        self.verbs = new_cluster(lambda: self.time)
+        self.store = self.verbs.store
 
     def pass_time(self) -> None:
         """A second later."""
@@ -85,22 +86,22 @@ class Desk:
 
     def create(self, manifest: Object) -> Object:
         resource, namespace, _ = self._at(manifest)
-        return self.store.create(resource, namespace, manifest, WriteOptions("tester"))
+        return self.verbs.create(resource, namespace, manifest, WriteOptions("tester"))
 
     def apply(self, manifest: Object, manager: str = "kaito", **options: Any) -> Object:
         self.pass_time()
-        return self.store.apply(*self._at(manifest), manifest, WriteOptions(manager, **options))[0]
+        return self.verbs.apply(*self._at(manifest), manifest, WriteOptions(manager, **options))[0]
 
     def patch(self, manifest: Object, change: Callable[[Object], Object], **options: Any) -> Object:
         self.pass_time()
-        return self.store.patch(*self._at(manifest), change, WriteOptions("patcher", **options))
+        return self.verbs.patch(*self._at(manifest), change, WriteOptions("patcher", **options))
 
     def get(self, manifest: Object) -> Object | None:
         resource, namespace, name = self._at(manifest)
         return self.store.objects(resource.storage).get((namespace, name))
 
     def delete(self, manifest: Object, **options: Any) -> Object:
-        return self.store.collector.delete(*self._at(manifest), DeleteOptions(**options))
+        return self.verbs.delete(*self._at(manifest), DeleteOptions(**options))
 
     def events(self, manifest: Object, since: int) -> list[Event]:
         return list(self.store.history.since(since, self.resource(manifest).storage))

@@ -129,7 +129,7 @@ def test_objects_need_a_namespace_that_exists(desk: Any) -> None:
 def test_an_update_of_a_custom_resource_needs_a_resource_version(things: Any) -> None:
     things.apply(thing())
     with pytest.raises(ApiError, match="must be specified for an update"):
-        things.store.update(things.resource(thing()), "default", "t", thing(), WriteOptions())
+        things.verbs.update(things.resource(thing()), "default", "t", thing(), WriteOptions())
 
 
 @pytest.mark.parametrize(

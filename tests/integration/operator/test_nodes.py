@@ -9,7 +9,7 @@ from kaito_core.errors import CapacityError
 from kaito_gpu_onprem.provider import OnPremProvider
 from kaito_karpenter import NODECLAIMS
 from kaito_testing.kube.server import routes
-from kaito_testing.kube.server.faults import RequestRecord
+from kaito_testing.kube.server.fault_injection import RequestRecord
 from kaito_testing.world.cluster import PodFailure
 from kaito_testing.world.faulty_cluster import FaultyCluster
 from scenarios.support.karpenter import RESOURCE, become_nodes, claims

@@ -21,7 +21,7 @@ from kaito_core.errors import CapacityError, ConfigError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.settings import Settings
 from kaito_gpu_onprem.provider import OnPremProvider
-from kaito_testing.kube.server.faults import RequestRecord
+from kaito_testing.kube.server.fault_injection import RequestRecord
 from kaito_testing.world.cluster import FakeCluster
 from scenarios.support.karpenter import nodeclaim_crd
 from scenarios.support.process import Process

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from kaito_testing.kube.server.faults import Fault
+from kaito_testing.kube.server.fault_injection import Fault
 from scenarios.support.karpenter import become_nodes
 from scenarios.support.world import World
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from kaito_testing.kube.objects.resources import Resource
+from kaito_testing.kube.resources import Resource
 
 __all__ = ["ApiError", "Cause"]
 

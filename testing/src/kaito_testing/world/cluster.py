@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
-from kaito_testing.kube.objects.store import Store
+from kaito_testing.kube.objects.cluster import new_cluster
 from kaito_testing.kube.server.http import EmulatedApi, MockedApi
 from kaito_testing.world.faulty_cluster import Answer, FaultyCluster
 from kaito_testing.world.workloads import PodFailure, Workloads
@@ -41,8 +41,8 @@ class FakeCluster(FaultyCluster):
 
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncIterator[Answer]:
-        self._api = EmulatedApi(Store(self._clock))
-        self._gate, self._mock = self._api.gate, MockedApi(self._api)
+        self._api = EmulatedApi(new_cluster(self._clock))
+        self._interceptor, self._mock = self._api.interceptor, MockedApi(self._api)
         async with self._mock:
             yield self._mock
 
@@ -70,7 +70,7 @@ class FakeCluster(FaultyCluster):
 
         def start() -> None:
             if self._workloads is None:
-                self._workloads = Workloads(self._api.store, self._loop)
+                self._workloads = Workloads(self._api.verbs, self._loop)
             self._workloads.run(failures)
 
         self._call(start)

@@ -13,8 +13,8 @@ from typing import Self, TypeVar
 
 from aiohttp import web
 
-from kaito_testing.kube.server.faults import Fault, Manner, RequestRecord
-from kaito_testing.kube.server.gate import Gate
+from kaito_testing.kube.server.fault_injection import Fault, Manner, RequestRecord
+from kaito_testing.kube.server.interceptor import Interceptor
 from kaito_testing.world.client import KubeClient
 
 __all__ = ["Answer", "FaultyCluster"]
@@ -29,14 +29,14 @@ class FaultyCluster(KubeClient, abc.ABC):
     Everything of `KubeClient` works on it; its own requests are neither logged nor failed.
     """
 
-    _gate: Gate
+    _interceptor: Interceptor
     _loop: asyncio.AbstractEventLoop
     _stop: asyncio.Event
     _failure: BaseException | None
 
     @abc.abstractmethod
     def _serving(self) -> AbstractAsyncContextManager[Answer]:
-        """Sets `_gate` and gives what answers, for as long as the block."""
+        """Sets `_interceptor` and gives what answers, for as long as the block."""
 
     @abc.abstractmethod
     async def _forget(self) -> None:
@@ -85,7 +85,7 @@ class FaultyCluster(KubeClient, abc.ABC):
             self.url = f"http://{host}:{port}"
             self._ready.set()
             await self._stop.wait()
-            self._gate.close()
+            self._interceptor.close()
             await runner.cleanup()
 
     def _call(self, function: Callable[[], Result]) -> Result:
@@ -100,7 +100,7 @@ class FaultyCluster(KubeClient, abc.ABC):
 
     def requests(self, *, method: str = "", manager: str = "", path: str = "") -> list[RequestRecord]:
         """The requests so far, oldest first: of a method, of a field manager, of paths that match an expression."""
-        log = self._call(lambda: list(self._gate.log))
+        log = self._call(lambda: list(self._interceptor.log))
         return [
             record
             for record in log
@@ -113,12 +113,12 @@ class FaultyCluster(KubeClient, abc.ABC):
 
     def clear_log(self) -> None:
         """Forgets the requests so far."""
-        self._call(self._gate.log.clear)
+        self._call(self._interceptor.log.clear)
 
     @property
     def open_watches(self) -> int:
         """How many watch streams clients hold open."""
-        return self._call(lambda: len(self._gate.watches))
+        return self._call(lambda: len(self._interceptor.watches))
 
     # What tests do to clients
 
@@ -151,18 +151,18 @@ class FaultyCluster(KubeClient, abc.ABC):
         """
         message = message or "injected by the test"
         fault = Fault(method, path, status, times, message, retry_after_seconds, after, manner)
-        self._call(lambda: self._gate.faults.append(fault))
+        self._call(lambda: self._interceptor.faults.append(fault))
         return fault
 
     def drop_watches(self) -> None:
         """Ends every open watch, as a restarting API server does."""
-        self._call(lambda: self._gate.watches.end("drop"))
+        self._call(lambda: self._interceptor.watches.end("drop"))
 
     def expire_watches(self) -> None:
         """Forgets the history: open watches end in 410 Gone, and so does one from any revision handed out so far."""
 
         async def expire() -> None:
             await self._forget()
-            self._gate.watches.end("expire")
+            self._interceptor.watches.end("expire")
 
         asyncio.run_coroutine_threadsafe(expire(), self._loop).result()

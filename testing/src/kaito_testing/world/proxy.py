@@ -11,26 +11,26 @@ from aiohttp import web
 from yarl import URL
 
 from kaito_testing.kube.errors import expired
-from kaito_testing.kube.server.gate import TEST_CLIENT, Asked, Gate
+from kaito_testing.kube.server.interceptor import TEST_CLIENT, ApiRequest, Interceptor
 from kaito_testing.kube.server.watches import is_true, watch_event
 from kaito_testing.world.client import KubeClient
 from kaito_testing.world.faulty_cluster import Answer, FaultyCluster
 
 __all__ = ["ProxiedCluster"]
 
-#: Of one connection, or the proxy's own: who asks, and how the bytes come.
+#: Headers of the connection, and the client's identity, for which the proxy has its own.
 _NOT_PASSED_ON = frozenset(
     {"host", "authorization", "connection", "accept-encoding", "content-length", "transfer-encoding", "keep-alive"}
 )
 _PASSED_BACK = ("Content-Type", "Retry-After", "Warning")
-_LONGEST_LINE = 2**22  # an object in a watch; etcd takes 1.5 MiB
-_LOOK_SECONDS = 1.0  # how soon it is noticed that a client of a silent watch has gone
+_LONGEST_LINE = 2**22  # bytes; an object in a watch, of which etcd stores at most 1.5 MiB
+_LOOK_SECONDS = 1.0  # how often a silent watch looks whether its client is still connected
 
 
 class ProxiedCluster(FaultyCluster):
-    """The same cluster as another client's, with what `FaultyCluster` adds.
+    """A cluster behind a local proxy, with what `FaultyCluster` adds.
 
-    Whoever reaches the port has that client's rights, as with `kubectl proxy`.
+    Every client of the port acts with the rights of `server`, as with `kubectl proxy`.
 
     Args:
         server: A client of the cluster.
@@ -45,14 +45,14 @@ class ProxiedCluster(FaultyCluster):
         )
         self._server = server
         self._session: aiohttp.ClientSession
-        self._oldest = 0  # revision from which on a watch may begin
+        self._oldest = 0  # the oldest revision at which a watch may start
 
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncIterator[Answer]:
-        self._gate = Gate()
+        self._interceptor = Interceptor()
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            return await self._gate.answer(request, self._serve)
+            return await self._interceptor.answer(request, self._serve)
 
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._server.ssl_context or True),
@@ -72,36 +72,36 @@ class ProxiedCluster(FaultyCluster):
         async with self._session.delete(f"{path}/{metadata['name']}", headers=headers, raise_for_status=True):
             self._oldest = int(metadata["resourceVersion"])
 
-    async def _serve(self, asked: Asked) -> web.StreamResponse:
-        request = asked.raw
-        since = int(asked.query.get("resourceVersion") or 0) if asked.is_watch else 0
-        if 0 < since < self._oldest and not is_true(asked.query, "sendInitialEvents"):
-            return await self._refuse(asked, since)
+    async def _serve(self, request: ApiRequest) -> web.StreamResponse:
+        raw = request.raw
+        since = int(request.query.get("resourceVersion") or 0) if request.is_watch else 0
+        if 0 < since < self._oldest and not is_true(request.query, "sendInitialEvents"):
+            return await self._refuse(request, since)
         async with self._session.request(
-            request.method,
-            URL(self._server.url + request.raw_path, encoded=True),
-            data=await request.read() or None,
-            headers=[(name, value) for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON],
+            raw.method,
+            URL(self._server.url + raw.raw_path, encoded=True),
+            data=await raw.read() or None,
+            headers=[(name, value) for name, value in raw.headers.items() if name.lower() not in _NOT_PASSED_ON],
             allow_redirects=False,
         ) as answer:
             headers = [(name, value) for name in _PASSED_BACK for value in answer.headers.getall(name, ())]
-            if asked.is_watch and answer.status == 200:
-                return await self._stream(asked, answer)
+            if request.is_watch and answer.status == 200:
+                return await self._stream(request, answer)
             return web.Response(status=answer.status, headers=headers, body=await answer.read())
 
-    async def _stream(self, asked: Asked, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def _stream(self, request: ApiRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         """Passes the lines of a watch on until either side or a test ends it."""
-        response = await _open(asked)
+        response = await _open(request)
 
         async def copy() -> None:
             with contextlib.suppress(ConnectionError, aiohttp.ClientError):  # both sides may go away
                 async for line in answer.content:
                     await response.write(line)
 
-        with self._gate.watches.open() as watch:
+        with self._interceptor.watches.open() as watch:
             copying, ended = asyncio.create_task(copy()), asyncio.create_task(watch.wake.wait())
             try:
-                while asked.raw.transport is not None and not asked.raw.transport.is_closing():
+                while request.raw.transport is not None and not request.raw.transport.is_closing():
                     done, _ = await asyncio.wait(
                         {copying, ended}, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
                     )
@@ -115,19 +115,19 @@ class ProxiedCluster(FaultyCluster):
                 await response.write(_gone(0, self._oldest))
         return response
 
-    async def _refuse(self, asked: Asked, since: int) -> web.StreamResponse:
-        """Says as a real server does that it cannot go back so far: in a stream, not by its status."""
-        response = await _open(asked)
+    async def _refuse(self, request: ApiRequest, since: int) -> web.StreamResponse:
+        """Answers 410 Gone as a real server does: in the stream, under status 200."""
+        response = await _open(request)
         await response.write(_gone(since, self._oldest))
         return response
 
 
-async def _open(asked: Asked) -> web.StreamResponse:
+async def _open(request: ApiRequest) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    asked.note(response.status)
-    await response.prepare(asked.raw)
+    request.record(response.status)
+    await response.prepare(request.raw)
     return response
 
 
-def _gone(asked: int, oldest: int) -> bytes:
-    return watch_event("ERROR", expired(asked, oldest).to_status())
+def _gone(since: int, oldest: int) -> bytes:
+    return watch_event("ERROR", expired(since, oldest).to_status())

@@ -10,9 +10,10 @@ from typing import Any
 
 from kaito_testing.kube.errors import ApiError
 from kaito_testing.kube.objects.options import DeleteOptions, WriteOptions
-from kaito_testing.kube.objects.resources import BUILTIN, BY_KIND, Resource
-from kaito_testing.kube.objects.store import Store
-from kaito_testing.world.changed_objects import Concerned
+from kaito_testing.kube.objects.owners import Owners
+from kaito_testing.kube.objects.verbs import Verbs
+from kaito_testing.kube.resources import BUILTIN, BY_KIND, Resource
+from kaito_testing.world.changed_objects import ChangedObjects
 from kaito_testing.world.pods import PodFailure, is_ready, node_for, pod_status
 
 __all__ = ["PodFailure", "Workloads"]
@@ -30,18 +31,18 @@ _AT_ONCE = DeleteOptions(grace_seconds=0)
 class Workloads:
     """Level-triggered looks at whatever has changed, until nothing changes any more."""
 
-    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
-        self._store, self._loop = store, loop
+    def __init__(self, verbs: Verbs, loop: asyncio.AbstractEventLoop) -> None:
+        self._verbs, self._store, self._loop = verbs, verbs.store, loop
         self._failures: Sequence[PodFailure] = ()
         self._scheduled = False
-        self._concerned = Concerned(store)
         self._refused: dict[str, str] = {}  # why pods cannot be created, by the uid of their controller
-        store.listeners.append(self._wake)
+        self._owners, self._changed = Owners(self._store), ChangedObjects(self._store)
+        self._store.listeners += [self._owners.notice, self._changed.notice, lambda _: self._wake()]
 
     def run(self, failures: Sequence[PodFailure]) -> None:
         """Goes on with these failures."""
         self._failures = failures
-        self._concerned.all()
+        self._changed.add_all()
         self._wake()
 
     def _wake(self) -> None:
@@ -57,14 +58,14 @@ class Workloads:
             _STATEFULSETS: self._statefulset,
             _PODS: self._pod,
         }
-        for resource, key in self._concerned.take():
+        for resource, key in self._changed.take():
             obj = self._store.objects(resource.storage).get(key)
             if obj is not None and (resource is _PODS or "deletionTimestamp" not in obj["metadata"]):
                 looks[resource](obj)
 
     def _owned(self, kind: str, owner: Object) -> list[Object]:
         """The objects of a kind that name an owner, by name."""
-        return self._store.collector.dependents(owner["metadata"]["uid"], kind)
+        return self._owners.of_kind(owner["metadata"]["uid"], kind)
 
     # Controllers
 
@@ -237,26 +238,26 @@ class Workloads:
 
     def _write(self, resource: Resource, namespace: str, obj: Object) -> None:
         try:
-            self._store.create(resource, namespace, obj, _MANAGER)
+            self._verbs.create(resource, namespace, obj, _MANAGER)
         except ApiError as error:
             if error.code not in (403, 409):  # the namespace is going, or the name is still taken
                 raise
 
     def _change(self, resource: Resource, obj: Object, changes: Mapping[str, Any]) -> None:
         meta = obj["metadata"]
-        self._store.patch(resource, meta["namespace"], meta["name"], lambda live: {**live, **changes}, _MANAGER)
+        self._verbs.patch(resource, meta["namespace"], meta["name"], lambda live: {**live, **changes}, _MANAGER)
 
     def _set_status(self, resource: Resource, obj: Object, status: Object) -> None:
         meta = obj["metadata"]
         live = self._store.objects(resource.storage).get((meta.get("namespace", ""), meta["name"]))
         if live is not None and live.get("status") != status:
             change = {"status": status}
-            self._store.patch(resource, meta["namespace"], meta["name"], lambda old: {**old, **change}, _STATUS)
+            self._verbs.patch(resource, meta["namespace"], meta["name"], lambda old: {**old, **change}, _STATUS)
 
     def _delete(self, pod: Object, options: DeleteOptions | None = None) -> None:
         meta = pod["metadata"]
         if (meta["namespace"], meta["name"]) in self._store.objects(_PODS.storage):
-            self._store.collector.delete(_PODS, meta["namespace"], meta["name"], options or DeleteOptions())
+            self._verbs.delete(_PODS, meta["namespace"], meta["name"], options or DeleteOptions())
 
     def _conditions(self, obj: Object, wanted: Mapping[str, tuple[bool, str]]) -> list[Object]:
         old = {item["type"]: item for item in obj.get("status", {}).get("conditions") or ()}

@@ -1,208 +1,113 @@
-"""Deletion: marks, finalizers, owners and what goes with them. Garbage is collected at once, not some time later."""
+"""What follows from a deletion: dependents of owners, contents of namespaces, objects of CRDs.
+
+A real cluster's controllers do this some time later; here it is done before the request that causes it is answered.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kaito_testing.kube import errors
-from kaito_testing.kube.objects import conversion
+from kaito_testing.kube.objects import deletion
+from kaito_testing.kube.objects.history import Event
 from kaito_testing.kube.objects.options import DeleteOptions
-from kaito_testing.kube.objects.resources import CRDS, NAMESPACES, Resource
-
-if TYPE_CHECKING:
-    from kaito_testing.kube.objects.store import Store
+from kaito_testing.kube.objects.owners import Found, Owners, owner_uids
+from kaito_testing.kube.objects.verbs import Verbs
+from kaito_testing.kube.resources import CRDS, NAMESPACES, Resource
 
 __all__ = ["Collector"]
 
 Object = dict[str, Any]
-Place = tuple[Resource, str, str]  # (resource, namespace, name)
-
-_FOREGROUND = "foregroundDeletion"
-_CRD_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 
 class Collector:
-    """Removes objects, and whatever has to follow them, from a store."""
+    """The garbage collector and the namespace controller of a cluster. It is a listener of its store."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._places: dict[str, Place] = {}  # uid -> where the object is
-        self._dependents: dict[str, set[str]] = {}  # owner uid -> uids
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs, self._store = verbs, verbs.store
+        self._owners = Owners(self._store)
 
-    def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> Object:
-        """Marks or removes an object; answers with the object or a Status, as the API does.
-
-        Raises:
-            ApiError: 404 where it is absent, 409 where a precondition fails.
-        """
-        obj = self._store.stored(resource, namespace, name)
-        meta = obj["metadata"]
-        if options.uid not in ("", meta["uid"]):
-            raise errors.precondition(resource, name, "UID", options.uid, meta["uid"])
-        if options.resource_version not in ("", meta["resourceVersion"]):
-            version = meta["resourceVersion"]
-            raise errors.precondition(resource, name, "ResourceVersion", options.resource_version, version)
-        if options.dry_run:
-            return self._success(resource, obj)
-        if options.propagation == "Orphan":
-            self._orphan(meta["uid"])
-        grace = self._grace(resource, obj, options)
-        marked = self._mark(resource, obj, grace, foreground=options.propagation == "Foreground")
-        if not self.finished(marked):
-            if marked is not obj:
-                self._store.commit(resource, obj, marked)
-            self._empty(resource, marked)
-            return conversion.from_storage(resource, marked)
-        self._store.commit(resource, obj, marked, deleted=True)
-        return conversion.from_storage(resource, marked) if resource.returns_deleted else self._success(resource, obj)
-
-    def finished(self, obj: Object) -> bool:
-        """Whether an object that is being deleted has nothing left to wait for."""
-        meta = obj["metadata"]
-        if "deletionTimestamp" not in meta or meta.get("finalizers"):
-            return False
-        if obj["kind"] == "Namespace":
-            return not obj["spec"].get("finalizers")
-        return not meta.get("deletionGracePeriodSeconds")
-
-    def dependents(self, uid: str, kind: str) -> list[Object]:
-        """The stored objects of a kind that name an owner, by name; not to be changed."""
-        places = [self._places[dependent] for dependent in self._dependents.get(uid, ()) if dependent in self._places]
-        mine = sorted(place[1:] for place in places if place[0].kind == kind)
-        resource = next((place[0] for place in places if place[0].kind == kind), None)
-        return [self._store.stored(resource, *place) for place in mine] if resource is not None else []
-
-    def notice(self, resource: Resource, old: Object | None, new: Object, *, deleted: bool) -> None:
-        """Follows a change: keeps the index of owners, and collects what the change set free."""
-        uid, owners = new["metadata"]["uid"], _owner_uids(new)
-        for owner in _owner_uids(old) if old else ():
-            self._dependents.get(owner, set()).discard(uid)
-        if deleted:
-            self._places.pop(uid, None)
+    def notice(self, event: Event) -> None:
+        """Does what a change makes necessary."""
+        self._owners.notice(event)
+        uid, owners = event.new["metadata"]["uid"], owner_uids(event.new)
+        if event.deleted:
             self._release(uid)
-            self._settle(new)
-            return
-        self._places[uid] = (resource, new["metadata"].get("namespace", ""), new["metadata"]["name"])
-        for owner in owners:
-            self._dependents.setdefault(owner, set()).add(uid)
-        if owners and not any(owner in self._places for owner in owners):
-            self._remove(uid)
-
-    def _mark(self, resource: Resource, obj: Object, grace: int, *, foreground: bool) -> Object:
-        meta = dict(obj["metadata"])
-        extra = [_FOREGROUND] if foreground and self._dependents.get(meta["uid"]) else []
-        extra += [_CRD_CLEANUP] if resource.storage == CRDS.storage and self._custom_objects(obj) else []
-        extra = [name for name in extra if name not in meta.get("finalizers", ())]
-        if "deletionTimestamp" in meta and not extra and grace >= meta.get("deletionGracePeriodSeconds", 0):
-            return obj
-        if "deletionTimestamp" not in meta and resource.generation:
-            meta["generation"] += 1
-        meta.setdefault("deletionTimestamp", self._store.now())
-        if resource.storage != NAMESPACES.storage:
-            meta["deletionGracePeriodSeconds"] = grace
-        if extra:
-            meta["finalizers"] = [*meta.get("finalizers", ()), *extra]
-        marked = {**obj, "metadata": meta}
-        if resource.storage == NAMESPACES.storage:
-            marked["status"] = {"phase": "Terminating"}
-            if not self._namespaced(meta["name"]):
-                marked["spec"] = {}
-        return marked
-
-    def _grace(self, resource: Resource, obj: Object, options: DeleteOptions) -> int:
-        """Seconds that a pod gets: only one on a node has something to shut down."""
-        if resource.storage != ("", "pods") or not obj["spec"].get("nodeName"):
-            return 0
-        if options.grace_seconds is not None:
-            return options.grace_seconds
-        return int(obj["spec"].get("terminationGracePeriodSeconds", 30))
-
-    def _empty(self, resource: Resource, obj: Object) -> None:
-        """Deletes what has to go before the marked object may."""
-        meta = obj["metadata"]
-        if _FOREGROUND in meta.get("finalizers", ()):
-            for uid in list(self._dependents.get(meta["uid"], ())):
-                self._remove(uid)
-        if resource.storage == NAMESPACES.storage:
-            for uid in self._namespaced(meta["name"]):
-                self._remove(uid)
-        if _CRD_CLEANUP in meta.get("finalizers", ()):
-            for uid in self._custom_objects(obj):
-                self._remove(uid)
+            for waiting in self._waiting_for(event.new):
+                self._finish(waiting)
+        elif owners and not any(map(self._owners.exists, owners)):
+            self._remove(self._owners.find(uid))
+        elif "deletionTimestamp" in event.new["metadata"]:
+            self._empty(event.resource, event.new)
+            self._finish(uid)
 
     def _release(self, uid: str) -> None:
-        """Deletes the dependents of an object that is gone, or their reference where other owners live."""
-        for dependent in list(self._dependents.pop(uid, ())):
-            if dependent not in self._places:
-                continue
-            resource, namespace, name = self._places[dependent]
-            obj = self._store.stored(resource, namespace, name)
-            if any(owner in self._places for owner in _owner_uids(obj)):
-                self._store.commit(resource, obj, _without_owner(obj, uid))
+        """Deletes the dependents of an object that is gone, or their reference to it if another owner exists."""
+        for resource, dependent in self._owners.dependents(uid):
+            if any(map(self._owners.exists, owner_uids(dependent))):
+                self._store.commit(resource, dependent, _without_owner(dependent, uid))
             else:
-                self._remove(dependent)
+                self._remove((resource, dependent))
 
-    def _settle(self, gone: Object) -> None:
-        """Finishes what waited for an object that is gone: an owner, its namespace, its CRD."""
+    def _waiting_for(self, gone: Object) -> list[str]:
+        """The uids of what may have waited for an object to go: its owners, its namespace, and CRDs."""
         space = self._store.objects(NAMESPACES.storage).get(("", gone["metadata"].get("namespace", "")))
-        waiting = [*_owner_uids(gone), *([space["metadata"]["uid"]] if space else [])]
-        waiting += [crd["metadata"]["uid"] for crd in self._store.objects(CRDS.storage).values()]
-        for uid in waiting:
-            if uid in self._places:
-                self._finish(*self._places[uid])
+        crds = self._store.objects(CRDS.storage).values()
+        return [*owner_uids(gone), *(obj["metadata"]["uid"] for obj in ([space] if space else []) + list(crds))]
 
-    def _finish(self, resource: Resource, namespace: str, name: str) -> None:
-        obj = self._store.stored(resource, namespace, name)
-        meta = dict(obj["metadata"])
-        if "deletionTimestamp" not in meta:
+    def _empty(self, resource: Resource, obj: Object) -> None:
+        """Does to other objects what has to be done before an object that is being deleted may go."""
+        meta = obj["metadata"]
+        finalizers = meta.get("finalizers", ())
+        if deletion.ORPHAN in finalizers:
+            for kind, dependent in self._owners.dependents(meta["uid"]):
+                self._store.commit(kind, dependent, _without_owner(dependent, meta["uid"]))
+        elif deletion.FOREGROUND in finalizers:
+            for found in self._owners.dependents(meta["uid"]):
+                self._remove(found)
+        if resource.storage == NAMESPACES.storage:
+            for found in self._owners.in_namespace(meta["name"]):
+                self._remove(found)
+        if deletion.CRD_CLEANUP in finalizers:
+            for uid in deletion.instances(obj, self._store):
+                self._remove(self._owners.find(uid))
+
+    def _finish(self, uid: str) -> None:
+        """Takes the finalizers whose work is done off an object that is being deleted."""
+        found = self._owners.find(uid)
+        if found is None or "deletionTimestamp" not in found[1]["metadata"]:
             return
-        done = set()
-        if not self._blockers(meta["uid"]):
-            done.add(_FOREGROUND)
-        if resource.storage == CRDS.storage and not self._custom_objects(obj):
-            done.add(_CRD_CLEANUP)
-        meta["finalizers"] = [item for item in meta.get("finalizers", ()) if item not in done]
+        resource, obj = found
+        done = {deletion.ORPHAN}
+        if not self._is_blocked(uid):
+            done.add(deletion.FOREGROUND)
+        if resource.storage == CRDS.storage and not deletion.instances(obj, self._store):
+            done.add(deletion.CRD_CLEANUP)
+        meta = dict(obj["metadata"])
+        meta["finalizers"] = [name for name in meta.get("finalizers", ()) if name not in done]
         if not meta["finalizers"]:
             del meta["finalizers"]
         new = {**obj, "metadata": meta}
-        if resource.storage == NAMESPACES.storage and not self._namespaced(name):
+        if resource.storage == NAMESPACES.storage and not any(self._owners.in_namespace(meta["name"])):
             new["spec"] = {}
         if new != obj:
-            self._store.commit(resource, obj, new, deleted=self.finished(new))
+            self._store.commit(resource, obj, new, deleted=deletion.is_finished(new))
 
-    def _remove(self, uid: str) -> None:
-        if uid in self._places:
-            self.delete(*self._places[uid], DeleteOptions(uid=uid))
+    def _is_blocked(self, uid: str) -> bool:
+        """Whether a dependent exists that its owner has to outlive."""
+        return any(
+            reference["uid"] == uid and reference.get("blockOwnerDeletion")
+            for _, dependent in self._owners.dependents(uid)
+            for reference in dependent["metadata"]["ownerReferences"]
+        )
 
-    def _orphan(self, uid: str) -> None:
-        for dependent in list(self._dependents.get(uid, ())):
-            resource, namespace, name = self._places[dependent]
-            obj = self._store.stored(resource, namespace, name)
-            self._store.commit(resource, obj, _without_owner(obj, uid))
-
-    def _blockers(self, uid: str) -> list[str]:
-        blocking = []
-        for dependent in self._dependents.get(uid, ()):
-            obj = self._store.stored(*self._places[dependent])
-            references = obj["metadata"].get("ownerReferences", ())
-            if any(item["uid"] == uid and item.get("blockOwnerDeletion") for item in references):
-                blocking.append(dependent)
-        return blocking
-
-    def _namespaced(self, namespace: str) -> list[str]:
-        return [uid for uid, (resource, place, _) in self._places.items() if resource.namespaced and place == namespace]
-
-    def _custom_objects(self, crd: Object) -> list[str]:
-        storage = (crd["spec"]["group"], crd["spec"]["names"]["plural"])
-        return [obj["metadata"]["uid"] for obj in self._store.objects(storage).values()]
-
-    def _success(self, resource: Resource, obj: Object) -> Object:
-        about = errors.details(resource, obj["metadata"]["name"], uid=obj["metadata"]["uid"])
-        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": about}
-
-
-def _owner_uids(obj: Object) -> list[str]:
-    return [reference["uid"] for reference in obj["metadata"].get("ownerReferences") or ()]
+    def _remove(self, found: Found | None) -> None:
+        """Deletes an object unless it is gone."""
+        if found is not None:
+            resource, obj = found
+            meta = obj["metadata"]
+            if self._owners.find(meta["uid"]) is not None:
+                options = DeleteOptions(uid=meta["uid"])
+                self._verbs.delete(resource, meta.get("namespace", ""), meta["name"], options)
 
 
 def _without_owner(obj: Object, uid: str) -> Object:

@@ -1,33 +1,42 @@
-"""What a cluster's own controllers do right after an object was created: small, and visible to every client."""
+"""What a cluster's own controllers do right after an object was created, as every client of the cluster sees it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kaito_testing.kube.objects.history import Event
 from kaito_testing.kube.objects.options import WriteOptions
-from kaito_testing.kube.objects.resources import BY_KIND, CRDS, NAMESPACES, Resource
+from kaito_testing.kube.objects.verbs import Verbs
+from kaito_testing.kube.resources import BY_KIND, CRDS, NAMESPACES
 
-if TYPE_CHECKING:
-    from kaito_testing.kube.objects.store import Store
-
-__all__ = ["after_create"]
+__all__ = ["ControllerManager"]
 
 Object = dict[str, Any]
+_MANAGER = WriteOptions("kube-controller-manager")
 
 
-def after_create(store: Store, resource: Resource, stored: Object) -> None:
-    """Establishes a CRD, furnishes a namespace, annotates a node; other kinds are left alone."""
-    meta = stored["metadata"]
-    if resource.storage == CRDS.storage:
-        store.commit(resource, stored, _established(stored, store.now()))
-    elif resource.storage == NAMESPACES.storage:
-        options = WriteOptions("kube-controller-manager")
-        certificate = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "none: plain HTTP is served"}}
-        store.create(BY_KIND["ConfigMap"], meta["name"], certificate, options)
-        store.create(BY_KIND["ServiceAccount"], meta["name"], {"metadata": {"name": "default"}}, options)
-    elif resource is BY_KIND["Node"]:
-        annotations = {"node.alpha.kubernetes.io/ttl": "0", **(meta.get("annotations") or {})}
-        store.commit(resource, stored, {**stored, "metadata": {**meta, "annotations": annotations}})
+class ControllerManager:
+    """Establishes CRDs, fills new namespaces, annotates nodes. It is a listener of its store."""
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs, self._store = verbs, verbs.store
+
+    def notice(self, event: Event) -> None:
+        """Completes a new object; changes and deletions are left alone."""
+        resource, new = event.resource, event.new
+        meta = new["metadata"]
+        is_there = self._store.objects(resource.storage).get((meta.get("namespace", ""), meta["name"])) is new
+        if event.old is not None or not is_there:
+            return
+        if resource.storage == CRDS.storage:
+            self._store.commit(resource, new, _established(new, self._store.now()))
+        elif resource.storage == NAMESPACES.storage:
+            certificate = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "none: plain HTTP is served"}}
+            self._verbs.create(BY_KIND["ConfigMap"], meta["name"], certificate, _MANAGER)
+            self._verbs.create(BY_KIND["ServiceAccount"], meta["name"], {"metadata": {"name": "default"}}, _MANAGER)
+        elif resource is BY_KIND["Node"]:
+            annotations = {"node.alpha.kubernetes.io/ttl": "0", **(meta.get("annotations") or {})}
+            self._store.commit(resource, new, {**new, "metadata": {**meta, "annotations": annotations}})
 
 
 def _established(crd: Object, now: str) -> Object:

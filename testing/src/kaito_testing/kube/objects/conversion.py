@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kaito_testing.kube.objects.resources import Resource
+from kaito_testing.kube.resources import Resource
 
 __all__ = ["from_storage", "to_storage"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaito_testing.kube import errors
-from kaito_testing.kube.schemas.shape import Shape, item_key
+from kaito_testing.kube.shape import Shape, item_key
 
 __all__ = ["Writer", "apply", "flatten", "track"]
 

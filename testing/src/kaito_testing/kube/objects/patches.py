@@ -9,7 +9,7 @@ import jsonpatch
 from jsonpointer import JsonPointerException
 
 from kaito_testing.kube import errors
-from kaito_testing.kube.schemas.shape import BuiltinShape, Shape, item_key
+from kaito_testing.kube.shape import BuiltinShape, Shape, item_key
 
 __all__ = ["json_patch", "merge_patch", "strategic_patch"]
 

@@ -1,6 +1,6 @@
-"""The object store of the emulated API: reads, writes and their rules. No HTTP, no threads, no waiting.
+"""The stored objects of one emulated cluster and their history. What a request may do to them is in `verbs`.
 
-Stored objects are never changed in place: every write makes a new object, so that history and readers may share them.
+Stored objects are never changed in place: each write stores a new object, so that history and readers can share them.
 """
 
 from __future__ import annotations
@@ -8,35 +8,35 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import secrets
-import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from kaito_testing.kube import errors
-from kaito_testing.kube.objects import controller_manager, conversion, fields
-from kaito_testing.kube.objects.collector import Collector
-from kaito_testing.kube.objects.fields import Writer
+from kaito_testing.kube.objects import conversion
 from kaito_testing.kube.objects.history import Event, History
-from kaito_testing.kube.objects.options import WriteOptions
-from kaito_testing.kube.objects.resources import BUILTIN, CRDS, NAMESPACES, Resource, of_crd
-from kaito_testing.kube.schemas import request_body as intake
-from kaito_testing.kube.schemas import validation
+from kaito_testing.kube.resources import BUILTIN, CRDS, Resource, of_crd
 
-__all__ = ["Page", "Store"]
+__all__ = ["Listener", "Page", "Store"]
 
 Object = dict[str, Any]
 Key = tuple[str, str]  # (namespace, name)
 Predicate = Callable[[Mapping[str, Any]], bool]
-
-INITIAL_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Objects of a list, the revision they are from, and where the next page starts ("" on the last one)."""
+    """Objects of a list.
+
+    Attributes:
+        items: The objects.
+        revision: The revision that the whole list is of.
+        next: Where the next page starts, "" on the last one.
+        remaining: How many objects are left for later pages.
+    """
 
     items: list[Object]
     revision: int
@@ -49,34 +49,41 @@ class Store:
 
     Args:
         clock: The time that new objects and entries get.
+
+    Attributes:
+        history: The events since the last compaction.
+        listeners: Called with each event. All hear of an event before any hears of what a listener did about it.
+        revision: Revision of the last change.
     """
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.history = History()
-        self.listeners: list[Callable[[], None]] = []
+        self.listeners: list[Listener] = []
         self.revision = 0
         self._clock = clock
         self._resources = {(item.group, item.version, item.plural): item for item in BUILTIN}
         self._objects: dict[tuple[str, str], dict[Key, Object]] = {}
-        self.collector = Collector(self)
-        for name in INITIAL_NAMESPACES:
-            self.create(NAMESPACES, "", {"metadata": {"name": name}}, WriteOptions("kube-apiserver"))
+        self._unheard: deque[Event] = deque()
+
+    def now(self) -> str:
+        """The time as the API writes it."""
+        return self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     # Resource types
 
     def resources(self) -> list[Resource]:
-        """Everything that is served now."""
+        """Every resource type that is served now."""
         return list(self._resources.values())
 
     def resource(self, group: str, version: str, plural: str) -> Resource | None:
-        """A served resource type, None where there is none."""
+        """A served resource type, or None."""
         return self._resources.get((group, version, plural))
 
     def resource_of(self, obj: Mapping[str, Any]) -> Resource:
         """The resource type of a manifest.
 
         Raises:
-            ApiError: 404 where the API does not serve the kind.
+            ApiError: 404 if the API does not serve the kind.
         """
         for resource in self._resources.values():
             if (resource.api_version, resource.kind) == (obj.get("apiVersion"), obj.get("kind")):
@@ -90,7 +97,7 @@ class Store:
         """A private copy of an object.
 
         Raises:
-            ApiError: 404 where it is absent.
+            ApiError: 404 if it does not exist.
         """
         return copy.deepcopy(conversion.from_storage(resource, self.stored(resource, namespace, name)))
 
@@ -98,7 +105,7 @@ class Store:
         """The stored object itself, which must not be changed.
 
         Raises:
-            ApiError: 404 where it is absent.
+            ApiError: 404 if it does not exist.
         """
         found = self.objects(resource.storage).get((namespace, name))
         if found is None:
@@ -117,17 +124,17 @@ class Store:
         limit: int = 0,
         start: str = "",
     ) -> Page:
-        """Objects in order of namespace and name; of all namespaces where none is named.
+        """Objects in order of namespace and name.
 
         Args:
             resource: Their type.
-            namespace: Where, "" for everywhere.
-            matches: Which.
-            limit: At most so many, 0 for all.
-            start: `Page.next` of the page before.
+            namespace: Their namespace, "" for all.
+            matches: Which of them.
+            limit: How many at most, 0 for all.
+            start: `Page.next` of the page before, "" for the first page.
 
         Raises:
-            ApiError: 410 where that page is older than the history.
+            ApiError: 410 if the page before is older than the history.
         """
         revision, *after = json.loads(base64.urlsafe_b64decode(start)) if start else (self.revision, "", "")
         if revision < self.history.compacted:
@@ -140,149 +147,26 @@ class Store:
         page = found[:limit] if limit else found
         more = len(found) - len(page)
         token = base64.urlsafe_b64encode(json.dumps([revision, *page[-1][0]]).encode()).decode() if more else ""
-        # The first page's revision: from there a watch misses nothing, whatever came between two pages.
+        # The first page's revision: a watch from there misses nothing that came between two pages.
         return Page([obj for _, obj in page], revision, token, more)
 
-    # Writes
-
-    def create(self, resource: Resource, namespace: str, body: Object, options: WriteOptions) -> Object:
-        """Adds an object.
-
-        Raises:
-            ApiError: 409 where the name is taken, 422 where the object breaks a rule, 404 for an absent namespace.
-        """
-        obj = intake.read_body(resource, namespace, body)
-        if obj["metadata"].get("resourceVersion"):
-            raise errors.bad_request("resourceVersion should not be set on objects to be created")
-        return self._insert(resource, obj, options, Writer(options.manager, "Update", options.subresource))
-
-    def _insert(self, resource: Resource, obj: Object, options: WriteOptions, writer: Writer) -> Object:
-        meta = obj["metadata"]
-        if not meta.get("name") and meta.get("generateName"):
-            meta["name"] = meta["generateName"] + secrets.token_hex(3)[:5]
-        if not meta.get("name"):
-            cause = errors.Cause(
-                "metadata.name", "Required value: name or generateName is required", "FieldValueRequired"
-            )
-            raise errors.invalid(resource, "", [cause])
-        owners = meta.get("managedFields") if writer.operation == "Apply" else None
-        for name in (*intake.SERVER_META, "resourceVersion"):
-            meta.pop(name, None)
-        if "status" in resource.subresources and resource.kind != "Node":
-            obj.pop("status", None)
-        meta["uid"], meta["creationTimestamp"] = str(uuid.uuid4()), self.now()
-        if resource.generation:
-            meta["generation"] = 1
-        obj = intake.complete(resource, None, obj, strict=options.strict)
-        causes = validation.check_new(resource, obj)
-        if causes:
-            raise errors.invalid(resource, meta["name"], causes)
-        self._check_namespace(resource, meta)
-        if (meta.get("namespace", ""), meta["name"]) in self.objects(resource.storage):
-            raise errors.already_exists(resource, meta["name"])
-        if owners is not None:
-            obj["metadata"]["managedFields"] = owners
-        else:
-            obj = fields.track(None, obj, resource.shape, writer, self.now())
-        obj["apiVersion"] = resource.storage_api_version
-        stored = self.commit(resource, None, obj, dry_run=options.dry_run)
-        if not options.dry_run:
-            controller_manager.after_create(self, resource, stored)
-        return self._answer(resource, stored)
-
-    def update(self, resource: Resource, namespace: str, name: str, body: Object, options: WriteOptions) -> Object:
-        """Replaces an object, or the part that a subresource stands for.
-
-        Raises:
-            ApiError: 404 where it is absent, 409 for a stale resourceVersion, 422 where the result breaks a rule.
-        """
-        old = self.stored(resource, namespace, name)
-        new = intake.read_body(resource, namespace, body, name)
-        if resource.custom and not new["metadata"].get("resourceVersion"):
-            message = "Invalid value: 0x0: must be specified for an update"
-            raise errors.invalid(resource, name, [errors.Cause("metadata.resourceVersion", message)])
-        return self._replace(resource, old, new, options)
-
-    def patch(
-        self,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        change: Callable[[Object], Object],
-        options: WriteOptions,
-    ) -> Object:
-        """Replaces an object by what a function (a merge, JSON or strategic patch) makes of it.
-
-        Raises:
-            ApiError: As `update`, and whatever the function raises.
-        """
-        old = self.stored(resource, namespace, name)
-        new = change(copy.deepcopy(conversion.from_storage(resource, old)))
-        return self._replace(resource, old, intake.read_body(resource, namespace, new, name), options)
-
-    def apply(
-        self, resource: Resource, namespace: str, name: str, config: Object, options: WriteOptions
-    ) -> tuple[Object, bool]:
-        """Server-side apply; returns the object and whether it is new.
-
-        Raises:
-            ApiError: 409 with every conflicting field, 500 for unknown fields of custom resources, or as `update`.
-        """
-        body = intake.read_config(resource, namespace, config, name, options.subresource)
-        old = self.objects(resource.storage).get((namespace if resource.namespaced else "", name))
-        writer = Writer(options.manager, "Apply", options.subresource)
-        if old is None:
-            if options.subresource:
-                raise errors.not_found(resource, name)
-            empty: Object = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": {}}
-            new = fields.apply(empty, body, resource.shape, writer, force=True, now=self.now())
-            new["metadata"] = {**body["metadata"], "managedFields": new["metadata"].get("managedFields")}
-            return self._insert(resource, copy.deepcopy(new), options, writer), True
-        intake.check_version(resource, old, body)
-        new = fields.apply(old, body, resource.shape, writer, force=options.force, now=self.now())
-        owners = new["metadata"].get("managedFields", [])
-        return self._replace(resource, old, copy.deepcopy(new), options, owners), False
-
-    def _replace(
-        self,
-        resource: Resource,
-        old: Object,
-        new: Object,
-        options: WriteOptions,
-        owners: list[Object] | None = None,
-    ) -> Object:
-        """Writes a new state of an object unless nothing changed."""
-        name = old["metadata"]["name"]
-        if owners is None:
-            intake.check_version(resource, old, new)
-        new = intake.part(resource, old, new, options.subresource)
-        kept = (*intake.SERVER_META, "resourceVersion")
-        meta = {key: value for key, value in new["metadata"].items() if key not in kept}
-        new["metadata"] = meta | {key: old["metadata"][key] for key in kept if key in old["metadata"]}
-        new = intake.complete(resource, old, new, strict=options.strict)
-        causes = validation.check_change(resource, old, new, options.subresource)
-        causes += [] if options.subresource else validation.check_new(resource, new)
-        if causes:
-            raise errors.invalid(resource, name, causes)
-        if resource.generation and intake.desired(resource, new) != intake.desired(resource, old):
-            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
-        if owners is not None:
-            new["metadata"].pop("managedFields", None)
-            new["metadata"] |= {"managedFields": owners} if owners else {}
-        else:
-            writer = Writer(options.manager, "Update", options.subresource)
-            new = fields.track(old, new, resource.shape, writer, self.now())
-        new["apiVersion"] = old["apiVersion"]
-        if new == old:
-            return self._answer(resource, old)
-        done = self.collector.finished(new)
-        stored = self.commit(resource, old, new, dry_run=options.dry_run, deleted=done)
-        return self._answer(resource, stored)
+    # The one place where the store changes
 
     def commit(
         self, resource: Resource, old: Object | None, new: Object, *, dry_run: bool = False, deleted: bool = False
     ) -> Object:
-        """Stores a state (or removes the object) and tells the watchers. The one place where the store changes."""
+        """Stores a state of an object, or removes the object, and calls the listeners.
+
+        Args:
+            resource: The type through which it is written.
+            old: The stored object, None for a new one.
+            new: Its new state; its last one if `deleted`.
+            dry_run: Whether to return what would be stored, and store nothing.
+            deleted: Whether to remove the object.
+
+        Returns:
+            The stored object.
+        """
         if dry_run:
             version = (old or {}).get("metadata", {}).get("resourceVersion")
             return new if version is None else {**new, "metadata": {**new["metadata"], "resourceVersion": version}}
@@ -293,32 +177,25 @@ class Store:
             self.objects(resource.storage).pop(key, None)
         else:
             self.objects(resource.storage)[key] = new
-        self.history.events.append(Event(self.revision, resource.storage, old, new, deleted))
         if resource.storage == CRDS.storage:
             self._serve(new, deleted=deleted)
-        self.collector.notice(resource, old, new, deleted=deleted)
-        for listener in self.listeners:
-            listener()
+        event = Event(self.revision, resource, old, new, deleted)
+        self.history.events.append(event)
+        self._tell(event)
         return new
 
-    # Rules shared by the writes
-
-    def now(self) -> str:
-        """The time as the API writes it."""
-        return self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
-
-    def _answer(self, resource: Resource, obj: Object) -> Object:
-        return copy.deepcopy(conversion.from_storage(resource, obj))
-
-    def _check_namespace(self, resource: Resource, meta: Object) -> None:
-        if not resource.namespaced:
-            return
-        space = self.objects(NAMESPACES.storage).get(("", meta["namespace"]))
-        if space is None:
-            raise errors.not_found(NAMESPACES, meta["namespace"])
-        if "deletionTimestamp" in space["metadata"]:
-            why = f"unable to create new content in namespace {meta['namespace']} because it is being terminated"
-            raise errors.forbidden(resource, meta["name"], why)
+    def _tell(self, event: Event) -> None:
+        """Calls the listeners with an event, and then with what they have committed meanwhile."""
+        self._unheard.append(event)
+        if len(self._unheard) > 1:
+            return  # a listener commits: the loop below, further up the stack, goes on with it
+        try:
+            while self._unheard:
+                for listener in self.listeners:
+                    listener(self._unheard[0])
+                self._unheard.popleft()
+        finally:
+            self._unheard.clear()
 
     def _serve(self, crd: Object, *, deleted: bool) -> None:
         """Keeps the served resource types in step with a CRD."""

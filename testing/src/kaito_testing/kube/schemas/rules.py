@@ -11,7 +11,7 @@ from typing import Any
 
 from kaito_testing.kube.errors import Cause
 from kaito_testing.kube.schemas import cel
-from kaito_testing.kube.schemas.shape import SchemaShape, item_key
+from kaito_testing.kube.shape import SchemaShape, item_key
 
 __all__ = ["broken"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kaito_testing.kube.errors import Cause
-from kaito_testing.kube.schemas.shape import SchemaShape, item_key
+from kaito_testing.kube.shape import SchemaShape, item_key
 
 __all__ = ["fill", "problems", "prune", "validate"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kaito_testing.kube.errors import Cause
-from kaito_testing.kube.objects.resources import CRDS, Resource
+from kaito_testing.kube.resources import CRDS, Resource
 from kaito_testing.kube.schemas.cel_cost import too_costly
 from kaito_testing.kube.schemas.structural import structural_causes
 

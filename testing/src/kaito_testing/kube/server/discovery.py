@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kaito_testing.kube.objects.resources import Resource
+from kaito_testing.kube.resources import Resource
 
 __all__ = ["answer"]
 

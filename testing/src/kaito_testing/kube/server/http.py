@@ -1,4 +1,4 @@
-"""The HTTP layer of the emulated API: requests in, store calls, answers and watch streams out. No rules live here."""
+"""The HTTP layer of the emulated API: what a request asks for, and its answer. The rules are in `objects`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from aiohttp import web
 from kaito_testing.kube import errors
 from kaito_testing.kube.objects import patches, selectors
 from kaito_testing.kube.objects.options import DeleteOptions, WriteOptions
-from kaito_testing.kube.objects.resources import Resource
-from kaito_testing.kube.objects.store import Store
-from kaito_testing.kube.server import discovery, routes
-from kaito_testing.kube.server import representations as views
-from kaito_testing.kube.server.gate import Asked, Gate
+from kaito_testing.kube.objects.verbs import Verbs
+from kaito_testing.kube.resources import Resource
+from kaito_testing.kube.server import discovery, representations, routes
+from kaito_testing.kube.server.interceptor import ApiRequest, Interceptor
 from kaito_testing.kube.server.streams import Streams
 from kaito_testing.kube.server.watches import is_true
 from kaito_testing.kube.server.webhooks import OPERATIONS, Webhooks
@@ -35,32 +34,38 @@ _CUSTOM_PATCHES = ("application/json-patch+json", "application/merge-patch+json"
 
 
 class EmulatedApi:
-    """Answers HTTP requests from a store. Runs in one event loop, which also owns the store."""
+    """Answers HTTP requests from a store. It runs in one event loop, and nothing else may write to the store meanwhile.
 
-    def __init__(self, store: Store) -> None:
-        self.store, self.gate = store, Gate()
-        self.webhooks = Webhooks(store)
-        self._streams = Streams(store, self.gate.watches)
+    Attributes:
+        verbs: What writes to the store.
+        store: The store.
+        interceptor: The log of the requests, and which are to fail.
+        webhooks: Where admission webhooks answer.
+    """
+
+    def __init__(self, verbs: Verbs) -> None:
+        self.verbs, self.store, self.interceptor = verbs, verbs.store, Interceptor()
+        self.webhooks = Webhooks(self.store)
+        self._streams = Streams(self.store, self.interceptor.watches)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serves one request, errors included."""
-        return await self.gate.answer(request, self._serve)
+        return await self.interceptor.answer(request, self._serve)
 
-    async def _serve(self, asked: Asked) -> web.StreamResponse:
-        request, query = asked.raw, asked.query
-        route = routes.parse(request.path)
+    async def _serve(self, request: ApiRequest) -> web.StreamResponse:
+        route = routes.parse(request.raw.path)
         resource = self.store.resource(route.group, route.version, route.plural) if route else None
         if route is None or resource is None:
-            return self._undirected(request.path)
-        if asked.is_watch:
-            return await self._streams.serve(asked, resource, route)
-        warnings = await self._admit(request, resource, route, query, asked.body, asked.agent)
-        response = self._directed(request, resource, route, query, asked.body, asked.agent)
+            return self._other(request.raw.path)
+        if request.is_watch:
+            return await self._streams.serve(request, resource, route)
+        warnings = await self._admit(request, resource, route)
+        response = self._verb(request, request.query, resource, route)
         response.headers.extend([("Warning", f'299 - "{warning}"') for warning in warnings])
         return response
 
-    def _undirected(self, path: str) -> web.Response:
-        """Discovery and health."""
+    def _other(self, path: str) -> web.Response:
+        """Answers what is not about objects: discovery and health."""
         if path in ("/healthz", "/livez", "/readyz"):
             return web.Response(text="ok")
         document = discovery.answer(path, self.store.resources())
@@ -68,58 +73,45 @@ class EmulatedApi:
             return _json(document)
         return web.Response(text="404 page not found\n", status=404)
 
-    def _directed(
-        self,
-        request: web.BaseRequest,
-        resource: Resource,
-        route: routes.Route,
-        query: Mapping[str, str],
-        body: Any,
-        agent: str,
+    def _verb(
+        self, request: ApiRequest, query: Mapping[str, str], resource: Resource, route: routes.Route
     ) -> web.Response:
-        """A verb on objects of a known type."""
+        """Does what a request for objects of a known type asks for."""
+        raw, body = request.raw, request.body
         if route.subresource and route.subresource not in resource.subresources:
             return web.Response(text="404 page not found\n", status=404)
-        if resource.namespaced and not route.namespace and (route.name or request.method != "GET"):
+        if resource.namespaced and not route.namespace and (route.name or raw.method != "GET"):
             raise errors.method_not_allowed()
         options = WriteOptions(
-            manager=query.get("fieldManager", agent),
+            manager=query.get("fieldManager", request.agent),
             dry_run=query.get("dryRun") == "All",
             strict=query.get("fieldValidation") == "Strict",
             force=is_true(query, "force"),
             subresource="" if route.subresource == "scale" else route.subresource,
         )
-        if request.method == "GET":
-            return self._read(request, resource, route, query)
-        if request.method == "POST" and not route.name:
-            return _json(self.store.create(resource, route.namespace, body, options), 201)
-        if request.method == "PUT" and route.name:
+        if raw.method == "GET":
+            return self._read(raw, resource, route, query)
+        if raw.method == "POST" and not route.name:
+            return _json(self.verbs.create(resource, route.namespace, body, options), 201)
+        if raw.method == "PUT" and route.name:
             return self._put(resource, route, body, options)
-        if request.method == "PATCH" and route.name:
-            return self._patch(request.content_type, resource, route, query, body, options)
-        if request.method == "DELETE" and not route.subresource:
+        if raw.method == "PATCH" and route.name:
+            return self._patch(raw.content_type, resource, route, query, body, options)
+        if raw.method == "DELETE" and not route.subresource:
             return self._delete(resource, route, query, body or {})
         raise errors.method_not_allowed()
 
-    async def _admit(
-        self,
-        request: web.BaseRequest,
-        resource: Resource,
-        route: routes.Route,
-        query: Mapping[str, str],
-        body: Any,
-        agent: str,
-    ) -> list[str]:
-        """Asks the webhooks about what a write would store, and returns their warnings; raises where one refuses."""
-        operation, stored = OPERATIONS.get(request.method, ""), self.store.objects(resource.storage)
+    async def _admit(self, request: ApiRequest, resource: Resource, route: routes.Route) -> list[str]:
+        """Asks the webhooks about what a write would store, and returns their warnings; raises if one refuses."""
+        operation, stored = OPERATIONS.get(request.raw.method, ""), self.store.objects(resource.storage)
         old = stored.get((route.namespace, route.name)) if route.name else None
         if operation == "UPDATE" and old is None:
             operation = "CREATE"
-        if not (hooks := self.webhooks.concerned(resource, route.subresource, operation)):
+        if not (hooks := self.webhooks.matching(resource, route.subresource, operation)):
             return []
         new = None
         if operation != "DELETE":
-            trial = self._directed(request, resource, route, {**query, "dryRun": "All"}, body, agent)
+            trial = self._verb(request, {**request.query, "dryRun": "All"}, resource, route)
             new = json.loads(trial.text or "null")
         return await self.webhooks.admit(hooks, resource, operation, new, old)
 
@@ -130,23 +122,23 @@ class EmulatedApi:
         if route.name:
             obj = self.store.get(resource, route.namespace, route.name)
             if route.subresource == "scale":
-                return _json(views.scale_of(obj))
-            return _json(views.table_of(resource, [obj], self.store.revision) if as_table else obj)
+                return _json(representations.scale_of(obj))
+            return _json(representations.table_of(resource, [obj], self.store.revision) if as_table else obj)
         matches = selectors.both(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         limit, start = int(query.get("limit") or 0), query.get("continue", "")
         page = self.store.page(resource, route.namespace, matches, limit, start)
         if as_table:
-            return _json(views.table_of(resource, page.items, page.revision))
-        return _json(views.list_of(resource, page))
+            return _json(representations.table_of(resource, page.items, page.revision))
+        return _json(representations.list_of(resource, page))
 
     def _put(self, resource: Resource, route: routes.Route, body: Any, options: WriteOptions) -> web.Response:
         if route.subresource != "scale":
-            return _json(self.store.update(resource, route.namespace, route.name, body, options))
+            return _json(self.verbs.update(resource, route.namespace, route.name, body, options))
         obj = self.store.get(resource, route.namespace, route.name)
-        changed = self.store.update(
-            resource, route.namespace, route.name, views.with_replicas(obj, body or {}), options
+        changed = self.verbs.update(
+            resource, route.namespace, route.name, representations.with_replicas(obj, body or {}), options
         )
-        return _json(views.scale_of(changed))
+        return _json(representations.scale_of(changed))
 
     def _patch(
         self,
@@ -163,16 +155,17 @@ class EmulatedApi:
         if content_type == _APPLY:
             if "fieldManager" not in query:
                 raise errors.manager_required()
-            obj, created = self.store.apply(resource, route.namespace, route.name, body, options)
+            obj, created = self.verbs.apply(resource, route.namespace, route.name, body, options)
             return _json(obj, 201 if created else 200)
         function = _PATCHES[content_type]
         if route.subresource == "scale":
 
             def scale(obj: Object) -> Object:
-                return views.with_replicas(obj, function(views.scale_of(obj), body))
+                return representations.with_replicas(obj, function(representations.scale_of(obj), body))
 
-            return _json(views.scale_of(self.store.patch(resource, route.namespace, route.name, scale, options)))
-        change = self.store.patch(resource, route.namespace, route.name, lambda obj: function(obj, body), options)
+            changed = self.verbs.patch(resource, route.namespace, route.name, scale, options)
+            return _json(representations.scale_of(changed))
+        change = self.verbs.patch(resource, route.namespace, route.name, lambda obj: function(obj, body), options)
         return _json(change)
 
     def _delete(
@@ -188,20 +181,20 @@ class EmulatedApi:
             dry_run=query.get("dryRun") == "All" or "All" in (body.get("dryRun") or ()),
         )
         if route.name:
-            return _json(self.store.collector.delete(resource, route.namespace, route.name, options))
+            return _json(self.verbs.delete(resource, route.namespace, route.name, options))
         matches = selectors.both(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         page = self.store.page(resource, route.namespace, matches)
         for obj in page.items:
             meta = obj["metadata"]
-            self.store.collector.delete(resource, meta.get("namespace", ""), meta["name"], options)
-        return _json(views.list_of(resource, page))
+            self.verbs.delete(resource, meta.get("namespace", ""), meta["name"], options)
+        return _json(representations.list_of(resource, page))
 
 
 class MockedApi(kmock.RawHandler):  # type: ignore[misc]  # kmock's types do not pass strict checks
-    """kmock's handler with the emulated API behind it: whatever a test declares with kmock's DSL comes first.
+    """kmock's handler with the emulated API behind it: reactions that a test declares with kmock come first.
 
     The API is not a kmock payload itself: kmock sends headers with the first chunk only, and a client must see a
-    watch open before anything happens; and payloads that pick their own status share one record across requests.
+    watch open before anything happens; and payloads that choose their own status share one record across requests.
     """
 
     def __init__(self, api: EmulatedApi) -> None:
@@ -217,7 +210,7 @@ class MockedApi(kmock.RawHandler):  # type: ignore[misc]  # kmock's types do not
     async def _handle(self, request: Any) -> web.StreamResponse:
         try:
             return await super()._handle(request)  # type: ignore[no-any-return]
-        except NotImplementedError:  # kmock's word for "no reaction is declared"
+        except NotImplementedError:  # kmock's way to say that no reaction is declared
             return await self._api.answer(request._raw_request)
 
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kaito_testing.kube import errors
-from kaito_testing.kube.objects.resources import Resource
 from kaito_testing.kube.objects.store import Page
+from kaito_testing.kube.resources import Resource
 
 __all__ = ["list_of", "scale_of", "table_of", "with_replicas"]
 

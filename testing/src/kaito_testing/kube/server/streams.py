@@ -1,4 +1,4 @@
-"""Watch streams: history replayed, then followed, with bookmarks, time limits and drops on demand."""
+"""Watch streams of the emulated API: the history is replayed, then followed, with bookmarks and time limits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from aiohttp import web
 
 from kaito_testing.kube.errors import ApiError, expired
 from kaito_testing.kube.objects import conversion, selectors
-from kaito_testing.kube.objects.resources import Resource
 from kaito_testing.kube.objects.store import Store
-from kaito_testing.kube.server.gate import Asked
+from kaito_testing.kube.resources import Resource
+from kaito_testing.kube.server.interceptor import ApiRequest
 from kaito_testing.kube.server.routes import Route
 from kaito_testing.kube.server.watches import Watch, Watches, is_true, watch_event
 
@@ -28,20 +28,20 @@ class Streams:
 
     Args:
         store: What is watched.
-        watches: Where open streams are counted and ended.
+        watches: The open streams; others end them through it.
     """
 
     def __init__(self, store: Store, watches: Watches) -> None:
         self._store, self._watches = store, watches
-        store.listeners.append(watches.wake)
+        store.listeners.append(lambda _: watches.wake())
 
-    async def serve(self, asked: Asked, resource: Resource, route: Route) -> web.StreamResponse:
-        """Serves one watch until it times out, is ended, or the client goes.
+    async def serve(self, request: ApiRequest, resource: Resource, route: Route) -> web.StreamResponse:
+        """Serves a watch until it times out, is ended, or the client disconnects.
 
         Raises:
-            ApiError: Before the stream opens, for selectors that cannot be parsed.
+            ApiError: The selectors cannot be parsed; the stream is not open yet.
         """
-        query = asked.query
+        query = request.query
         matches = selectors.both(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         if route.name:
             named = selectors.field_selector(f"metadata.name={route.name}")
@@ -49,8 +49,8 @@ class Streams:
         if route.namespace:
             matches = _all(matches, selectors.field_selector(f"metadata.namespace={route.namespace}"))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        asked.note(response.status)
-        await response.prepare(asked.raw)
+        request.record(response.status)
+        await response.prepare(request.raw)
         with self._watches.open() as watch, contextlib.suppress(ConnectionError):  # clients go away
             await self._stream(response, watch, resource, route, query, matches)
         return response
@@ -100,7 +100,7 @@ class Streams:
                     await send(kind, conversion.from_storage(resource, event.new))
             left = deadline - loop.time()
             if left <= 0 or self._store.resource(route.group, route.version, route.plural) is None:
-                break  # a type that is not served any more has no watches
+                break  # a type that is no longer served cannot be watched
             try:
                 await asyncio.wait_for(watch.wake.wait(), min(left, _BOOKMARK_SECONDS))
             except TimeoutError:

@@ -1,4 +1,4 @@
-"""Which watch streams are open, whoever serves them, and the lines that they are made of. No HTTP here."""
+"""The open watch streams of an API, emulated or behind a proxy, and the lines of a stream. No HTTP here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Watch", "Watches", "is_true", "watch_event"]
 
 
 def is_true(query: Mapping[str, str], name: str) -> bool:
-    """A flag of a query, in any of the spellings that the API takes (Python's clients write "True")."""
+    """A flag of a query, in any spelling that the API accepts (Python's clients write "True")."""
     return query.get(name, "").lower() in ("1", "t", "true")
 
 
@@ -22,15 +22,20 @@ def watch_event(kind: str, obj: Mapping[str, Any]) -> bytes:
 
 
 class Watch:
-    """One open stream's state."""
+    """The state of one open stream.
+
+    Attributes:
+        wake: Set when there may be something to send, or the stream has to end.
+        end: How it has to end: "drop" or "expire"; "" while it goes on.
+    """
 
     def __init__(self) -> None:
         self.wake = asyncio.Event()
-        self.end: str = ""  # "" while open, "drop" or "expire"
+        self.end: str = ""
 
 
 class Watches:
-    """All open watch streams of a server."""
+    """The open watch streams of an API."""
 
     def __init__(self) -> None:
         self._open: set[Watch] = set()
@@ -40,7 +45,7 @@ class Watches:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Watch]:
-        """Counts a stream for as long as the block."""
+        """Adds a stream for as long as the block."""
         watch = Watch()
         self._open.add(watch)
         try:
@@ -49,12 +54,12 @@ class Watches:
             self._open.discard(watch)
 
     def wake(self) -> None:
-        """Lets every stream look at the world."""
+        """Lets every stream look for something to send."""
         for watch in self._open:
             watch.wake.set()
 
     def end(self, how: str) -> None:
-        """Ends every open stream: "drop" closes it, "expire" says 410 Gone first."""
+        """Ends every open stream: "drop" closes it, "expire" sends 410 Gone first."""
         for watch in self._open:
             watch.end = how
         self.wake()

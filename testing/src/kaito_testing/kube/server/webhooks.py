@@ -1,6 +1,6 @@
-"""Validating admission webhooks of the emulated API: who is asked before a write, over real HTTPS, and what it says.
+"""Validating admission webhooks of the emulated API, called over real HTTPS before a write.
 
-Services have no addresses here: `endpoints` says where one answers. Mutating webhooks are not known.
+Services have no addresses here: `endpoints` says where one answers. Mutating webhooks are not emulated.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 
 from kaito_testing.kube.errors import ApiError
-from kaito_testing.kube.objects.resources import WEBHOOKS, Resource
 from kaito_testing.kube.objects.store import Store
+from kaito_testing.kube.resources import WEBHOOKS, Resource
 
 __all__ = ["OPERATIONS", "Webhooks"]
 
@@ -37,8 +37,8 @@ class Webhooks:
         self._store = store
         self.endpoints: dict[tuple[str, str], tuple[str, int]] = {}
 
-    def concerned(self, resource: Resource, subresource: str, operation: str) -> list[Object]:
-        """The webhooks that are to be asked about a write."""
+    def matching(self, resource: Resource, subresource: str, operation: str) -> list[Object]:
+        """The webhooks that want to be asked about a write."""
         return [hook for hook in self._all() if _matches(hook, resource, subresource, operation)]
 
     def _all(self) -> Iterator[Object]:
@@ -51,7 +51,7 @@ class Webhooks:
         """Asks webhooks and returns their warnings.
 
         Raises:
-            ApiError: One refuses, or cannot be asked and its failurePolicy is Fail.
+            ApiError: One refuses; or one cannot be reached, and its failurePolicy is Fail.
         """
         warnings: list[str] = []
         for hook in hooks:
@@ -88,7 +88,7 @@ class Webhooks:
             answer.raise_for_status()
             response = (await answer.json())["response"]
         if response["uid"] != review["request"]["uid"]:
-            raise ValueError("the answer is to another question")
+            raise ValueError(f"the response has the uid {response['uid']!r}, expected {review['request']['uid']!r}")
         return dict(response)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kaito_testing.kube.schemas.shape import BuiltinShape, SchemaShape, Shape
+from kaito_testing.kube.shape import BuiltinShape, SchemaShape, Shape
 
 __all__ = ["BUILTIN", "BY_KIND", "CRDS", "NAMESPACES", "Resource", "of_crd"]
 

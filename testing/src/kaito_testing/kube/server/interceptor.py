@@ -1,4 +1,4 @@
-"""What every request goes through on its way to an API, emulated or real: the log, and the failures that tests want."""
+"""What every request to an API passes, emulated or behind a proxy: the log, and the failures that tests inject."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from aiohttp import web
 
 from kaito_testing.kube import errors
 from kaito_testing.kube.errors import ApiError
-from kaito_testing.kube.server.faults import Fault, RequestRecord, take
+from kaito_testing.kube.server.fault_injection import Fault, RequestRecord, next_fault
 from kaito_testing.kube.server.watches import Watches, is_true
 
-__all__ = ["TEST_CLIENT", "Asked", "Gate", "Serve"]
+__all__ = ["TEST_CLIENT", "ApiRequest", "Interceptor", "Serve"]
 
 _log = logging.getLogger(__name__)
 
 TEST_CLIENT = "kaito-testing"  #: User-Agent whose requests are neither logged nor failed
 
 
-class Asked:
-    """A request, read.
+class ApiRequest:
+    """A request with its body read.
 
     Attributes:
-        raw: As it came.
-        query: Its query, without what is there twice.
-        agent: The client's name.
-        body: Its body, decoded; None where there is none.
+        raw: The request itself.
+        query: Its parameters; of a repeated one the last.
+        agent: Name of the client.
+        body: The decoded body, None without one.
     """
 
     def __init__(self, raw: web.BaseRequest, log: list[RequestRecord]) -> None:
@@ -44,8 +44,12 @@ class Asked:
         """Whether it opens a watch."""
         return self.raw.method == "GET" and is_true(self.query, "watch")
 
-    def note(self, status: int) -> None:
-        """Keeps it in the log, once, with the status that it was answered with; 0: it was not."""
+    def record(self, status: int) -> None:
+        """Adds the request to the log, the first time that it is called.
+
+        Args:
+            status: HTTP status of the answer, 0 if there was none.
+        """
         if self._log is not None:
             manager = self.query.get("fieldManager", self.agent)
             record = RequestRecord(self.raw.method, self.raw.path, self.query, manager, status, self.body)
@@ -53,11 +57,18 @@ class Asked:
             self._log = None
 
 
-Serve = Callable[[Asked], Awaitable[web.StreamResponse]]
+Serve = Callable[[ApiRequest], Awaitable[web.StreamResponse]]
 
 
-class Gate:
-    """The requests to one API: what was asked, what is to fail, and which watches are open."""
+class Interceptor:
+    """Logs the requests to one API and fails those that a test wants to fail.
+
+    Attributes:
+        faults: What is to fail, in order.
+        log: The requests so far.
+        watches: The open watch streams.
+        closing: Set when the API stops.
+    """
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
@@ -65,40 +76,40 @@ class Gate:
         self.watches = Watches()
         self.closing = asyncio.Event()
 
-    async def answer(self, request: web.BaseRequest, serve: Serve) -> web.StreamResponse:
-        """Lets a request through to `serve`, or fails it; errors are answered as the API does."""
-        asked = Asked(request, self.log)
+    async def answer(self, raw: web.BaseRequest, serve: Serve) -> web.StreamResponse:
+        """Passes a request to `serve`, or fails it. Errors become the Status bodies of the API."""
+        request = ApiRequest(raw, self.log)
         fault: Fault | None = None
         try:
-            asked.body = _decode(await request.read(), request.content_type)
-            if asked.agent != TEST_CLIENT:
-                fault = take(self.faults, request.method, request.path, watch=asked.is_watch)
+            request.body = _decode(await raw.read(), raw.content_type)
+            if request.agent != TEST_CLIENT:
+                fault = next_fault(self.faults, raw.method, raw.path, watch=request.is_watch)
             if fault is not None and fault.manner == "hang":
-                asked.note(0)
+                request.record(0)
                 await self.closing.wait()
             if fault is not None and fault.manner != "cut":
                 raise fault.error()
-            response = await serve(asked)
+            response = await serve(request)
         except ApiError as error:
             response = web.json_response(error.to_status(), status=error.code)
             if error.details and "retryAfterSeconds" in error.details:
                 response.headers["Retry-After"] = str(error.details["retryAfterSeconds"])
-        except Exception as error:  # a server answers 500 and lives; the test sees why in the log and in the answer
-            _log.exception("%s %s", request.method, request.path)
+        except Exception as error:  # a server answers 500 and goes on; the test finds the reason in the log
+            _log.exception("%s %s", raw.method, raw.path)
             response = web.json_response(ApiError(500, "InternalError", repr(error)).to_status(), status=500)
-        asked.note(response.status)
+        request.record(response.status)
         if fault is not None and fault.manner == "cut" and isinstance(response, web.Response):
-            return await _cut(request, response)
+            return await _cut(raw, response)
         return response
 
     def close(self) -> None:
-        """Ends what would never end."""
+        """Ends the requests that hang and the open watches."""
         self.closing.set()
         self.watches.end("drop")
 
 
 async def _cut(request: web.BaseRequest, answer: web.Response) -> web.StreamResponse:
-    """Sends half of an answer and ends the connection."""
+    """Sends half of an answer and aborts the connection."""
     whole = answer.body if isinstance(answer.body, bytes) else b""
     half = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
     half.content_length = len(whole)

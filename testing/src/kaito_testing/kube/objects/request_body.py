@@ -7,7 +7,7 @@ from typing import Any
 
 from kaito_testing.kube import errors
 from kaito_testing.kube.objects import conversion
-from kaito_testing.kube.objects.resources import Resource
+from kaito_testing.kube.resources import Resource
 from kaito_testing.kube.schemas import defaults, rules, schema
 
 __all__ = ["SERVER_META", "check_version", "complete", "desired", "part", "read_body", "read_config"]

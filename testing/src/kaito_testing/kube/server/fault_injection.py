@@ -1,4 +1,4 @@
-"""Made-up failures, and the log of requests in which tests count writes. No HTTP here."""
+"""Failures that a test injects, and the log of requests in which it counts writes. No HTTP here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from kaito_testing.kube.errors import ApiError
 
-__all__ = ["Fault", "Manner", "RequestRecord", "take"]
+__all__ = ["Fault", "Manner", "RequestRecord", "next_fault"]
 
-#: How a request fails: it is answered by an error; it is not served, and nothing answers; or it is served, and the
-#: connection dies in the middle of the answer.
+#: How a request fails: "error" answers with an error; "hang" neither serves it nor answers; "cut" serves it, and breaks
+#: the connection in the middle of the answer.
 Manner = Literal["error", "hang", "cut"]
 
 _REASONS = {
@@ -33,11 +33,11 @@ WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """A request that was answered.
+    """A request in the log.
 
     Attributes:
-        manager: Field manager that it named, or the client's name.
-        status: HTTP status of the answer.
+        manager: The field manager that it names, or the client's name.
+        status: HTTP status of the answer, 0 if there was none.
         at_seconds: When it was answered, on the clock of `time.perf_counter`.
     """
 
@@ -51,22 +51,23 @@ class RequestRecord:
 
     @property
     def is_write(self) -> bool:
-        """Whether it meant to change something."""
+        """Whether it asks for a change; a dry run does not."""
         return self.method in WRITES and self.query.get("dryRun") != "All"
 
 
 @dataclass(slots=True)
 class Fault:
-    """Answers the next matching requests in place of the API.
+    """The next matching requests fail.
 
     Attributes:
-        method: HTTP method, "" for any; "WATCH" for watches, "WRITE" for all that mean to change something.
-        path: Regular expression that the path contains.
-        status: HTTP status to answer.
-        times: How many requests still to fail.
+        method: HTTP method, "" for any; "WATCH" for watches, "WRITE" for all that ask for a change.
+        path: Regular expression that is searched in the path.
+        status: HTTP status of the answer, if `manner` is "error".
+        times: How many more requests fail.
+        message: Message of the Status.
+        retry_after_seconds: Sent as Retry-After if above 0.
         after: How many requests are served first.
-        retry_after_seconds: Sent as Retry-After where above 0.
-        manner: How the requests fail; `status` is of those that are answered by an error.
+        manner: How the requests fail.
     """
 
     method: str
@@ -83,13 +84,13 @@ class Fault:
         self.pattern = re.compile(self.path)
 
     def error(self) -> ApiError:
-        """The error to answer."""
+        """The error that is answered."""
         details = {"retryAfterSeconds": self.retry_after_seconds} if self.retry_after_seconds else None
         return ApiError(self.status, _REASONS.get(self.status, "Unknown"), self.message, details)
 
 
-def take(faults: list[Fault], method: str, path: str, *, watch: bool) -> Fault | None:
-    """The fault that this request meets, counted down; None where it is served."""
+def next_fault(faults: list[Fault], method: str, path: str, *, watch: bool) -> Fault | None:
+    """The fault for a request, counted down; None if the request is to be served."""
     for fault in faults:
         kinds = ("", method, "WATCH" if watch else "WRITE" if method in WRITES else method)
         if fault.method in kinds and fault.times > 0 and fault.pattern.search(path):
