@@ -1,47 +1,43 @@
 """Settings of the operator and the command line. `Settings.from_env` is the only reader of os.environ in kaito_core.
 
-A setting is one line of data here: its default, its meaning and its limits. Reading, checking, `kaito operator --help`
-and the reference page follow from that.
+A setting is one field: its type and bounds, its default and its description. Reading (by pydantic-settings), error
+messages, `kaito operator --help` and the reference page are made from that.
 """
 
-import dataclasses
 import difflib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from kaito_core.errors import ConfigError
 
-__all__ = ["CONFIG_VARIABLE", "SettingDoc", "Settings", "setting_docs"]
+__all__ = ["CONFIG_VARIABLE", "SettingDoc", "Settings", "setting_docs", "unknown_setting"]
 
 CONFIG_VARIABLE = "KAITO_CONFIG"  #: names the settings file
 
-_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_LOG_FORMATS = ("text", "json")
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+_PREFIX = "KAITO_"
 _PLUGIN_PREFIX = "KAITO_PLUGIN_"
 
-Value = TypeVar("Value")
+
+def _split(value: object) -> object:
+    """Returns the items of a list that is written in one variable, separated by commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def _setting(
-    default: Value,
-    meaning: str,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Value:
-    """Declares a setting; numbers may be limited, texts to choices."""
-    metadata = {"meaning": meaning, "least": least, "most": most, "choices": choices}
-    declared: Value = field(default=default, metadata=metadata)
-    return declared
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(BaseSettings):
     """Everything that can be set, with defaults that work on a laptop.
 
     Each field is read from `KAITO_<NAME>` in capitals, where lists are separated by commas, and from a YAML file of the
@@ -49,64 +45,82 @@ class Settings:
     are `KAITO_PLUGIN_<PLUGIN>__<OPTION>`, or `plugins: {PLUGIN: {OPTION: VALUE}}` in the file.
     """
 
-    namespaces: tuple[str, ...] = _setting((), "Namespaces to watch; empty: all.")
-    image_registry: str = _setting(
-        "", "Registry and path that replace those of every image of ours, for clusters without internet."
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+
+    namespaces: Names = Field((), description="Namespaces to watch; empty: all.")
+    image_registry: str = Field(
+        "", description="Registry and path that replace those of every kaito image, for clusters without internet."
     )
-    runtime_image: str = _setting("", "Image that replaces the runtime image of every preset.")
-    node_provider: str = _setting("", "Node provider of Workspaces that name none; empty: the plugins answer.")
-    plugins_allow: tuple[str, ...] = _setting((), "Entry points to load; empty: all.")
-    plugins_deny: tuple[str, ...] = _setting((), "Entry points never to load; wins over the allow list.")
-    plugins_dir: str = _setting(
-        "", "Folder whose *.py files are plugins and whose *.yaml, *.yml and *.json files are presets; empty: none."
+    runtime_image: str = Field("", description="Image that replaces the runtime image of every preset.")
+    node_provider: str = Field("", description="Node provider of Workspaces that name none; empty: plugins choose.")
+    plugins_allow: Names = Field((), description="Entry points to load; empty: all.")
+    plugins_deny: Names = Field((), description="Entry points never to load; wins over the allow list.")
+    plugins_dir: str = Field(
+        "",
+        description="Folder whose *.py files are plugins and whose *.yaml, *.yml and *.json files are presets; "
+        "empty: none.",
     )
-    strict_plugins: bool = _setting(
-        False, "Whether a broken plugin stops the process (exit status 2) instead of being left out."
+    strict_plugins: bool = Field(
+        False, description="Whether a broken plugin stops the process (exit status 2) instead of being left out."
     )
-    allow_generic_models: bool = _setting(
-        False, "Whether `inference.preset.name: org/model` is served by a preset made from the model's config.json."
+    allow_generic_models: bool = Field(
+        False,
+        description="Whether `inference.preset.name: org/model` is served by a preset made from the model's "
+        "config.json.",
     )
-    generic_models_dir: str = _setting("", "Folder with ORG/MODEL/config.json of such models; no hub is asked.")
-    max_surge: int = _setting(
+    generic_models_dir: str = Field(
+        "", description="Folder with ORG/MODEL/config.json of such models; no hub is asked."
+    )
+    max_surge: int = Field(
         0,
-        "Pods above the replicas during a rolling update; GPUs are scarce, so none by default, as upstream has it.",
-        least=0,
+        ge=0,
+        description="Pods above the replicas during a rolling update; 0 by default, since GPUs are scarce.",
     )
-    health_port: int = _setting(
-        8081, "Port of /livez, /readyz and /metrics of the operator; 0: none.", least=0, most=65535
+    health_port: int = Field(
+        8081, ge=0, le=65535, description="Port of /livez, /readyz and /metrics of the operator; 0: none."
     )
-    log_level: str = _setting("INFO", "Least level that is logged.", choices=_LOG_LEVELS)
-    log_format: str = _setting(
-        "text", "How the operator logs: lines for people, or a JSON object a line.", choices=_LOG_FORMATS
+    log_level: LogLevel = Field("INFO", description="Least severe level that is logged.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How the operator logs: lines for people, or one JSON object per line."
     )
-    resync_seconds: float = _setting(
+    resync_seconds: float = Field(
         600.0,
-        "Every Workspace is looked at this often even if nothing happened, in case a watch went silent.",
-        least=1,
-        most=86400,
+        ge=1,
+        le=86400,
+        description="How often every Workspace is checked even if nothing happened, in case a watch went silent.",
     )
-    watch_silence_seconds: float = _setting(
+    watch_silence_seconds: float = Field(
         900.0,
-        "A watch that has shown no sign of life for so long fails /livez, so that the operator is started anew; "
-        "0: never.",
-        least=0,
-        most=86400,
+        ge=0,
+        le=86400,
+        description="How long a watch may be silent before /livez fails, so that the operator is restarted; 0: for "
+        "ever.",
     )
-    api_timeout_seconds: float = _setting(
-        60.0, "How long an answer of the Kubernetes API is waited for.", least=0.1, most=600
+    api_timeout_seconds: float = Field(60.0, ge=0.1, le=600, description="Timeout of requests to the Kubernetes API.")
+    leader_election: bool = Field(
+        False, description="Whether this operator is one of several replicas, of which the holder of a Lease acts."
     )
-    leader_election: bool = _setting(
-        False, "Whether this operator is one of several, of which the one that holds a Lease acts; the others stand by."
+    leader_election_namespace: str = Field("kaito-system", description="Namespace of that Lease.")
+    lease_seconds: int = Field(
+        15, ge=3, le=300, description="How long the Lease of a leader that has fallen silent stays valid."
     )
-    leader_election_namespace: str = _setting("kaito-system", "Namespace of that Lease.")
-    lease_seconds: int = _setting(15, "How long a leader that has fallen silent is waited for.", least=3, most=300)
-    webhook_port: int = _setting(
-        0, "Port of the admission webhook, which `kaito install --webhook` sets up; 0: none.", least=0, most=65535
+    webhook_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of the admission webhook, which `kaito install --webhook` sets up; 0: none.",
     )
-    webhook_namespace: str = _setting("kaito-system", "Namespace of the admission webhook's Service and Secret.")
-    plugins: Mapping[str, Mapping[str, str]] = field(
-        default_factory=dict, metadata={"meaning": "Options of plugins, by entry point name."}
+    webhook_namespace: str = Field(
+        "kaito-system", description="Namespace of the admission webhook's Service and Secret."
     )
+    plugins: Mapping[str, Mapping[str, str]] = Field({}, description="Options of plugins, by entry point name.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Lets `Settings()` be the defaults: the environment is read where `from_env` is called, and nowhere else."""
+        return (init_settings,)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, config: Path | None = None) -> "Settings":
@@ -121,19 +135,33 @@ class Settings:
         """
         env = os.environ if environ is None else environ
         path = config or (Path(env[CONFIG_VARIABLE]) if env.get(CONFIG_VARIABLE) else None)
-        values = _read_file(path) if path is not None else {}
-        for setting in _fields():
-            if (variable := _variable(setting)) in env:
-                values[setting.name] = _checked(variable, setting, _parsed(variable, env[variable], setting))
-        options: dict[str, dict[str, str]] = values.get("plugins", {})
+        in_file = {} if path is None else _read_file(path)
+        in_env = _checked(_Environment(cls, env)(), lambda name: f"{_PREFIX}{name.upper()}")
+        options = {plugin: dict(given) for plugin, given in in_file.pop("plugins", {}).items()}
         for plugin, given in _plugin_options(env).items():
             options[plugin] = {**options.get(plugin, {}), **given}
-        return cls(**{**values, "plugins": options})
+        return cls(**{**in_file, **in_env, "plugins": options})
+
+
+class _Environment(EnvSettingsSource):
+    """The variables of any mapping, where pydantic-settings reads those of the process alone."""
+
+    def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._environ = {key.lower(): value for key, value in environ.items()}
+        super().__init__(settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        # Options of plugins have a prefix of their own.
+        return {key: value for key, value in self._environ.items() if key != f"{_PREFIX}plugins".lower()}
 
 
 @dataclass(frozen=True, slots=True)
 class SettingDoc:
-    """What there is to say about a setting. Attributes: kind: "a text", "a number", ... and its limits."""
+    """The documentation of a setting.
+
+    Attributes:
+        kind: Its type and bounds in words, such as "a whole number, 0 or more".
+    """
 
     name: str
     variable: str
@@ -143,22 +171,27 @@ class SettingDoc:
 
 
 def setting_docs() -> tuple[SettingDoc, ...]:
-    """Returns what there is to say about each setting, in order."""
+    """Returns the documentation of each setting, in order."""
     docs = [
-        SettingDoc(item.name, _variable(item), _kind(item), _shown(item.default), item.metadata["meaning"])
-        for item in _fields()
+        SettingDoc(name, f"{_PREFIX}{name.upper()}", _kind(field), _shown(field.default), str(field.description))
+        for name, field in _fields()
     ]
-    meaning = Settings.__dataclass_fields__["plugins"].metadata["meaning"]
+    meaning = str(Settings.model_fields["plugins"].description)
     return (*docs, SettingDoc("plugins", f"{_PLUGIN_PREFIX}<PLUGIN>__<OPTION>", "a text by option", "", meaning))
 
 
-def _fields() -> Iterator["dataclasses.Field[Any]"]:
-    """Yields the settings but `plugins`, which is a tree of its own."""
-    return (item for item in dataclasses.fields(Settings) if item.name != "plugins")
+def unknown_setting(key: str) -> str:
+    """Returns what is wrong with the name of a setting that does not exist, and the names that do."""
+    known = sorted(Settings.model_fields)
+    name = key.lower().removeprefix(_PREFIX.lower())
+    close = [name] if name in known else difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"unknown setting '{key}'; {hint}known: {', '.join(known)}"
 
 
-def _variable(setting: "dataclasses.Field[Any]") -> str:
-    return f"KAITO_{setting.name.upper()}"
+def _fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Yields the settings except `plugins`, whose keys belong to the plugins."""
+    return ((name, field) for name, field in Settings.model_fields.items() if name != "plugins")
 
 
 def _shown(value: object) -> str:
@@ -167,53 +200,44 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else "" if value == () else str(value)
 
 
-def _limits(setting: "dataclasses.Field[Any]") -> str:
-    least, most, choices = (setting.metadata[key] for key in ("least", "most", "choices"))
-    if choices:
-        return f"one of {', '.join(choices)}"
-    if most is not None:
-        return f"between {least:g} and {most:g}"
-    return "" if least is None else f"{least:g} or more"
+def _kind(field: FieldInfo) -> str:
+    """Returns the type and the bounds of a setting in words."""
+    if get_origin(field.annotation) is Literal:
+        return f"one of {', '.join(get_args(field.annotation))}"
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of texts", str: "a text"}
+    least, most = (
+        next((bound for entry in field.metadata if (bound := getattr(entry, name, None)) is not None), None)
+        for name in ("ge", "le")
+    )
+    limits = "" if least is None else f"{least:g} or more" if most is None else f"between {least:g} and {most:g}"
+    return ", ".join(filter(None, [kinds[type(field.default)], limits]))
 
 
-def _kind(setting: "dataclasses.Field[Any]") -> str:
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list", str: "a text"}
-    limits = _limits(setting)
-    if setting.metadata["choices"]:
-        return limits
-    kind = kinds[type(setting.default)]
-    return f"{kind}, {limits}" if limits else kind
+def _checked(values: Mapping[str, Any], where: Callable[[str], str]) -> dict[str, Any]:
+    """Returns values of the right types.
+
+    Args:
+        values: By the name of the setting.
+        where: Says where the value of a setting stands.
+
+    Raises:
+        ConfigError: Names the place, the value, and what it must be.
+    """
+    try:
+        read = Settings(**values)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        field = Settings.model_fields[name]
+        raise ConfigError(f"{where(name)} must be {_kind(field)}, got '{values[name]}'") from error
+    return {name: getattr(read, name) for name in values}
 
 
-def _checked(where: str, setting: "dataclasses.Field[Any]", value: Any) -> Any:
-    """Returns a value of the right type if it is within the setting's limits."""
-    least, most, choices = (setting.metadata[key] for key in ("least", "most", "choices"))
-    if choices:
-        found = next((choice for choice in choices if choice.lower() == value.lower()), None)
-        if found is None:
-            raise ConfigError(f"{where} must be {_limits(setting)}, got '{value}'")
-        return found
-    # Written so that NaN is refused too.
-    if (least is not None and not value >= least) or (most is not None and not value <= most):
-        raise ConfigError(f"{where} must be {_limits(setting)}, got '{_shown(value)}'")
-    return value
-
-
-def _parsed(where: str, text: str, setting: "dataclasses.Field[Any]") -> Any:
-    """Returns the value that a variable of the environment stands for."""
-    default = setting.default
-    if isinstance(default, bool):
-        if text.lower() not in _TRUE + _FALSE:
-            raise ConfigError(f"{where} must be true or false, got '{text}'")
-        return text.lower() in _TRUE
-    if isinstance(default, int | float):
-        try:
-            return type(default)(text)
-        except ValueError as error:
-            raise ConfigError(f"{where} must be {_kind(setting)}, got '{text}'") from error
-    if isinstance(default, tuple):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    return text
+def _has_type(value: object, field: FieldInfo) -> bool:
+    """Returns whether a value from a file, where types can be written, has the type of a setting."""
+    if isinstance(field.default, tuple):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    # To Python, True is an integer.
+    return type(value) is type(field.default) or (isinstance(field.default, float) and type(value) is int)
 
 
 def _plugin_options(env: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -223,9 +247,7 @@ def _plugin_options(env: Mapping[str, str]) -> dict[str, dict[str, str]]:
             # Names of plugins contain "_", so two of them separate the option.
             plugin, _, option = variable.removeprefix(_PLUGIN_PREFIX).lower().partition("__")
             if not plugin or not option:
-                raise ConfigError(
-                    f"{variable} must be of the form {_PLUGIN_PREFIX}<PLUGIN>__<OPTION>: it names no option"
-                )
+                raise ConfigError(f"{variable} names no option: write {_PLUGIN_PREFIX}<PLUGIN>__<OPTION>")
             options.setdefault(plugin, {})[option] = value
     return options
 
@@ -234,7 +256,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     """Returns the settings that a file holds.
 
     Raises:
-        ConfigError: It cannot be read, is no mapping, or has a key or a value that is none.
+        ConfigError: It cannot be read, is not a mapping, or has an unknown key or a value of the wrong type.
     """
     import yaml  # only where there is a file: every command starts by reading the settings
 
@@ -243,41 +265,20 @@ def _read_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict | None):
         raise ConfigError(f"{path}: must be a mapping from settings to values, got '{document}'")
-    settings = {setting.name: setting for setting in _fields()}
-    values: dict[str, Any] = {}
-    for key, value in (document or {}).items():
-        if key == "plugins":
-            values[key] = _plugin_tree(f"{path}: plugins", value)
-        elif key in settings:
-            values[key] = _checked(f"{path}: {key}", settings[key], _typed(f"{path}: {key}", settings[key], value))
-        else:
-            raise ConfigError(f"{path}: {_unknown(str(key), (*settings, 'plugins'))}")
-    return values
-
-
-def _unknown(key: str, known: tuple[str, ...]) -> str:
-    variable = key.lower().removeprefix("kaito_")
-    close = [variable] if variable in known else difflib.get_close_matches(variable, known, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"'{key}' is no setting; {hint}known: {', '.join(sorted(known))}"
-
-
-def _typed(where: str, setting: "dataclasses.Field[Any]", value: Any) -> Any:
-    """Returns the value of a file's key if it has the setting's type."""
-    default = setting.default
-    if isinstance(default, tuple):
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise ConfigError(f"{where} must be a list of texts, got '{value}'; write {setting.name}: [NAME, ...]")
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(default):
-        example = f"{setting.name}: {_shown(default) or 'TEXT'}"
-        raise ConfigError(f"{where} must be {_kind(setting)}, got '{value}'; write for example {example}")
-    return value
+    values = dict(document or {})
+    if unknown := [key for key in values if key not in Settings.model_fields]:
+        raise ConfigError(f"{path}: {unknown_setting(str(unknown[0]))}")
+    for name, value in values.items():
+        if name != "plugins" and not _has_type(value, field := Settings.model_fields[name]):
+            example = "[NAME, ...]" if field.default == () else _shown(field.default) or "TEXT"
+            raise ConfigError(
+                f"{path}: {name} must be {_kind(field)}, got '{value}'; write for example {name}: {example}"
+            )
+    plugins = {"plugins": _plugin_tree(f"{path}: plugins", values.pop("plugins"))} if "plugins" in values else {}
+    return {**_checked(values, lambda name: f"{path}: {name}"), **plugins}
 
 
 def _plugin_tree(where: str, value: Any) -> dict[str, dict[str, str]]:

@@ -171,16 +171,16 @@ def chat(
         list[str] | None,
         typer.Option(
             metavar="NAME=STRENGTH",
-            help="Adapters for this talk instead of the model's. Can be repeated.",
+            help="Adapters for this chat instead of the model's. Can be repeated.",
             show_default=False,
         ),
     ] = None,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", help="Ask this and exit instead of talking.", show_default=False)
+        str, typer.Option("--prompt", "-p", help="Ask this and exit instead of chatting.", show_default=False)
     ] = "",
 ) -> None:
-    """Talk to a served model."""
-    from kaito_core.local.chat import talk
+    """Chat with a served model."""
+    from kaito_core.local.chat import chat as converse
 
     adapters = None if adapter is None else {name: str(value) for name, value in _pairs("--adapter", adapter).items()}
-    talk(url, model, adapters, prompt)
+    converse(url, model, adapters, prompt)

@@ -2,7 +2,6 @@
 
 import logging
 import textwrap
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +46,7 @@ def operator(
     session.config = config or session.config
     settings = session.settings
     if log_format is not None:
-        settings = replace(settings, log_format=log_format.value)
+        settings = settings.model_copy(update={"log_format": log_format.value})
     configure(settings.log_format, settings.log_level)
     session.report = log.error
     try:

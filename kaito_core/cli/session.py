@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Session:
     def settings(self) -> Settings:
         """Settings of the environment and of the file, with what the command line adds."""
         settings = Settings.from_env(config=self.config)
-        return replace(settings, strict_plugins=settings.strict_plugins or self.strict_plugins)
+        return settings.model_copy(update={"strict_plugins": settings.strict_plugins or self.strict_plugins})
 
     @cached_property
     def registry(self) -> PluginRegistry:

@@ -1,44 +1,43 @@
-"""A talk with a served model in the terminal."""
+"""A chat with a served model in the terminal, over the OpenAI API of any server."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import httpx
+from httpx_sse import SSEError, connect_sse
 
 from kaito_core.api import parse_strength
 from kaito_core.errors import ConfigError
 
-__all__ = ["talk"]
+__all__ = ["chat"]
+
+_LONGEST_ERROR = 500  # characters of an error that is not in OpenAI's form, such as a proxy's page
 
 
-def talk(url: str, model: str, adapters: Mapping[str, str] | None, prompt: str) -> None:
+def chat(url: str, model: str, adapters: Mapping[str, str] | None, prompt: str) -> None:
     """Answers one prompt, or one after the other until the end of input.
 
     Args:
         url: Where the model is served.
         model: Model id, "" for the first that the server lists.
-        adapters: Strength by adapter for this talk, None for the model's own.
+        adapters: Strength by adapter for this chat, None for the model's own.
         prompt: What to ask; "" asks the user.
 
     Raises:
-        ConfigError: Nothing answers at `url`, or the server refuses.
+        ConfigError: Nothing answers at `url`, or it refuses the only prompt. In a chat, refusals are printed instead.
     """
     extra: dict[str, Any] = {}
     if adapters is not None:
         extra["adapters"] = [{"name": name, "strength": _strength(name, text)} for name, text in adapters.items()]
     with httpx.Client(base_url=url, timeout=httpx.Timeout(10, read=600)) as client:
-        try:
-            extra["model"] = model or client.get("/v1/models").raise_for_status().json()["data"][0]["id"]
-            if prompt:
-                _print(_answer(client, [{"role": "user", "content": prompt}], extra))
-                return
-            _loop(client, extra)
-        except httpx.HTTPStatusError as error:
-            error.response.read()
-            raise ConfigError(f"{url} answers {error.response.status_code}: {error.response.text[:500]}") from error
-        except httpx.TransportError as error:
-            raise ConfigError(f"nothing answers at {url} ({error}); start something with kaito up") from error
+        extra["model"] = model or _first_model(client)
+        if prompt:
+            _print(_answer(client, [{"role": "user", "content": prompt}], extra))
+        else:
+            _converse(client, extra)
 
 
 def _strength(name: str, text: str) -> float:
@@ -48,7 +47,21 @@ def _strength(name: str, text: str) -> float:
         raise ConfigError(f"--adapter {name}: {error}") from error
 
 
-def _loop(client: httpx.Client, extra: Mapping[str, Any]) -> None:
+def _first_model(client: httpx.Client) -> str:
+    try:
+        response = client.get("/v1/models")
+        if response.is_error:
+            raise ConfigError(_refusal(response))
+        return str(response.json()["data"][0]["id"])
+    except httpx.TransportError as error:
+        raise ConfigError(_unreachable(client, error)) from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{client.base_url} lists no model at /v1/models; is a model server there?") from error
+
+
+def _converse(client: httpx.Client, extra: Mapping[str, Any]) -> None:
+    with suppress(ImportError):
+        import readline  # noqa: F401  # gives `input` a history and editing, where the platform has it
     messages: list[dict[str, str]] = []
     while True:
         try:
@@ -56,27 +69,71 @@ def _loop(client: httpx.Client, extra: Mapping[str, Any]) -> None:
         except (EOFError, KeyboardInterrupt):
             print()
             return
-        if text.strip():
-            messages.append({"role": "user", "content": text})
-            messages.append({"role": "assistant", "content": _print(_answer(client, messages, extra))})
+        if not text.strip():
+            continue
+        question = {"role": "user", "content": text}
+        try:
+            answer = _print(_answer(client, [*messages, question], extra))
+        except ConfigError as error:
+            # What went before stays: the question may be put in other words.
+            print(error, file=sys.stderr)
+        except KeyboardInterrupt:
+            print()
+        else:
+            messages += [question, {"role": "assistant", "content": answer}]
 
 
 def _print(parts: Iterator[str]) -> str:
     answer = ""
-    for part in parts:
-        print(part, end="", flush=True)
-        answer += part
-    print()
+    try:
+        for part in parts:
+            print(part, end="", flush=True)
+            answer += part
+    finally:
+        if answer:
+            print()
     return answer
 
 
 def _answer(client: httpx.Client, messages: list[dict[str, str]], extra: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the text of an answer piece by piece.
+
+    Raises:
+        ConfigError: The server refuses the request, or fails in the middle of its answer.
+    """
     body = {**extra, "messages": messages, "stream": True}
-    with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        response.raise_for_status()
-        for line in response.iter_lines():
-            data = line.removeprefix("data: ")
-            if data == line or data == "[DONE]":
-                continue
-            for choice in json.loads(data).get("choices", []):
-                yield choice.get("delta", {}).get("content") or ""
+    try:
+        with connect_sse(client, "POST", "/v1/chat/completions", json=body) as source:
+            if source.response.is_error:
+                source.response.read()
+                raise ConfigError(_refusal(source.response))
+            for event in source.iter_sse():
+                if event.data == "[DONE]":
+                    return
+                piece = event.json()
+                if error := piece.get("error"):
+                    raise ConfigError(_words(error))
+                for choice in piece.get("choices", []):
+                    yield choice.get("delta", {}).get("content") or ""
+    except (SSEError, json.JSONDecodeError) as error:  # the first is a TransportError too
+        raise ConfigError(
+            f"{client.base_url} does not answer with a stream of events ({error}); is a model server there?"
+        ) from error
+    except httpx.TransportError as error:
+        raise ConfigError(_unreachable(client, error)) from error
+
+
+def _refusal(response: httpx.Response) -> str:
+    """Returns the server's own words, where it has some."""
+    try:
+        return _words(response.json()["error"])
+    except (ValueError, LookupError, TypeError):
+        return f"{response.url} answers {response.status_code}: {response.text[:_LONGEST_ERROR]}"
+
+
+def _words(error: Any) -> str:
+    return str(error["message"] if isinstance(error, dict) and "message" in error else error)
+
+
+def _unreachable(client: httpx.Client, error: httpx.TransportError) -> str:
+    return f"nothing answers at {client.base_url} ({error}); start a server with kaito up, or name another with --url"

@@ -189,7 +189,7 @@ def test_a_settings_file_that_is_wrong_ends_the_command(arguments: tuple[str, ..
     file.write_text("namespace: [a]\n")
     result = kaito(*(part.format(file=file) for part in arguments))
     assert result.returncode == 1 and result.stdout == ""
-    assert result.stderr.startswith(f"error: {file}: 'namespace' is no setting; did you mean 'namespaces'?")
+    assert result.stderr.startswith(f"error: {file}: unknown setting 'namespace'; did you mean 'namespaces'?")
 
 
 def test_a_settings_file_counts_for_every_command(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_the_template_takes_up_adapters_with_its_next_change(world: Make, adapte
     w.settle()
     w.edit(**adapters(style=0.5, tone=1))
     w.settle()
-    w.settings = replace(w.settings, runtime_image="registry.example/runtime:2")
+    w.settings = w.settings.model_copy(update={"runtime_image": "registry.example/runtime:2"})
     assert w.actions()[0] == "apply Deployment demo"
     w.settle()
     names = [c["name"] for c in w.child("Deployment")["spec"]["template"]["spec"]["initContainers"]]
