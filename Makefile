@@ -33,7 +33,7 @@ test-fast: install
 	$(BIN)/python -m pytest -q -m "not slow"
 
 test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
+	HYPOTHESIS_PROFILE=thorough OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or property" -n 2 --dist loadfile
 
 lint: install ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

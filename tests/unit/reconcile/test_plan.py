@@ -226,7 +226,7 @@ def inferences(draw: st.DrawFn) -> dict[str, Any]:
     return {"preset": {"name": preset}, "adapters": adapters, "blends": blends}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(first=inferences(), second=inferences(), count=st.integers(1, 3))
 def test_plans_are_deterministic_and_come_to_rest(
     world: Make, first: dict[str, Any], second: dict[str, Any], count: int

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import property_test
 from kaito_core.api import NodeState
 from kaito_core.reconcile.plan import Delete, Plan
 
@@ -24,9 +25,6 @@ def empty(world: Make) -> World:
     """A world in which nothing has happened yet."""
     return world()
 
-
-QUICK = settings(max_examples=100, deadline=None)
-THOROUGH = settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 PRESETS = ("one-gpu", "cpu", "spread")
 TEMPLATE = {"spec": {"containers": [{"name": "main", "image": "registry.example/llm:1"}]}}
@@ -150,8 +148,11 @@ def after(world: World, case: Case) -> World:
     return made
 
 
-def check_plan(world: World) -> None:
+@property_test(examples=100)
+@given(case=CASES)
+def test_a_plan_is_deterministic_and_deletes_only_what_is_ours(empty: World, case: Case) -> None:
     """A plan is the same each time, changes nothing by itself, and deletes only what is ours."""
+    world = after(empty, case)
     before = snapshot(world)
     planned = world.plan()
     assert snapshot(world) == before
@@ -159,8 +160,11 @@ def check_plan(world: World) -> None:
     assert all(is_ours(world, kind, name) for kind, name in deletions(planned))
 
 
-def check_end(world: World) -> None:
+@property_test(examples=100)
+@given(case=CASES)
+def test_the_plan_of_the_planned_world_is_empty(empty: World, case: Case) -> None:
     """Whatever has happened, the world settles; then nothing is left to do, and what is not ours is as it was."""
+    world = after(empty, case)
     foreign = {key: child for key, child in world.children.items() if key[1].startswith("foreign-")}
     world.nodes, world.answering = ALL_READY, True
     world.settle()
@@ -168,29 +172,3 @@ def check_end(world: World) -> None:
     assert (done.actions, done.events) == ((), ())
     assert done.status == world.document["status"]
     assert {key: child for key, child in world.children.items() if not is_ours(world, *key)} == foreign
-
-
-@QUICK
-@given(case=CASES)
-def test_a_plan_is_deterministic_and_deletes_only_what_is_ours(empty: World, case: Case) -> None:
-    check_plan(after(empty, case))
-
-
-@QUICK
-@given(case=CASES)
-def test_the_plan_of_the_planned_world_is_empty(empty: World, case: Case) -> None:
-    check_end(after(empty, case))
-
-
-@pytest.mark.slow
-@THOROUGH
-@given(case=CASES)
-def test_ten_thousand_plans(empty: World, case: Case) -> None:
-    check_plan(after(empty, case))
-
-
-@pytest.mark.slow
-@THOROUGH
-@given(case=CASES)
-def test_ten_thousand_worlds_settle(empty: World, case: Case) -> None:
-    check_end(after(empty, case))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.properties import property_test
 from kaito_core.api import Workspace, parse_workspace
 from kaito_core.api.workspace.changes import change_faults
 from kaito_core.api.workspace.crd import workspace_crd
@@ -84,12 +85,23 @@ def replaced(base: Any, path: tuple[str | int, ...], value: object) -> Any:
 
 
 CHANGES = st.lists(st.tuples(st.sampled_from(PATHS), VALUES), min_size=1, max_size=4)
-QUICK = settings(max_examples=200, deadline=None)
-THOROUGH = settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def check_document(bad: object) -> None:
-    """A document parses, and can be planned with, or is refused with a fault for a field each."""
+def changed(base: Any, changes: list[tuple[tuple[str | int, ...], object]]) -> Any:
+    for path, value in changes:
+        base = replaced(base, path, value)
+    return base
+
+
+def base_document(document: Make) -> dict[str, Any]:
+    return document(inference__blends=[{"name": "mix", "strengths": {"style": 1}}])
+
+
+@property_test(examples=200)
+@given(changes=CHANGES)
+def test_any_document_parses_or_is_refused_politely(document: Make, changes: Any) -> None:
+    """A document parses, and can be planned with, or is refused with the fields at fault."""
+    bad = changed(base_document(document), changes)
     try:
         workspace = parse_workspace(bad)
     except InvalidWorkspaceError as error:
@@ -104,77 +116,33 @@ def check_document(bad: object) -> None:
             assert entry.ref(index).folder.startswith(entry.name)
 
 
-def check_edit(old: object, new: object) -> None:
-    """Whatever is stored can be edited to something valid, and gets a verdict for everything else."""
+@property_test(examples=200)
+@given(before=CHANGES, after=CHANGES)
+def test_any_edit_gets_a_verdict(document: Make, before: Any, after: Any) -> None:
+    """Whatever is stored, an edit gets a verdict with words, and an edit that changes nothing is accepted."""
+    old, new = changed(base_document(document), before), changed(base_document(document), after)
     for fault in change_faults(old, new):
         assert fault.message
     assert [fault for fault in change_faults(old, old) if "must not change" not in fault.message] == []
 
 
-def changed(base: Any, changes: list[tuple[tuple[str | int, ...], object]]) -> Any:
-    for path, value in changes:
-        base = replaced(base, path, value)
-    return base
-
-
-def base_document(document: Make) -> dict[str, Any]:
-    return document(inference__blends=[{"name": "mix", "strengths": {"style": 1}}])
-
-
-@QUICK
-@given(changes=CHANGES)
-def test_any_document_parses_or_is_refused_politely(document: Make, changes: Any) -> None:
-    check_document(changed(base_document(document), changes))
-
-
-@pytest.mark.slow
-@THOROUGH
-@given(changes=CHANGES)
-def test_ten_thousand_documents_parse_or_are_refused_politely(document: Make, changes: Any) -> None:
-    check_document(changed(base_document(document), changes))
-
-
-@QUICK
-@given(before=CHANGES, after=CHANGES)
-def test_any_edit_gets_a_verdict(document: Make, before: Any, after: Any) -> None:
-    check_edit(changed(base_document(document), before), changed(base_document(document), after))
-
-
-@pytest.mark.slow
-@THOROUGH
-@given(before=CHANGES, after=CHANGES)
-def test_ten_thousand_edits_get_a_verdict(document: Make, before: Any, after: Any) -> None:
-    check_edit(changed(base_document(document), before), changed(base_document(document), after))
-
-
-@settings(max_examples=100, deadline=None)
 @given(VALUES)
 def test_any_value_parses_or_is_refused_politely(value: object) -> None:
     with pytest.raises(InvalidWorkspaceError):
         parse_workspace(value)
 
 
-@QUICK
+@property_test(examples=200)
 @given(changes=CHANGES)
 def test_whatever_the_crd_takes_python_takes_but_for_what_is_said(document: Make, changes: Any) -> None:
     """The two sets of rules agree on documents that nobody thought of, not on the table's alone."""
-    check_agreement(changed(base_document(document), changes))
-
-
-@pytest.mark.slow
-@THOROUGH
-@given(changes=CHANGES)
-def test_ten_thousand_verdicts_of_the_crd_are_those_of_python(document: Make, changes: Any) -> None:
-    check_agreement(changed(base_document(document), changes))
-
-
-def check_agreement(made: Any) -> None:
+    made = changed(base_document(document), changes)
     try:
         as_sent = json.loads(json.dumps(made, allow_nan=False))
     except (TypeError, ValueError):
-        return  # JSON cannot say it, so no API server gets to see it
+        return  # JSON has no such value, so no API server sees it
     if not isinstance(as_sent, dict) or not isinstance(as_sent.get("metadata"), dict) or "status" in as_sent:
-        return  # the server's own business
+        return  # the API server checks these itself
     named = {"name": as_sent["metadata"].get("name")}
     as_sent = without_nulls({**as_sent, "metadata": named})
     try:
