@@ -13,7 +13,7 @@ from kaito_core.api import KubeObject, ServedAdapter, ServedModel, ServingConfig
 from kaito_core.controller.work.replicas import Replicas, ask_over_http, parse_report
 from kaito_core.reconcile.observed import AdapterReport
 from kaito_runtime.adapters.manager import Residents
-from kaito_runtime.http.app import adapters_body
+from kaito_runtime.http.status import adapters_body
 
 
 def workspace(generation: int, strength: str = "0.5") -> Workspace:
