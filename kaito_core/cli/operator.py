@@ -1,6 +1,7 @@
 """The command `kaito operator`, whose help lists every setting."""
 
 import logging
+import os
 import textwrap
 from enum import StrEnum
 from pathlib import Path
@@ -39,6 +40,7 @@ def operator(
     ] = None,
 ) -> None:
     """Run the operator: it watches Workspaces and makes the cluster serve them."""
+    _have_a_home()
     from kaito_core.controller.app import run_operator, spare_collector
     from kaito_core.controller.logs import configure
 
@@ -59,6 +61,14 @@ def operator(
     except Exception:
         log.critical("the operator has failed", exc_info=True)
         raise typer.Exit(1) from None
+
+
+def _have_a_home() -> None:
+    """Sets HOME for a uid without a passwd entry: the Kubernetes client cannot be imported without a home."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"  # as container runtimes do
 
 
 def settings_help() -> str:

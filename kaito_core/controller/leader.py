@@ -6,6 +6,7 @@ on leading after its Lease has ended; errors of the network end it; it goes by t
 
 import asyncio
 import logging
+import os
 import socket
 import time
 import uuid
@@ -48,7 +49,8 @@ class Election:
         lease_seconds: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+        # A pod on its node's network has the node's host name.
+        self.identity = f"{os.environ.get('POD_ID') or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         self._cluster, self._namespace, self._lease_seconds, self._clock = cluster, namespace, lease_seconds, clock
         self._retry_seconds = lease_seconds * _RETRY_PART
         self._renewed = float("-inf")  # when the last attempt that succeeded began

@@ -157,7 +157,10 @@ def _pod(namespace: str, image: str, health_port: int, env: dict[str, str]) -> K
                 "name": "operator",
                 "image": image,
                 "args": ["operator"],
-                "env": [{"name": name, "value": value} for name, value in sorted(variables.items())],
+                "env": [
+                    *({"name": name, "value": value} for name, value in sorted(variables.items())),
+                    {"name": "POD_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                ],
                 "ports": [{"name": "health", "containerPort": health_port, "protocol": "TCP"}],
                 "livenessProbe": probe("/livez", 20),
                 "readinessProbe": probe("/readyz", 5),

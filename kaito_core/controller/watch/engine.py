@@ -151,6 +151,8 @@ async def watch(
             clusterwide=not namespaces,
             namespaces=namespaces,
             stop_flag=stopping,
+            # Of peering only, which is off. kopf would make it of the user's name, and a container's uid has none.
+            identity="kaito-operator",  # type: ignore[arg-type]  # a NewType of str that kopf does not export
         ),
         name="kopf",
     )

@@ -4,6 +4,9 @@ import logging
 import os
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -276,6 +279,27 @@ def _read_key(path: Path, option: str) -> str:
     return key
 
 
+@contextmanager
+def _writable_home() -> Iterator[None]:
+    """Sets HOME to a new folder while a command runs, if the user's own cannot be written.
+
+    The home of a uid without a passwd entry is "/" or unset. Triton and the hub keep their caches below it, and
+    without a cache Triton compiles nothing.
+    """
+    if os.access(os.path.expanduser("~"), os.W_OK):
+        yield
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="kaito-home-")
+    except FileNotFoundError:  # there is no temporary folder either: commands that write nothing work all the same
+        yield
+        return
+    with folder as home:
+        os.environ["HOME"] = home
+        yield
+
+
 def main() -> None:
     """Entry point."""
-    app()
+    with _writable_home():
+        app()

@@ -57,7 +57,7 @@ def test_installation_applies_in_order_to_an_empty_cluster(manifests: list[dict[
         for manifest in manifests:
             cluster.apply(manifest, manager="kubectl")
         pod = cluster.get("deployments", "kaito-operator", "serving")["spec"]["template"]["spec"]
-        env = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}
+        env = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
         assert env["KAITO_MAX_SURGE"] == "1"
         # Two replicas without an election would undo one another's work.
         assert (env["KAITO_LEADER_ELECTION"], env["KAITO_LEADER_ELECTION_NAMESPACE"]) == ("true", "serving")
@@ -106,6 +106,7 @@ def test_the_deployed_operator_logs_json_and_is_probed() -> None:
     (deployment,) = (item for item in _installed() if item["kind"] == "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert {"name": "KAITO_LOG_FORMAT", "value": "json"} in container["env"]
+    assert {"name": "POD_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}} in container["env"]
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 

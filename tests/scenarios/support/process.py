@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,16 +24,17 @@ class Process:
     Args:
         cluster: The cluster.
         folder: For the kubeconfig and the log.
+        under: Words before its command, which start it as somebody else.
         **settings: Settings, without `KAITO_` and in small letters.
     """
 
     _numbers = itertools.count()
 
-    def __init__(self, cluster: KubeClient, folder: Path, **settings: object) -> None:
+    def __init__(self, cluster: KubeClient, folder: Path, under: Sequence[str] = (), **settings: object) -> None:
         number = next(self._numbers)
         self._log = folder / f"operator-{number}.log"
         kubeconfig = cluster.kubeconfig(folder / f"operator-{number}.kubeconfig")
-        self._command = [sys.executable, "-m", "kaito_core.cli", "operator", "--kubeconfig", str(kubeconfig)]
+        self._command = [*under, sys.executable, "-m", "kaito_core.cli", "operator", "--kubeconfig", str(kubeconfig)]
         given = {"health_port": 0, "log_format": "json", **settings}
         self._env: Mapping[str, str] = {
             **os.environ,
