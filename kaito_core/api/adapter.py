@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from kaito_core.errors import FieldError
@@ -28,7 +29,7 @@ MAX_ADAPTER_NAME = 55
 ADAPTER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,53}[a-z0-9])?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which would leave no place to keep the revision
 class AdapterRef:
     """Where one adapter comes from.
 
@@ -52,7 +53,7 @@ class AdapterRef:
     volume: Mapping[str, Any] | None = None
     access_secret: str = ""
 
-    @property
+    @cached_property
     def revision(self) -> str:
         """Short hash of the reference: another reference under the same name is another adapter."""
         volume = json.dumps(self.volume, sort_keys=True)
@@ -77,7 +78,7 @@ class FetchStep:
         mounts: Volume mounts besides the adapter volume, as Kubernetes writes them.
         volumes: Pod volumes that `mounts` name.
         pull_secrets: Names of image pull secrets that the pod needs for `image`.
-        pull_policy: imagePullPolicy of the container, where it has an image of its own.
+        pull_policy: imagePullPolicy of a container with an image of its own, "" for Kubernetes' default.
     """
 
     command: tuple[str, ...]
@@ -87,7 +88,7 @@ class FetchStep:
     mounts: tuple[Mapping[str, Any], ...] = ()
     volumes: tuple[Mapping[str, Any], ...] = ()
     pull_secrets: tuple[str, ...] = ()
-    pull_policy: str = "IfNotPresent"
+    pull_policy: str = ""
 
 
 @runtime_checkable

@@ -3,7 +3,8 @@
 It holds what can change without a new pod. Paths, ports and images are the pod template's business.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -68,12 +69,22 @@ class ServedAdapter(_Record):
     digest: str | None = None
     path: str | None = None
 
+    @classmethod
+    def checked(cls, *, name: str, strength: float, digest: str | None, path: str) -> Self:
+        """Returns the record of an adapter of a parsed Workspace, whose values were checked then and are not again."""
+        return cls.model_construct(name=name, strength=strength, digest=digest, path=path)
+
 
 class ServedBlend(_Record):
     """A named set of adapter strengths, served as a model id."""
 
     name: str = Field(min_length=1)
     strengths: dict[str, Strength]
+
+    @classmethod
+    def checked(cls, *, name: str, strengths: Mapping[str, float]) -> Self:
+        """Returns the record of a blend of a parsed Workspace, whose values were checked then and are not again."""
+        return cls.model_construct(name=name, strengths=dict(strengths))
 
 
 def _unique(names: list[str]) -> list[str]:
@@ -94,7 +105,7 @@ class ServingConfig(_Record):
     blends: tuple[ServedBlend, ...] = ()
 
     @model_validator(mode="after")
-    def _names_agree(self) -> "ServingConfig":
+    def _names_agree(self) -> Self:
         adapters = [adapter.name for adapter in self.adapters]
         ids = [self.model.name, "base", *adapters, *(blend.name for blend in self.blends)]
         if twice := _unique(ids):

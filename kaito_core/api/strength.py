@@ -18,6 +18,7 @@ __all__ = [
     "MAX_STRENGTH_TEXT",
     "STRENGTH_PATTERN",
     "Strength",
+    "is_unusual",
     "parse_strength",
     "strength_text",
 ]
@@ -60,6 +61,11 @@ def parse_strength(value: object) -> float:
 def strength_text(strength: float) -> str:
     """Returns the shortest text that `parse_strength` reads back as the same number, such as "1" or "0.12345678"."""
     return repr(strength).removesuffix(".0")
+
+
+def is_unusual(strength: float) -> bool:
+    """Returns whether a strength is outside 0 to 1: upstream refuses it, and kaito applies it as written."""
+    return not 0 <= strength <= 1
 
 
 def _field(value: object) -> float:

@@ -7,18 +7,25 @@ from kaito_core.api.adapter import AdapterRef, FetchStep
 from kaito_core.builtin.commands import copy_folder
 from kaito_core.errors import FieldError
 
-__all__ = ["DATA_FOLDER", "ImageSource", "pull_policy"]
+__all__ = ["DATA_FOLDER", "ImageSource", "is_image_reference"]
 
 DATA_FOLDER = "/data"
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})+(?::\d+)?|{_LABEL}:\d+|localhost)/"
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-#: Source: https://github.com/distribution/reference/blob/main/reference.go (grammar), digests restricted to SHA-256.
 _REFERENCE = re.compile(
-    rf"(?:{_HOST})?{_PART}(?:/{_PART})*(?P<tag>:\w[\w.-]{{0,127}})?(?P<digest>@sha256:[0-9a-f]{{64}})?", re.ASCII
+    rf"(?:{_HOST})?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?", re.ASCII
 )
 _LONGEST = 512  # a repository name has at most 255 characters, a tag 128, a digest 72
+
+
+def is_image_reference(text: str) -> bool:
+    """Returns whether a text is a reference to a container image, with a SHA-256 digest if any.
+
+    Source: https://github.com/distribution/reference/blob/main/reference.go (grammar)
+    """
+    return len(text) <= _LONGEST and _REFERENCE.fullmatch(text) is not None
 
 
 class ImageSource:
@@ -28,9 +35,9 @@ class ImageSource:
     schemes = ("image",)
 
     def check(self, ref: AdapterRef) -> Iterable[FieldError]:
-        """Returns a fault where the location is no image reference."""
+        """Returns a fault where the location is not an image reference."""
         image = _image(ref)
-        if len(image) <= _LONGEST and _REFERENCE.fullmatch(image):
+        if is_image_reference(image):
             return ()
         return (
             FieldError(
@@ -42,22 +49,12 @@ class ImageSource:
 
     def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
         """Returns the step that copies /data of the image into `target`."""
-        image = _image(ref)
         return FetchStep(
             command=copy_folder(DATA_FOLDER, target),
-            image=image,
+            image=_image(ref),
             pull_secrets=ref.pull_secrets,
-            pull_policy=pull_policy(image),
         )
 
 
 def _image(ref: AdapterRef) -> str:
     return ref.location.removeprefix("image://")
-
-
-def pull_policy(image: str) -> str:
-    """Returns Kubernetes' own imagePullPolicy, so that pinned images on a node serve clusters without a registry."""
-    match = _REFERENCE.fullmatch(image)
-    if match is None or (match["digest"] is None and match["tag"] in (None, ":latest")):
-        return "Always"
-    return "IfNotPresent"

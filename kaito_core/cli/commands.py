@@ -12,8 +12,7 @@ from kaito_core.cli.documents import read_workspaces
 from kaito_core.cli.output import Format, FormatOption, print_records
 from kaito_core.cli.session import Session
 from kaito_core.errors import ConfigError, FieldError, WorkspaceError
-from kaito_core.reconcile.desired import relocate_image
-from kaito_core.reconcile.plan import desired_manifests
+from kaito_core.reconcile.desired import desired, relocate_image
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
 
@@ -100,7 +99,7 @@ def _check(session: Session, document: object) -> tuple[str, tuple[FieldError, .
     try:
         resolved = resolve(parse_workspace(document), session.registry)
         sku = session.registry.sku(resolved.workspace.resource.instance_type)
-        desired_manifests(resolved, NodeState((), sku=sku), session.settings)
+        desired(resolved, NodeState((), sku=sku), session.settings)
     except WorkspaceError as error:
         return name, error.errors
     return name, ()
@@ -114,7 +113,7 @@ def render(context: typer.Context, files: FilesArgument) -> None:
         for document in read_workspaces(file):
             resolved = resolve(parse_workspace(document), session.registry)
             sku = session.registry.sku(resolved.workspace.resource.instance_type)
-            objects += desired_manifests(resolved, NodeState((), sku=sku), session.settings)
+            objects += desired(resolved, NodeState((), sku=sku), session.settings).objects
     sys.stdout.write(dump_yaml(objects))
 
 

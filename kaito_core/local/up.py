@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ from kaito_core.api import ModelPreset, NodeState
 from kaito_core.errors import ConfigError
 from kaito_core.local.pod import Command, LocalPod, local_pod
 from kaito_core.local.process import Process
-from kaito_core.reconcile.plan import desired_manifests
+from kaito_core.reconcile.desired import desired
 from kaito_core.reconcile.resolve import Resolved
 from kaito_core.settings import Settings
 
@@ -52,17 +53,18 @@ def serve_locally(
     place, fetch = _weights(preset, weights)
     # One machine, one process: the runtime takes a GPU where there is one, and the CPU otherwise.
     alone = preset.model_copy(update={"distributed": False, "gpus": 0, "gpu_memory_gib": 0.0})
-    local = Resolved(resolved.workspace, alone, resolved.weights, resolved.adapters)
+    local = replace(resolved, preset=alone, machines=())
     with tempfile.TemporaryDirectory(prefix="kaito-", dir=_plain_folder()) as folder:
         pod = local_pod(
-            desired_manifests(local, NodeState(()), settings),
+            desired(local, NodeState(()), settings).objects,
             Path(folder),
             variables={"KAITO_HOST": _HOST, "KAITO_PORT": str(port), "KAITO_DRAIN_SECONDS": str(_DRAIN_SECONDS)},
             images=images,
             weights=place,
             fetch_weights=fetch,
         )
-        return asyncio.run(_run(pod, preset, resolved.adapters, f"http://{_HOST}:{port}"))
+        folders = [adapter.ref.folder for adapter in resolved.adapters]
+        return asyncio.run(_run(pod, preset, folders, f"http://{_HOST}:{port}"))
 
 
 def _plain_folder() -> str | None:

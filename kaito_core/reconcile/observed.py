@@ -1,9 +1,7 @@
-"""What there is of a Workspace in the cluster, as one snapshot, and questions about it."""
+"""A snapshot of a Workspace's objects in the cluster, and what can be read off its pods."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from kaito_core.api import KubeObject
@@ -12,19 +10,11 @@ from kaito_core.reconcile.podspec import ADAPTER_VARIABLE
 __all__ = [
     "AdapterReport",
     "Observed",
-    "PodProblem",
-    "creation_problem",
-    "fetch_problem",
     "fetched_adapters",
     "is_ready",
     "is_running",
-    "is_stuck",
     "outdated_pods",
-    "pod_problem",
     "pull_secrets",
-    "refusals",
-    "refused_pod",
-    "start_problem",
 ]
 
 
@@ -65,19 +55,6 @@ class Observed:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class PodProblem:
-    """Why a pod does not get ready.
-
-    Attributes:
-        reason: CamelCase category, upstream's names.
-        message: The cause in the cluster's own words, with the pod's and container's name.
-    """
-
-    reason: str
-    message: str
-
-
 def is_ready(pod: KubeObject) -> bool:
     """Returns whether a pod serves: its condition Ready is True and it is not on its way out."""
     conditions = pod.get("status", {}).get("conditions", [])
@@ -102,160 +79,9 @@ def fetched_adapters(pod: KubeObject) -> set[str]:
     }
 
 
-def fetch_problem(pod: KubeObject, folder: str) -> PodProblem | None:
-    """Returns why the container that was added to a running pod does not fetch an adapter, or None."""
-    names = [
-        container["name"]
-        for container in pod.get("spec", {}).get("ephemeralContainers", [])
-        if {"name": ADAPTER_VARIABLE, "value": folder} in container.get("env", [])
-    ]
-    statuses = pod.get("status", {}).get("ephemeralContainerStatuses", [])
-    problems = (_container_problem(pod, status) for status in statuses if status["name"] in names)
-    return next((problem for problem in problems if problem is not None), None)
-
-
 def pull_secrets(pod: KubeObject) -> set[str]:
     """Returns the names of a pod's image pull secrets."""
     return {str(secret.get("name")) for secret in pod.get("spec", {}).get("imagePullSecrets") or ()}
-
-
-_PULL_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull")
-_START_ERRORS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
-#: Reasons of events by which a kubelet says that it cannot even begin with a pod's containers.
-_BEFORE_CONTAINERS = (
-    "FailedMount",
-    "FailedAttachVolume",
-    "FailedMapVolume",
-    "FailedCreatePodSandBox",
-    "NetworkNotReady",
-)
-_PATIENCE_SECONDS = 10.0
-_SHELL_WORDS = ("no such file", "not found", "not executable")
-_FORBIDDEN_POD = re.compile(r'^.*?pods? "?[^" ]+"? is forbidden: ')
-_MOST_WORDS = 400  # characters of a log's end: enough for its last error
-
-
-def _last_words(text: str) -> str:
-    """Returns the end of a text on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= _MOST_WORDS else f"... {line[-_MOST_WORDS:]}"
-
-
-def _secrets(pod: KubeObject, container: str) -> str:
-    """Returns which keys of which Secrets a container reads, in words."""
-    spec = pod.get("spec", {})
-    found = [
-        f"key {reference.get('key')} of Secret '{reference.get('name')}'"
-        for kind in ("initContainers", "containers", "ephemeralContainers")
-        for item in spec.get(kind, [])
-        if item.get("name") == container
-        for variable in item.get("env", [])
-        if (reference := variable.get("valueFrom", {}).get("secretKeyRef"))
-    ]
-    return f" (its token is the {', '.join(found)})" if found else ""
-
-
-def _container_problem(whole: KubeObject, status: Mapping[str, Any]) -> PodProblem | None:
-    pod = whole["metadata"]["name"]
-    name = f"container '{status.get('name')}' of pod '{pod}'"
-    state = status.get("state", {})
-    waiting, last = state.get("waiting") or {}, status.get("lastState", {}).get("terminated") or {}
-    ended = state.get("terminated") or {}
-    if waiting.get("reason") in _PULL_ERRORS:
-        text = waiting.get("message") or waiting["reason"]
-        return PodProblem("ImagePullError", f"{name}: {text}; check the image's name and its pull secret")
-    for end in (ended, last):
-        if end.get("reason") == "OOMKilled":
-            return PodProblem("ContainerOOMKilled", f"{name} ran out of memory; use machines with more memory")
-    if waiting.get("reason") in _START_ERRORS:
-        text = waiting.get("message") or waiting["reason"]
-        return PodProblem("ContainerStartError", f"{name}: {text}{_secrets(whole, str(status.get('name')))}")
-    failure = last if waiting.get("reason") == "CrashLoopBackOff" else ended
-    if waiting.get("reason") == "CrashLoopBackOff" or ended.get("exitCode"):
-        text = str(failure.get("message") or f"exit status {failure.get('exitCode', 'unknown')}")
-        words = _last_words(text) + _secrets(whole, str(status.get("name")))
-        if "/bin/sh" in text and any(word in text for word in _SHELL_WORDS):
-            words += "; the image must have /bin/sh and cp, as busybox has"
-        return PodProblem(
-            "ContainerCrashLoopBackOff", f"{name} fails: {words}; see kubectl logs {pod} -c {status.get('name')}"
-        )
-    return None
-
-
-def pod_problem(pod: KubeObject) -> PodProblem | None:
-    """Returns why a pod does not get ready, or None where it is ready or simply on its way."""
-    name, status = pod["metadata"]["name"], pod.get("status", {})
-    if status.get("reason") == "Evicted":
-        return PodProblem("PodEvicted", f"pod '{name}' was evicted: {status.get('message', '')}".rstrip(": "))
-    if status.get("phase") == "Failed" and status.get("reason"):  # the kubelet has not even begun
-        words = f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
-        return PodProblem("PodFailed", f"pod '{name}' was refused by its node: {words}")
-    for condition in status.get("conditions", []):
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return PodProblem("Unschedulable", f"pod '{name}': {condition.get('message', 'no node fits')}")
-    statuses: Sequence[Mapping[str, Any]] = [
-        *status.get("initContainerStatuses", []),
-        *status.get("containerStatuses", []),
-    ]
-    problems = (_container_problem(pod, container) for container in statuses)
-    return next((problem for problem in problems if problem is not None), None)
-
-
-def is_stuck(pod: KubeObject, now: datetime) -> bool:
-    """Returns whether the kubelet of a pod has had time to begin, and says nothing of it in the pod's status."""
-    status = pod.get("status", {})
-    if status.get("phase") != "Pending" or not status.get("startTime") or pod_problem(pod) is not None:
-        return False
-    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    begun = any("waiting" not in item.get("state", {}) for item in containers)
-    since = datetime.fromisoformat(status["startTime"])
-    return not begun and (now - since).total_seconds() >= _PATIENCE_SECONDS
-
-
-def start_problem(pod: KubeObject, events: Iterable[KubeObject]) -> PodProblem | None:
-    """Returns why the kubelet does not begin with a pod's containers, which only events say, or None."""
-    for reason, words in _said(pod, events, _BEFORE_CONTAINERS):
-        return PodProblem("PodStartError", f"pod '{pod['metadata']['name']}' cannot start: {reason}: {words}")
-    return None
-
-
-def creation_problem(workload: KubeObject) -> PodProblem | None:
-    """Returns why pods of a Deployment cannot even be created, in the API server's words, or None."""
-    for condition in workload.get("status", {}).get("conditions", []):
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            return refused_pod(str(condition.get("message", "")))
-    return None
-
-
-def refused_pod(words: str) -> PodProblem:
-    """Returns the problem that the API server's refusal of a pod is; without the pod's name, new with each attempt."""
-    words = _FORBIDDEN_POD.sub("", words)
-    if "exceeded quota" in words:
-        return PodProblem(
-            "QuotaExceeded",
-            f"{words}; raise the ResourceQuota of the namespace (kubectl describe quota), or free what it counts",
-        )
-    return PodProblem("FailedCreate", f"the API server refuses the pods: {words}")
-
-
-def refusals(workload: KubeObject, events: Iterable[KubeObject]) -> tuple[str, ...]:
-    """Returns what the API server said of pods that a StatefulSet could not create, the newest first."""
-    return tuple(words for _, words in _said(workload, events, ("FailedCreate",)))
-
-
-def _said(about: KubeObject, events: Iterable[KubeObject], reasons: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the reasons and messages of events about an object, the newest first."""
-    uid = about["metadata"].get("uid")
-    found = [
-        (
-            str(event.get("lastTimestamp") or event.get("eventTime") or ""),
-            event["reason"],
-            str(event.get("message", "")),
-        )
-        for event in events
-        if event.get("reason") in reasons and (event.get("involvedObject") or {}).get("uid") == uid
-    ]
-    return [(reason, words) for _, reason, words in sorted(found, reverse=True)]
 
 
 def outdated_pods(workload: KubeObject, pods: Sequence[KubeObject]) -> list[KubeObject]:

@@ -101,7 +101,7 @@ def fetch_container(name: str, step: FetchStep, runtime_image: str, *, late: boo
         "securityContext": dict(_LOCKED_DOWN),
         "terminationMessagePolicy": _LAST_WORDS,
     }
-    if not own:  # ours is pulled as the server's is, by Kubernetes' own rule
+    if step.pull_policy and not own:
         container["imagePullPolicy"] = step.pull_policy
     if not late:  # what a running pod may use is settled
         container["resources"] = {"requests": dict(_STEP_REQUESTS)}

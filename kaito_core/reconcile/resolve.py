@@ -1,66 +1,82 @@
-"""From a parsed Workspace to what plugins know about it: its preset, and one fetch step for each adapter."""
+"""What plugins know about a Workspace: its preset, the steps that fetch its files, and machine types to choose from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from kaito_core.api import FetchStep, GpuSku, ModelPreset, Workspace
+from kaito_core.api import AdapterRef, FetchStep, GpuSku, ModelPreset, Workspace
 from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
+from kaito_core.api.workspace.model import Adapter, PresetOptions
 from kaito_core.builtin.commands import copy_folder, hub_token
-from kaito_core.builtin.image import pull_policy
-from kaito_core.errors import AdapterSpecError, FieldError, InvalidWorkspaceError
+from kaito_core.errors import AdapterSpecError
 from kaito_core.plugins import PluginRegistry
-from kaito_core.reconcile.rollout import check_rollout
 from kaito_core.reconcile.sizing import size
+from kaito_core.reconcile.validate import source_failure, validate
 
-__all__ = ["Resolved", "adapter_steps", "resolve", "weights_step"]
+__all__ = ["Resolved", "ResolvedAdapter", "resolve"]
 
-_OPTIONS = "inference.preset.presetOptions"
 #: Where upstream's images, and so the images of users who come from there, hold the weights.
 _IMAGE_WEIGHTS = "/workspace/tfs/weights"
 
 
 @dataclass(frozen=True, slots=True)
+class ResolvedAdapter:
+    """An adapter of a Workspace with its reference and the step that fetches its files."""
+
+    adapter: Adapter
+    ref: AdapterRef
+    fetch: FetchStep
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
-    """A Workspace with what the plugins say about it.
+    """A Workspace with what the plugins know about it.
 
     Attributes:
-        preset: The preset, None where the Workspace brings its own pod template.
+        preset: The preset, None where the Workspace has its own pod template.
         weights: The step that puts the weights in place, None without a preset.
-        adapters: The steps that put the adapters in place, by folder ("name/revision") in the Workspace's order.
+        adapters: The adapters, in the Workspace's order.
         machines: Machine types to choose from: those of the provider that knows resource.instanceType.
     """
 
     workspace: Workspace
-    preset: ModelPreset | None
-    weights: FetchStep | None
-    adapters: Mapping[str, FetchStep]
+    preset: ModelPreset | None = None
+    weights: FetchStep | None = None
+    adapters: tuple[ResolvedAdapter, ...] = ()
     machines: tuple[GpuSku, ...] = ()
 
 
 def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
-    """Returns the Workspace with its preset and steps, having checked everything that needs no cluster.
+    """Returns a Workspace with its preset and steps. All that can be checked without a cluster has been checked then.
 
     Raises:
-        WorkspaceError: The preset or an adapter source is not installed, it does not fit the machine type, or a plugin
-            objects.
+        WorkspaceError: The preset or an adapter source is not installed, `validate` finds a fault, or the preset does
+            not fit the machine type.
     """
     spec = workspace.inference.preset
     if spec is None:
-        _refuse(check_rollout(workspace.metadata.annotations, distributed=False))
-        _refuse(registry.objections(workspace, None))
-        return Resolved(workspace, None, None, {})
+        validate(workspace, None, (), registry)
+        return Resolved(workspace)
     preset = registry.preset(spec.name)
-    _refuse(check_rollout(workspace.metadata.annotations, distributed=preset.distributed))
-    weights = weights_step(workspace, preset)
-    adapters = adapter_steps(workspace, registry)
-    _refuse(registry.objections(workspace, preset))
+    refs = tuple(
+        adapter.ref(f"inference.adapters[{index}]", spec.preset_options.model_access_secret)
+        for index, adapter in enumerate(workspace.inference.adapters)
+    )
+    validate(workspace, preset, refs, registry)
     sku, machines = _machines(workspace.resource.instance_type, registry)
     size(preset, workspace.resource.count, sku, machines)  # before anything is made that would be too small
-    return Resolved(workspace, preset, weights, adapters, machines)
+    return Resolved(
+        workspace,
+        preset,
+        _weights_step(spec.preset_options, preset),
+        tuple(
+            ResolvedAdapter(adapter, ref, _adapter_step(ref, registry))
+            for adapter, ref in zip(workspace.inference.adapters, refs, strict=True)
+        ),
+        machines,
+    )
 
 
 def _machines(instance_type: str, registry: PluginRegistry) -> tuple[GpuSku | None, tuple[GpuSku, ...]]:
-    """Returns a machine type if a provider knows it, and all others of that provider."""
+    """Returns a machine type if a provider knows it, and all machine types of that provider."""
     if not instance_type:
         return None, ()
     known = list(registry.machines())
@@ -70,65 +86,22 @@ def _machines(instance_type: str, registry: PluginRegistry) -> tuple[GpuSku | No
     return None, ()
 
 
-def adapter_steps(workspace: Workspace, registry: PluginRegistry) -> dict[str, FetchStep]:
-    """Returns the fetch step of each adapter, by its folder.
-
-    Raises:
-        WorkspaceError: A source is not installed or refuses its reference.
-    """
-    errors: list[FieldError] = []
-    steps: dict[str, FetchStep] = {}
-    spec = workspace.inference.preset
-    secret = spec.preset_options.model_access_secret if spec is not None else ""
-    for index, adapter in enumerate(workspace.inference.adapters):
-        ref = replace(adapter.ref(index), access_secret=secret)
-        source = registry.source(ref.scheme, ref.field)
-        try:
-            faults = list(source.check(ref))
-            if not faults:
-                steps[ref.folder] = source.fetch(ref, f"{ADAPTERS_PATH}/{ref.folder}")
-        except Exception as error:  # a plugin's mistake must not end the pass without a word to the user
-            plugin = registry.origin("adapter source", source.name)
-            faults = [
-                FieldError(
-                    ref.field,
-                    f"cannot be read: the adapter source '{source.name}' of plugin '{plugin}' failed with "
-                    f"{type(error).__name__}: {error}",
-                )
-            ]
-        errors.extend(faults)
-    if errors:
-        raise AdapterSpecError(errors)
-    return steps
+def _adapter_step(ref: AdapterRef, registry: PluginRegistry) -> FetchStep:
+    source = registry.source(ref.scheme, ref.field)
+    try:
+        return source.fetch(ref, f"{ADAPTERS_PATH}/{ref.folder}")
+    except (Exception, SystemExit) as error:
+        raise AdapterSpecError([source_failure(ref, source, error, registry)]) from error
 
 
-def weights_step(workspace: Workspace, preset: ModelPreset) -> FetchStep:
-    """Returns the step that puts the model's weights in place: out of the user's image, or from the hub.
-
-    Raises:
-        InvalidWorkspaceError: The preset needs an image or a secret that the Workspace does not name.
-    """
-    spec = workspace.inference.preset
-    assert spec is not None
-    options = spec.preset_options
+def _weights_step(options: PresetOptions, preset: ModelPreset) -> FetchStep:
+    """Returns the step that puts the model's weights in place: out of the user's image, or from the hub."""
     if options.image:
         return FetchStep(
             image=options.image,
             # What the hub's client leaves in an image is a folder of links.
             command=copy_folder(_IMAGE_WEIGHTS, WEIGHTS_PATH, follow_links=True),
             pull_secrets=options.image_pull_secrets,
-            pull_policy=pull_policy(options.image),
-        )
-    closed = "gated" if preset.weights.gated else "private" if preset.access == "private" else ""
-    if closed and not options.model_access_secret:
-        raise InvalidWorkspaceError(
-            [
-                FieldError(
-                    f"{_OPTIONS}.modelAccessSecret",
-                    f"is required: '{preset.weights.repository}' is {closed}; name a Secret whose key HF_TOKEN holds a "
-                    f"token, or put the weights into an image and name it in {_OPTIONS}.image",
-                )
-            ]
         )
     return FetchStep(
         command=(
@@ -141,8 +114,3 @@ def weights_step(workspace: Workspace, preset: ModelPreset) -> FetchStep:
         secret_env=hub_token(options.model_access_secret),
         pull_secrets=options.image_pull_secrets,  # the runtime's own image may be in a private registry too
     )
-
-
-def _refuse(errors: list[FieldError]) -> None:
-    if errors:
-        raise InvalidWorkspaceError(errors)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from kaito_core.api import KubeObject, Workspace
-from kaito_core.errors import FieldError, InvalidWorkspaceError
+from kaito_core.errors import FieldError
 from kaito_core.settings import Settings
 
 __all__ = ["MAX_SURGE_ANNOTATION", "STRATEGY_ANNOTATION", "check_rollout", "rollout_strategy"]
@@ -42,14 +42,8 @@ def check_rollout(annotations: Mapping[str, str], *, distributed: bool) -> list[
 
 
 def rollout_strategy(workspace: Workspace, settings: Settings) -> KubeObject:
-    """Returns the strategy of a Deployment.
-
-    Raises:
-        InvalidWorkspaceError: An annotation cannot be used.
-    """
+    """Returns the strategy of a Deployment, from annotations in which `check_rollout` has found no fault."""
     annotations = workspace.metadata.annotations
-    if errors := check_rollout(annotations, distributed=False):
-        raise InvalidWorkspaceError(errors)
     if annotations.get(STRATEGY_ANNOTATION) == "Recreate":
         return {"type": "Recreate"}
     text = annotations.get(MAX_SURGE_ANNOTATION, str(settings.max_surge))

@@ -1,48 +1,39 @@
-"""What to say about a Workspace: conditions, state, adapters, and the events that changes of them are worth."""
+"""How things stand with a Workspace: conditions, state and adapters. What is written of it is in `transition`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kaito_core.api import KubeObject, NodeState, Workspace
+from kaito_core.api import KubeObject, NodeState
 from kaito_core.api.conditions import (
     INFERENCE_READY,
     NODE_CLAIM_READY,
     RESOURCE_READY,
     WORKSPACE_SUCCEEDED,
     Condition,
-    merge_conditions,
 )
+from kaito_core.api.strength import strength_text
 from kaito_core.errors import BackendError, NotReadyError, WorkspaceError
-from kaito_core.reconcile.observed import (
-    Observed,
+from kaito_core.reconcile.desired import Desired
+from kaito_core.reconcile.manifests import STATEFUL_SETS
+from kaito_core.reconcile.observed import Observed, is_ready
+from kaito_core.reconcile.pod_problems import (
     creation_problem,
     fetch_problem,
-    is_ready,
     pod_problem,
     refusals,
     refused_pod,
     start_problem,
 )
-from kaito_core.reconcile.resolve import Resolved
+from kaito_core.reconcile.resolve import ResolvedAdapter
 
-__all__ = ["Event", "Outlook", "State", "failure", "in_words", "is_news", "outlook", "strength_warnings", "write"]
+__all__ = ["ANY_NODE", "Outlook", "State", "failure", "outlook"]
 
 State = Literal["Pending", "Ready", "NotReady", "Failed"]
 
 _SETTLE_SECONDS = 2.0  # replicas are asked this often while they have not applied what they should
 _RETRY_SECONDS = 30.0
-_ANY_NODE = "any node will do"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event to emit. Attributes: type: "Normal" or "Warning". reason: CamelCase. message: In words."""
-
-    type: Literal["Normal", "Warning"]
-    reason: str
-    message: str
+ANY_NODE = "any node will do"  #: says a condition where no particular node was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +60,7 @@ class Outlook:
 def _nodes_condition(nodes: NodeState, count: int) -> Condition:
     if not nodes.reason:
         names = ", ".join(nodes.ready[:count])
-        return Condition(RESOURCE_READY, "True", "NodesReady", f"nodes: {names}" if names else _ANY_NODE)
+        return Condition(RESOURCE_READY, "True", "NodesReady", f"nodes: {names}" if names else ANY_NODE)
     rejected = "; ".join(f"{node.name}: {node.reason}" for node in nodes.rejected if node.name not in nodes.message)
     message = f"{nodes.message} ({rejected})" if rejected else nodes.message
     return Condition(RESOURCE_READY, "False" if nodes.failed else "Unknown", nodes.reason, message)
@@ -106,6 +97,10 @@ def _inference_condition(live: KubeObject | None, observed: Observed, changing: 
     return Condition(INFERENCE_READY, "Unknown", "InferencePending", f"{counted}; {_progress(observed)}")
 
 
+def _is_distributed(desired: Desired) -> bool:
+    return bool(desired.workload["kind"] == STATEFUL_SETS.kind)
+
+
 def _has_ended(pod: KubeObject) -> bool:
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
@@ -122,43 +117,45 @@ def _progress(observed: Observed) -> str:
     return "no pod exists yet"
 
 
-def _adapters(resolved: Resolved, observed: Observed) -> tuple[dict[str, Any], ...]:
-    """Returns for each adapter what all replicas agree on; a claim is made only on what a replica said."""
+def _adapter_rows(desired: Desired, observed: Observed) -> tuple[dict[str, Any], ...]:
+    """Returns for each adapter what all replicas agree on; nothing is claimed that no replica has reported."""
     serving = [pod["metadata"]["name"] for pod in observed.pods if is_ready(pod)]
-    if resolved.preset is not None and resolved.preset.distributed:  # the first pod serves, and speaks for the others
-        serving = [name for name in serving if name == f"{resolved.workspace.name}-0"]
-    rows = []
-    for index, adapter in enumerate(resolved.workspace.inference.adapters):
-        said = [
-            row
-            for pod in serving
-            if (report := observed.reports.get(pod)) is not None
-            # The names may stand for other files in the configuration of before.
-            and report.generation == resolved.workspace.generation
-            for row in report.adapters
-            if row.get("name") == adapter.name
-        ]
-        failed = next((row for row in said if row.get("state") == "Failed"), None)
-        applied = [row for row in said if row.get("state") == "Ready" and row.get("strength") == adapter.strength]
-        state, message = "Loading", f"{len(applied)} of {len(serving)} replicas have applied it"
-        if failed is not None:
-            state, message = "Failed", str(failed.get("message", ""))
-        elif serving and len(applied) == len(serving):
-            state, message = "Ready", ""
-        elif problem := _fetch_problem(observed, adapter.ref(index).folder):
-            state, message = "Failed", problem
-        digest = next((str(row["digest"]) for row in said if row.get("digest")), adapter.digest or "")
-        rows.append(
-            {
-                "name": adapter.name,
-                "strength": f"{adapter.strength:g}",
-                "digest": digest,
-                "state": state,
-                "message": message,
-                "replicas": len(applied),
-            }
-        )
-    return tuple(rows)
+    if _is_distributed(desired):  # the first pod serves, and reports for the others
+        serving = [name for name in serving if name == f"{desired.workspace.name}-0"]
+    reports = [
+        observed.reports[pod]
+        for pod in serving
+        # In an earlier configuration the names may stand for other files.
+        if pod in observed.reports and observed.reports[pod].generation == desired.workspace.generation
+    ]
+    return tuple(
+        _adapter_row(entry, [row for report in reports for row in report.adapters], len(serving), observed)
+        for entry in desired.adapters
+    )
+
+
+def _adapter_row(
+    entry: ResolvedAdapter, rows: Iterable[Mapping[str, Any]], replicas: int, observed: Observed
+) -> dict[str, Any]:
+    adapter = entry.adapter
+    reported = [row for row in rows if row.get("name") == adapter.name]
+    failed = next((row for row in reported if row.get("state") == "Failed"), None)
+    applied = sum(row.get("state") == "Ready" and row.get("strength") == adapter.strength for row in reported)
+    state, message = "Loading", f"{applied} of {replicas} replicas have applied it"
+    if failed is not None:
+        state, message = "Failed", str(failed.get("message", ""))
+    elif replicas and applied == replicas:
+        state, message = "Ready", ""
+    elif problem := _fetch_problem(observed, entry.ref.folder):
+        state, message = "Failed", problem
+    return {
+        "name": adapter.name,
+        "strength": strength_text(adapter.strength),
+        "digest": next((str(row["digest"]) for row in reported if row.get("digest")), adapter.digest or ""),
+        "state": state,
+        "message": message,
+        "replicas": applied,
+    }
 
 
 def _fetch_problem(observed: Observed, folder: str) -> str:
@@ -166,30 +163,16 @@ def _fetch_problem(observed: Observed, folder: str) -> str:
     return next((problem.message for problem in problems if problem is not None), "")
 
 
-def outlook(resolved: Resolved, nodes: NodeState, observed: Observed, *, changing: bool) -> Outlook:
-    """Returns what to say about a Workspace that can be served; `changing` is whether something is being applied."""
-    workspace = resolved.workspace
-    kind = "StatefulSet" if resolved.preset is not None and resolved.preset.distributed else "Deployment"
+def outlook(desired: Desired, observed: Observed, *, changing: bool) -> Outlook:
+    """Returns how things stand with a Workspace that can be served; `changing`: its workload is being applied."""
+    workspace, nodes = desired.workspace, desired.nodes
     resource = _nodes_condition(nodes, workspace.resource.count)
-    inference = _inference_condition(observed.child(kind, workspace.name), observed, changing)
-    adapters = _adapters(resolved, observed)
+    inference = _inference_condition(observed.child(desired.workload["kind"], workspace.name), observed, changing)
+    adapters = _adapter_rows(desired, observed)
     parts = [resource, inference]
     if nodes.created or nodes.failed:  # a refused claim is gone, and its refusal is still what there is to say
         parts.append(Condition(NODE_CLAIM_READY, resource.status, resource.reason, resource.message))
-    failed = next((row for row in adapters if row["state"] == "Failed"), None)
-    bad = next((part for part in parts if part.status == "False"), None)
-    slow = next((part for part in parts if part.status == "Unknown"), None)
-    summary = Condition(WORKSPACE_SUCCEEDED, "True", "WorkspaceSucceeded", "the model answers requests")
-    state: State = "Ready"
-    if bad is not None or slow is not None:
-        part = bad or slow
-        assert part is not None
-        summary = Condition(WORKSPACE_SUCCEEDED, part.status, part.reason, part.message)
-        state = "NotReady" if bad is not None else "Pending"
-    elif failed is not None:
-        message = f"adapter '{failed['name']}' is not served: {failed['message']}"
-        summary = Condition(WORKSPACE_SUCCEEDED, "False", "AdapterFailed", message)
-        state = "NotReady"
+    state, summary = _summary(parts, adapters)
     unsettled = inference.status == "True" and any(row["state"] == "Loading" for row in adapters)
     return Outlook(
         conditions=(*parts, summary),
@@ -201,15 +184,18 @@ def outlook(resolved: Resolved, nodes: NodeState, observed: Observed, *, changin
     )
 
 
-def strength_warnings(workspace: Workspace) -> tuple[Event, ...]:
-    """Returns one event, once per generation, for strengths that KAITO would refuse."""
-    if workspace.status.get("observedGeneration") == workspace.generation:
-        return ()
-    unusual = [a for a in workspace.inference.adapters if not 0 <= a.strength <= 1]
-    if not unusual:
-        return ()
-    listed = ", ".join(f"'{adapter.name}' ({adapter.strength:g})" for adapter in unusual)
-    return (Event("Warning", "StrengthOutsideUnitRange", f"strengths outside 0 to 1 are applied as written: {listed}"),)
+def _summary(parts: Sequence[Condition], adapters: Sequence[Mapping[str, Any]]) -> tuple[State, Condition]:
+    """Returns the state, and the condition that sums up the others: the worst part, in its own words."""
+    ranking: tuple[tuple[str, State], ...] = (("False", "NotReady"), ("Unknown", "Pending"))
+    for status, state in ranking:
+        for part in parts:
+            if part.status == status:
+                return state, replace(part, type=WORKSPACE_SUCCEEDED)
+    for row in adapters:
+        if row["state"] == "Failed":
+            message = f"adapter '{row['name']}' is not served: {row['message']}"
+            return "NotReady", Condition(WORKSPACE_SUCCEEDED, "False", "AdapterFailed", message)
+    return "Ready", Condition(WORKSPACE_SUCCEEDED, "True", "WorkspaceSucceeded", "the model answers requests")
 
 
 def failure(error: WorkspaceError | NotReadyError | BackendError) -> Outlook:
@@ -223,71 +209,3 @@ def failure(error: WorkspaceError | NotReadyError | BackendError) -> Outlook:
         return Outlook((summary,), "NotReady", wake_after_seconds=error.retry_after_seconds)
     summary = Condition(WORKSPACE_SUCCEEDED, "Unknown", error.reason, f"{error}; it is tried again")
     return Outlook((summary,), "NotReady", wake_after_seconds=_RETRY_SECONDS)
-
-
-def write(
-    previous: Mapping[str, Any], generation: int, outlook: Outlook, now: datetime
-) -> tuple[dict[str, Any], tuple[Event, ...]]:
-    """Returns the status to write, and the events that its differences from the previous one are worth.
-
-    Args:
-        previous: The status that the Workspace has.
-        generation: Its metadata.generation.
-        outlook: What is to be said.
-        now: For transition times.
-    """
-    before = [condition for condition in previous.get("conditions") or [] if isinstance(condition, Mapping)]
-    ours = {RESOURCE_READY, NODE_CLAIM_READY, INFERENCE_READY, WORKSPACE_SUCCEEDED}
-    said = {condition.type for condition in outlook.conditions}
-    conditions = merge_conditions([dict(c) for c in before], outlook.conditions, generation=generation, now=now)
-    # A pass that ended early says nothing new about the parts: what was observed last stays.
-    conditions += [dict(c) for c in before if c.get("type") in ours - said and len(said) == 1]
-    status: dict[str, Any] = {
-        "conditions": sorted(conditions, key=lambda condition: str(condition["type"])),
-        "state": outlook.state,
-        "observedGeneration": generation,
-    }
-    for key, value in (
-        ("workerNodes", None if outlook.nodes is None else list(outlook.nodes)),
-        ("adapters", None if outlook.adapters is None else list(outlook.adapters)),
-        ("endpoint", outlook.endpoint or None),
-    ):
-        kept = previous.get(key) if value is None else value
-        if kept is not None:
-            status[key] = kept
-    return status, _events(before, outlook.conditions)
-
-
-def in_words(status: Mapping[str, Any]) -> str:
-    """Returns a status in words: what its condition WorkspaceSucceeded says."""
-    said = (condition["message"] for condition in status["conditions"] if condition["type"] == WORKSPACE_SUCCEEDED)
-    return str(next(said, ""))
-
-
-def is_news(previous: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    """Returns whether a status says anything that the previous one did not; foreign conditions do not count."""
-    ours = {RESOURCE_READY, NODE_CLAIM_READY, INFERENCE_READY, WORKSPACE_SUCCEEDED}
-    before = [condition for condition in previous.get("conditions") or [] if condition.get("type") in ours]
-    now = {condition["type"]: condition for condition in status["conditions"]}
-    if {condition["type"]: condition for condition in before} != now:
-        return True
-    return any(previous.get(key) != value for key, value in status.items() if key != "conditions")
-
-
-def _events(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -> tuple[Event, ...]:
-    """Returns one event for each condition that became another one, the summary only where no part says the same."""
-    old = {condition.get("type"): condition for condition in before}
-    events: list[Event] = []
-    for condition in current:
-        then = old.get(condition.type, {})
-        if (then.get("status"), then.get("reason")) == (condition.status, condition.reason):
-            continue
-        if condition.message == _ANY_NODE and not then:
-            continue  # no node was asked for, so none has become ready
-        if any(event.reason == condition.reason for event in events) or condition.reason.endswith("Pending"):
-            continue
-        # A summary that is Unknown for a reason of its own is a pass that failed; parts are Unknown while they wait.
-        failed = condition.status == "Unknown" and condition.type == WORKSPACE_SUCCEEDED
-        kind: Literal["Normal", "Warning"] = "Warning" if failed or condition.status == "False" else "Normal"
-        events.append(Event(kind, condition.reason, condition.message))
-    return tuple(events)

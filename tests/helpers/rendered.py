@@ -3,8 +3,7 @@
 from typing import Any
 
 from kaito_core.api import GpuSku, KubeObject, NodeState, parse_workspace
-from kaito_core.reconcile.plan import desired_manifests
-from kaito_core.reconcile.podspec import adapter_container
+from kaito_core.reconcile.desired import desired
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
 from kaito_testing.registry import example_preset, registry_with
@@ -57,7 +56,7 @@ def manifests(
     }
     sku = GpuSku("A", 4, 320, "A100") if nodes else None
     state = NodeState(nodes, sku=sku, gpu_resource=gpu_resource)
-    return desired_manifests(resolve(parse_workspace(document), REGISTRY), state, Settings())
+    return list(desired(resolve(parse_workspace(document), REGISTRY), state, Settings()).objects)
 
 
 def pod_of(objects: list[KubeObject]) -> KubeObject:
@@ -73,8 +72,8 @@ def late_containers() -> list[KubeObject]:
         "metadata": {"name": "demo"},
         "inference": {**CASES["adapters"], "preset": {"name": "one", "presetOptions": {"modelAccessSecret": "hub"}}},
     }
-    steps = resolve(parse_workspace(document), REGISTRY).adapters
-    return [adapter_container(folder, step, "runtime:1", late=True) for folder, step in steps.items()]
+    wanted = desired(resolve(parse_workspace(document), REGISTRY), NodeState(()), Settings())
+    return list(wanted.late_containers.values())
 
 
 def containers_of(case: str) -> list[KubeObject]:

@@ -184,29 +184,31 @@ class Adapter(Document):
         """The adapter's name, which is its model id too."""
         return self.source.name
 
-    def ref(self, index: int) -> AdapterRef:
-        """Returns the reference of the adapter at `index` of the Workspace's list."""
-        origin, field = self.source, f"inference.adapters[{index}].source"
+    def ref(self, field: str, access_secret: str = "") -> AdapterRef:
+        """Returns where the adapter comes from.
+
+        Args:
+            field: Path of the adapter in its Workspace, such as "inference.adapters[1]", for messages.
+            access_secret: Name of the Secret that opens private repositories, "" for none.
+        """
+        origin = self.source
         if origin.image:
-            scheme, location, field = "image", origin.image, f"{field}.image"
+            scheme, location, name = "image", origin.image, "image"
         elif origin.volume_source:
-            scheme, location, field = "volume", "", f"{field}.volumeSource"
+            scheme, location, name = "volume", "", "volumeSource"
         elif origin.uri:
-            scheme, location, field = origin.uri.partition(":")[0].lower(), origin.uri, f"{field}.uri"
+            scheme, location, name = origin.uri.partition(":")[0].lower(), origin.uri, "uri"
         else:
-            scheme, location, field = (
-                origin.urls[0].partition(":")[0].lower(),
-                " ".join(origin.urls),
-                f"{field}.urls[0]",
-            )
+            scheme, location, name = origin.urls[0].partition(":")[0].lower(), " ".join(origin.urls), "urls[0]"
         return AdapterRef(
             name=self.name,
             scheme=scheme,
             location=location,
-            field=field,
+            field=f"{field}.source.{name}",
             digest=self.digest,
             pull_secrets=origin.image_pull_secrets,
             volume=origin.volume_source,
+            access_secret=access_secret,
         )
 
 

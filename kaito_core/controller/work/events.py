@@ -10,7 +10,7 @@ from kaito_core.api.workload import MANAGER
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.controller.resources import EVENTS
 from kaito_core.errors import ClusterError
-from kaito_core.reconcile.status import Event
+from kaito_core.reconcile.transition import Event
 
 __all__ = ["emit", "event_manifest"]
 

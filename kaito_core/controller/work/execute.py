@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.controller.resources import CHILDREN
 from kaito_core.errors import ClusterError
+from kaito_core.reconcile.actions import Action, Annotate, Apply, Delete
 from kaito_core.reconcile.manifests import PODS
-from kaito_core.reconcile.plan import Action, Annotate, Apply, Delete
 
 __all__ = ["execute"]
 

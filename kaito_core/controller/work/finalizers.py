@@ -14,7 +14,7 @@ from kaito_core.controller.api_calls import identity
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.errors import NotReadyError, ProviderError
 from kaito_core.plugins import PluginRegistry
-from kaito_core.reconcile.status import Event
+from kaito_core.reconcile.transition import Event
 
 __all__ = ["HOLDER_ANNOTATION", "NODES_FINALIZER", "NodeKeeper", "holder_of", "is_held"]
 

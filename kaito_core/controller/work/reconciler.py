@@ -21,13 +21,15 @@ from kaito_core.controller.work.ready_timer import Stages
 from kaito_core.controller.work.replicas import Replicas
 from kaito_core.errors import BackendError, ClusterError, NotReadyError, WorkspaceError
 from kaito_core.plugins import PluginRegistry
+from kaito_core.reconcile.desired import Desired, desired
 from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS, STATEFUL_SETS
-from kaito_core.reconcile.observed import Observed, is_stuck
-from kaito_core.reconcile.plan import Plan, desired_manifests, plan, plan_failure
-from kaito_core.reconcile.resolve import Resolved, resolve
+from kaito_core.reconcile.observed import Observed
+from kaito_core.reconcile.plan import Plan, plan, plan_failure
+from kaito_core.reconcile.pod_problems import is_stuck
+from kaito_core.reconcile.resolve import resolve
 from kaito_core.reconcile.sizing import node_request, restricts_nodes
-from kaito_core.reconcile.status import in_words, is_news
 from kaito_core.reconcile.taken_gpus import taken_gpus
+from kaito_core.reconcile.transition import has_changed, summary
 from kaito_core.settings import Settings
 
 __all__ = ["Reconciler"]
@@ -117,13 +119,13 @@ class Reconciler:
     ) -> Outcome:
         """Writes the status where it says anything new, and says when to look again."""
         try:
-            if is_news(document.get("status") or {}, planned.status):
+            if has_changed(document.get("status") or {}, planned.status):
                 await self.cluster.apply_status(document, planned.status)
                 self.stages.reach(_key(document), planned.status["conditions"])
                 if not planned.events:
                     state = str(planned.status["state"])
                     log.info(
-                        "status: %s, %s", state, in_words(planned.status), extra={"action": "Status", "reason": state}
+                        "status: %s, %s", state, summary(planned.status), extra={"action": "Status", "reason": state}
                     )
                 for event in planned.events:
                     await events.emit(self.cluster, document, event, self.now())
@@ -150,23 +152,23 @@ class Reconciler:
             request = replace(request, taken=taken)
         keeper = NodeKeeper(self.registry, self.cluster, self.metrics.provider_failed)
         nodes = await keeper.ensure(document, provider, request)
-        observed = await self._observe(resolved, desired_manifests(resolved, nodes, self.settings))
-        return plan(resolved, nodes, observed, self.settings, self.now())
+        wanted = desired(resolved, nodes, self.settings)
+        return plan(wanted, await self._observe(wanted), self.now())
 
-    async def _observe(self, resolved: Resolved, wanted: Sequence[KubeObject]) -> Observed:
-        workspace = resolved.workspace
+    async def _observe(self, wanted: Desired) -> Observed:
+        workspace = wanted.workspace
         labels = {WORKSPACE_LABEL: workspace.name}
         children: list[KubeObject] = []
         for resource in CHILDREN.values():
             children += await self.cluster.list(resource, workspace.namespace, labels)
         # An object of a name that we need may be somebody else's; without our label it is not watched.
         have = {(child["kind"], child["metadata"]["name"]) for child in children}
-        for kind, name in [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted]:
+        for kind, name in [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted.objects]:
             if (kind, name) not in have:
                 found = await self.cluster.get(CHILDREN[kind], name, workspace.namespace)
                 children += [found] if found is not None else []
         pods = await self.cluster.list(PODS, workspace.namespace, labels)
-        reports = await self.replicas.reports(workspace, pods) if resolved.preset is not None else {}
+        reports = await self.replicas.reports(workspace, pods) if workspace.inference.preset is not None else {}
         return Observed(tuple(children), tuple(pods), reports, await self._warnings(children, pods))
 
     async def _warnings(self, children: Sequence[KubeObject], pods: Sequence[KubeObject]) -> tuple[KubeObject, ...]:

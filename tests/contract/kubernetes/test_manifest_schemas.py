@@ -12,7 +12,7 @@ from helpers.rendered import CASES, LONG, REGISTRY, late_containers, manifests, 
 from kaito_core.api import NodeState, parse_workspace
 from kaito_core.api.quantity import parse_quantity
 from kaito_core.api.workspace.model import MAX_BLENDS
-from kaito_core.reconcile.plan import desired_manifests
+from kaito_core.reconcile.desired import desired
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
 
@@ -262,7 +262,7 @@ def test_a_rolling_update_makes_progress(surge: int, unavailable: int) -> None:
         "inference": CASES["plain"],
     }
     resolved = resolve(parse_workspace(document), REGISTRY)
-    deployment = desired_manifests(resolved, NodeState(()), Settings(max_surge=surge))[-1]
+    deployment = desired(resolved, NodeState(()), Settings(max_surge=surge)).workload
     rolling = deployment["spec"]["strategy"]["rollingUpdate"]
     assert (rolling["maxSurge"], rolling["maxUnavailable"]) == (surge, unavailable)
     runtime = deployment["spec"]["template"]["spec"]["containers"][0]

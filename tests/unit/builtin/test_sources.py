@@ -108,19 +108,8 @@ class TestImage:
         (fault,) = faults(ImageSource(), ref("image", image))
         assert fault.startswith("inference.adapters[0].source.uri must be an image reference such as")
 
-    @pytest.mark.parametrize(
-        ("image", "policy"),
-        [
-            ("acr.io/style", "Always"),
-            ("acr.io/style:latest", "Always"),
-            ("acr.io/style:1", "IfNotPresent"),
-            (f"acr.io/style@{DIGEST}", "IfNotPresent"),
-            (f"acr.io/style:latest@{DIGEST}", "IfNotPresent"),
-            ("localhost:5000/style", "Always"),
-        ],
-    )
-    def test_pull_policy_is_kubernetes_own(self, image: str, policy: str) -> None:
-        assert ImageSource().fetch(ref("image", image), TARGET).pull_policy == policy
+    def test_when_it_is_pulled_is_left_to_kubernetes(self) -> None:
+        assert ImageSource().fetch(ref("image", "acr.io/style"), TARGET).pull_policy == ""
 
     def test_the_uri_form_names_the_same_image(self) -> None:
         assert ImageSource().fetch(ref("image", "image://acr.io/style:1"), TARGET).image == "acr.io/style:1"

@@ -12,7 +12,7 @@ from kaito_core.api import NodeState, parse_workspace
 from kaito_core.errors import ConfigError
 from kaito_core.local.pod import LocalPod, local_pod
 from kaito_core.plugins import PluginRegistry
-from kaito_core.reconcile.plan import desired_manifests
+from kaito_core.reconcile.desired import desired
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
 
@@ -31,7 +31,7 @@ def pod(tmp_path: Path, *sources: dict[str, Any], images: dict[str, Path] | None
     }
     resolved = resolve(parse_workspace(document), REGISTRY)
     return local_pod(
-        desired_manifests(resolved, NodeState(()), Settings()),
+        desired(resolved, NodeState(()), Settings()).objects,
         tmp_path / "pod",
         variables={"KAITO_HOST": "127.0.0.1", "KAITO_PORT": "1234", "UNUSED": "x"},
         images=images or {},

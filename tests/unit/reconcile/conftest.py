@@ -13,8 +13,10 @@ import pytest
 from kaito_core.api import KubeObject, ModelPreset, NodeState, parse_workspace
 from kaito_core.api.serving import SERVING_KEY
 from kaito_core.plugins import PluginRegistry
+from kaito_core.reconcile.actions import AddContainer, Annotate, Apply, Delete
+from kaito_core.reconcile.desired import desired
 from kaito_core.reconcile.observed import AdapterReport, Observed
-from kaito_core.reconcile.plan import AddContainer, Annotate, Apply, Delete, Plan, plan
+from kaito_core.reconcile.plan import Plan, plan
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
 from kaito_testing.registry import example_preset, registry_with
@@ -71,7 +73,7 @@ class World:
     def plan(self) -> Plan:
         """Plans, and changes nothing."""
         resolved = resolve(parse_workspace(self.document), self.registry)
-        return plan(resolved, self.nodes, self.observed(), self.settings, self.now)
+        return plan(desired(resolved, self.nodes, self.settings), self.observed(), self.now)
 
     def step(self) -> Plan:
         """Plans, does what is planned and writes the status; a minute passes."""

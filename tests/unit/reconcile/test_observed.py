@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kaito_core.reconcile.observed import Observed, is_stuck, pod_problem
+from kaito_core.reconcile.observed import Observed
+from kaito_core.reconcile.pod_problems import is_stuck, pod_problem
 
 C = "container 'runtime' of pod 'p'"
 

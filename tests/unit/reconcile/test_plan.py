@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from kaito_core.api import NodeState
 from kaito_core.errors import CapacityError, InvalidWorkspaceError, NotReadyError
-from kaito_core.reconcile.plan import Apply, plan_failure
+from kaito_core.reconcile.actions import Apply
+from kaito_core.reconcile.plan import plan_failure
 
 VOLUME = {"source": {"name": "disk", "volumeSource": {"persistentVolumeClaim": {"claimName": "c"}}}}
 PRIVATE = {"source": {"name": "secret", "image": "registry.example/secret:1", "imagePullSecrets": ["pull"]}}

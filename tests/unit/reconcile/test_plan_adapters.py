@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from kaito_core.reconcile.actions import AddContainer, Annotate
 from kaito_core.reconcile.observed import AdapterReport
-from kaito_core.reconcile.plan import AddContainer, Annotate
 
 VOLUME = {"source": {"name": "disk", "volumeSource": {"persistentVolumeClaim": {"claimName": "c"}}}}
 PRIVATE = {"source": {"name": "secret", "image": "registry.example/secret:1", "imagePullSecrets": ["pull"]}}

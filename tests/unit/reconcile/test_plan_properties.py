@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from helpers.properties import property_test
 from kaito_core.api import NodeState
-from kaito_core.reconcile.plan import Delete, Plan
+from kaito_core.reconcile.actions import Delete
+from kaito_core.reconcile.plan import Plan
 
 Make = Callable[..., Any]
 World = Any

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -15,7 +15,7 @@ from kaito_core.api import GpuSku, KubeObject, ModelPreset, NodeState, parse_wor
 from kaito_core.builtin import plugin as builtin
 from kaito_core.errors import KaitoError, PluginError
 from kaito_core.plugins import PluginRegistry
-from kaito_core.reconcile.plan import desired_manifests
+from kaito_core.reconcile.desired import desired
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
 
@@ -152,13 +152,13 @@ class ModelPresetConformance:
             sku = GpuSku("conformance", 64, 64 * 1024, "any") if preset.gpus else None
             try:
                 resolved = resolve(parse_workspace(_workspace(preset)), registry)
-                manifests = desired_manifests(resolved, NodeState(("node-1",), sku=sku), Settings())
+                manifests = desired(resolved, NodeState(("node-1",), sku=sku), Settings()).objects
             except KaitoError as error:
                 pytest.fail(f"preset '{preset.name}': {error}")
             assert manifests, f"preset '{preset.name}': nothing is made of it"
             self._check_schemas(preset, manifests)
 
-    def _check_schemas(self, preset: ModelPreset, manifests: list[KubeObject]) -> None:
+    def _check_schemas(self, preset: ModelPreset, manifests: Sequence[KubeObject]) -> None:
         if find_spec("kubernetes_validate") is None:
             return
         import kubernetes_validate

@@ -158,14 +158,14 @@ def test_manifests_for_upstream_parse_unchanged(name: str) -> None:
     ],
 )
 def test_references(fields: dict[str, Any], scheme: str, location: str, field: str, document: Make) -> None:
-    ref = parse_workspace(document(inference__adapters=source(**fields))).inference.adapters[0].ref(0)
+    ref = parse_workspace(document(inference__adapters=source(**fields))).inference.adapters[0].ref(A0)
     assert (ref.name, ref.scheme, ref.location, ref.field) == ("style", scheme, location, field)
     assert ref.folder == f"style/{ref.revision}"
 
 
 def test_another_reference_is_another_revision(document: Make) -> None:
     def revision(**changes: Any) -> str:
-        return parse_workspace(document(**changes)).inference.adapters[0].ref(0).revision
+        return parse_workspace(document(**changes)).inference.adapters[0].ref(A0).revision
 
     digest = "sha256:" + "0" * 64
     revisions = [

@@ -111,9 +111,9 @@ def test_any_document_parses_or_is_refused_politely(document: Make, changes: Any
     else:
         assert isinstance(workspace, Workspace)
         # What parsed can be planned with: every reference is printable and hashable.
-        for index, entry in enumerate(workspace.inference.adapters):
+        for entry in workspace.inference.adapters:
             assert -10 <= entry.strength <= 10
-            assert entry.ref(index).folder.startswith(entry.name)
+            assert entry.ref("inference.adapters[0]").folder.startswith(entry.name)
 
 
 @property_test(examples=200)

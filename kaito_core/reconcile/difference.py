@@ -1,0 +1,111 @@
+"""From what should exist and what was observed to the actions that make the two the same."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from kaito_core.api import KubeObject, Workspace
+from kaito_core.api.serving import SERVING_KEY
+from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION
+from kaito_core.errors import NotReadyError
+from kaito_core.reconcile.actions import Action, AddContainer, Annotate, Apply, Delete
+from kaito_core.reconcile.compare import differs, stamped
+from kaito_core.reconcile.desired import Desired
+from kaito_core.reconcile.manifests import CONFIG_MAPS, PODS, STATEFUL_SETS
+from kaito_core.reconcile.observed import Observed, fetched_adapters, is_running, outdated_pods, pull_secrets
+
+__all__ = ["difference"]
+
+
+def difference(desired: Desired, observed: Observed) -> tuple[Action, ...]:
+    """Returns what to do, in order; nothing where the cluster is as it should be.
+
+    Where nodes are missing, pods that run keep running as they are and are kept up to date, and nothing is started or
+    cleared away.
+
+    Raises:
+        NotReadyError: An object whose name the Workspace needs belongs to somebody else.
+    """
+    _refuse_foreign_objects(desired, observed)
+    if desired.nodes.reason:
+        return (*_applications(desired, desired.objects[:-1], observed), *_live_updates(desired, observed))
+    applied = _applications(desired, desired.objects, observed)
+    return (
+        *_leftovers(desired, observed),
+        *applied,
+        *_outdated(desired, observed, applied),
+        *_live_updates(desired, observed),
+    )
+
+
+def _key(obj: KubeObject) -> tuple[str, str]:
+    return obj["kind"], obj["metadata"]["name"]
+
+
+def _foreign_owner(workspace: Workspace, child: KubeObject) -> str:
+    """Returns who owns an object, "" where it is the Workspace itself."""
+    owners = child["metadata"].get("ownerReferences", [])
+    if any(owner.get("uid") == workspace.metadata.uid for owner in owners):
+        return ""
+    return ", ".join(f"{owner.get('kind')} '{owner.get('name')}'" for owner in owners) or "somebody else"
+
+
+def _refuse_foreign_objects(desired: Desired, observed: Observed) -> None:
+    for kind, name in map(_key, desired.objects):
+        child = observed.child(kind, name)
+        if child is not None and (owner := _foreign_owner(desired.workspace, child)):
+            raise NotReadyError(
+                "NameTaken",
+                f"{kind} '{name}' belongs to {owner}; rename this Workspace or remove that {kind}",
+                retry_after_seconds=60,
+            )
+
+
+def _applications(desired: Desired, objects: Iterable[KubeObject], observed: Observed) -> list[Apply]:
+    # The API server may have taken fields out of a template that the user wrote.
+    pruned = desired.workspace.inference.template is not None
+    return [Apply(stamped(obj)) for obj in objects if differs(obj, observed.child(*_key(obj)), pruned=pruned)]
+
+
+def _leftovers(desired: Desired, observed: Observed) -> Iterator[Delete]:
+    """Yields the deletions of what another preset or a template needed: its pods would hold GPUs for nothing."""
+    wanted = set(map(_key, desired.objects))
+    for child in observed.children:
+        metadata = child["metadata"]
+        ours = not _foreign_owner(desired.workspace, child)
+        if _key(child) not in wanted and ours and "deletionTimestamp" not in metadata:
+            yield Delete(*_key(child), desired.workspace.namespace, metadata.get("uid", ""))
+
+
+def _outdated(desired: Desired, observed: Observed, applied: Iterable[Apply]) -> Iterator[Delete]:
+    """Yields the deletions of pods that a StatefulSet made in an earlier form; it replaces them all at once."""
+    kind, name = _key(desired.workload)
+    live = observed.child(kind, name)
+    if live is None or kind != STATEFUL_SETS.kind or any(action.manifest["kind"] == kind for action in applied):
+        return
+    for pod in outdated_pods(live, observed.pods):
+        metadata = pod["metadata"]
+        yield Delete(PODS.kind, metadata["name"], desired.workspace.namespace, metadata.get("uid", ""))
+
+
+def _live_updates(desired: Desired, observed: Observed) -> Iterator[Action]:
+    """Yields what brings running pods up to date without restarting them."""
+    config_map = next((obj for obj in desired.objects if obj["kind"] == CONFIG_MAPS.kind), None)
+    if config_map is None or observed.child(*_key(desired.workload)) is None:
+        return
+    workspace = desired.workspace
+    version = hashlib.sha256(config_map["data"][SERVING_KEY].encode()).hexdigest()[:16]
+    live = observed.child(*_key(config_map))
+    had_config = live is not None and live.get("data") != config_map["data"]
+    for pod in filter(is_running, observed.pods):
+        metadata = pod["metadata"]
+        target = (metadata["name"], workspace.namespace, metadata.get("uid", ""))
+        have, secrets = fetched_adapters(pod), pull_secrets(pod)
+        for entry in desired.adapters:
+            folder, step = entry.ref.folder, entry.fetch
+            # What a running pod cannot be given comes with the new pod that the template then asks for.
+            if folder not in have and not step.volumes and secrets.issuperset(step.pull_secrets):
+                yield AddContainer(*target, desired.late_containers[folder])
+        report = observed.reports.get(metadata["name"])
+        stale = report.generation != workspace.generation if report is not None else had_config
+        if stale and metadata.get("annotations", {}).get(SERVING_GENERATION_ANNOTATION) != version:
+            yield Annotate(*target, SERVING_GENERATION_ANNOTATION, version)

@@ -1,0 +1,113 @@
+"""From the status that a Workspace has to the next one: what is written, and the events that changes are worth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from kaito_core.api import Workspace
+from kaito_core.api.conditions import (
+    INFERENCE_READY,
+    NODE_CLAIM_READY,
+    RESOURCE_READY,
+    WORKSPACE_SUCCEEDED,
+    Condition,
+    merge_conditions,
+)
+from kaito_core.api.strength import is_unusual, strength_text
+from kaito_core.reconcile.status import ANY_NODE, Outlook
+
+__all__ = ["Event", "has_changed", "next_status", "strength_warnings", "summary"]
+
+_OURS = frozenset({RESOURCE_READY, NODE_CLAIM_READY, INFERENCE_READY, WORKSPACE_SUCCEEDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes event to emit.
+
+    Attributes:
+        type: "Normal" or "Warning".
+        reason: CamelCase category.
+        message: What happened, in words.
+    """
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def next_status(
+    previous: Mapping[str, Any], generation: int, outlook: Outlook, now: datetime
+) -> tuple[dict[str, Any], tuple[Event, ...]]:
+    """Returns the status to write, and an event for each condition that has changed.
+
+    Args:
+        previous: The status that the Workspace has.
+        generation: Its metadata.generation.
+        outlook: How things stand.
+        now: For transition times.
+    """
+    before = [condition for condition in previous.get("conditions") or [] if isinstance(condition, Mapping)]
+    current = {condition.type for condition in outlook.conditions}
+    conditions = merge_conditions([dict(c) for c in before], outlook.conditions, generation=generation, now=now)
+    # A pass that ended early knows nothing new about the parts: what was observed last stays.
+    conditions += [dict(c) for c in before if c.get("type") in _OURS - current and len(current) == 1]
+    status: dict[str, Any] = {
+        "conditions": sorted(conditions, key=lambda condition: str(condition["type"])),
+        "state": outlook.state,
+        "observedGeneration": generation,
+    }
+    for key, value in (
+        ("workerNodes", None if outlook.nodes is None else list(outlook.nodes)),
+        ("adapters", None if outlook.adapters is None else list(outlook.adapters)),
+        ("endpoint", outlook.endpoint or None),
+    ):
+        kept = previous.get(key) if value is None else value
+        if kept is not None:
+            status[key] = kept
+    return status, _events(before, outlook.conditions)
+
+
+def _events(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -> tuple[Event, ...]:
+    """Returns one event for each condition that has changed, for the summary only where no part says the same."""
+    old = {condition.get("type"): condition for condition in before}
+    events: list[Event] = []
+    for condition in current:
+        then = old.get(condition.type, {})
+        if (then.get("status"), then.get("reason")) == (condition.status, condition.reason):
+            continue
+        if condition.message == ANY_NODE and not then:
+            continue  # no node was asked for, so none has become ready
+        if any(event.reason == condition.reason for event in events) or condition.reason.endswith("Pending"):
+            continue
+        # A summary that is Unknown for a reason of its own is a pass that failed; parts are Unknown while they wait.
+        failed = condition.status == "Unknown" and condition.type == WORKSPACE_SUCCEEDED
+        kind: Literal["Normal", "Warning"] = "Warning" if failed or condition.status == "False" else "Normal"
+        events.append(Event(kind, condition.reason, condition.message))
+    return tuple(events)
+
+
+def strength_warnings(workspace: Workspace) -> tuple[Event, ...]:
+    """Returns one event, once per generation, for strengths that upstream would refuse."""
+    if workspace.status.get("observedGeneration") == workspace.generation:
+        return ()
+    unusual = [adapter for adapter in workspace.inference.adapters if is_unusual(adapter.strength)]
+    if not unusual:
+        return ()
+    listed = ", ".join(f"'{adapter.name}' ({strength_text(adapter.strength)})" for adapter in unusual)
+    return (Event("Warning", "StrengthOutsideUnitRange", f"strengths outside 0 to 1 are applied as written: {listed}"),)
+
+
+def summary(status: Mapping[str, Any]) -> str:
+    """Returns a status in words: the message of its condition WorkspaceSucceeded."""
+    messages = (found["message"] for found in status["conditions"] if found["type"] == WORKSPACE_SUCCEEDED)
+    return str(next(messages, ""))
+
+
+def has_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Returns whether a status differs from the one before it; conditions of other types than ours do not count."""
+    before = {found["type"]: found for found in previous.get("conditions") or [] if found.get("type") in _OURS}
+    if before != {condition["type"]: condition for condition in status["conditions"]}:
+        return True
+    return any(previous.get(key) != value for key, value in status.items() if key != "conditions")
