@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kaito_core.api import NodeState, parse_workspace
+from kaito_core.api import KubeObject, NodeState, parse_workspace
 from kaito_core.api.yaml_text import dump_yaml
 from kaito_core.cli.documents import read_workspaces
 from kaito_core.cli.output import Format, FormatOption, print_records
@@ -108,7 +108,7 @@ def _check(session: Session, document: object) -> tuple[str, tuple[FieldError, .
 def render(context: typer.Context, files: FilesArgument) -> None:
     """Print the objects that the operator creates for Workspaces, as YAML."""
     session: Session = context.obj
-    objects = []
+    objects: list[KubeObject] = []
     for file in files:
         for document in read_workspaces(file):
             resolved = resolve(parse_workspace(document), session.registry)
