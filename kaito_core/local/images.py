@@ -1,129 +1,189 @@
 """The folder /data of a container image on disk: an OCI layout or a `docker save` archive, as a folder or tar file.
 
-Nothing is pulled and no image is run: an adapter image is a parcel around /data.
-Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md and .../layer.md
+Nothing is pulled and no image is run: an adapter image is a parcel around /data. What its layers may do is
+`kaito_core.api.archive`'s business.
+Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 """
 
 import hashlib
-import io
-import json
+import posixpath
 import shutil
-import tarfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Protocol, TypeVar
 
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from kaito_core.api.archive import ArchiveError, Limits, unpack_layers
+from kaito_core.api.archive.members import Member, members_of, reading
+from kaito_core.api.messages import field_path
 from kaito_core.errors import ConfigError
 
 __all__ = ["unpack_data"]
 
-_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+_T = TypeVar("_T")
+
 _DATA = "data"
+_CHUNK = 1 << 20
+_LIMITS = Limits(members=1_000_000)  # the image's own files count, though only those in /data are written
+_LONGEST_DOCUMENT = 16 << 20  # bytes
+_DEEPEST = 8  # indexes in one another, and links of older versions of docker between equal layers
 
 
-class _Archive(Protocol):
-    def read(self, name: str) -> bytes | None: ...
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Platform(_Record):
+    os: str | None = None
+
+
+class _Descriptor(_Record):
+    digest: Annotated[str, Field(pattern=r"^[a-z0-9+._-]+:[A-Za-z0-9=_-]+$")]
+    annotations: dict[str, str] | None = None
+    platform: _Platform | None = None
+
+    def is_named(self, reference: str) -> bool:
+        names = self.annotations or {}
+        return (
+            reference == names.get("io.containerd.image.name")
+            or names.get("org.opencontainers.image.ref.name") in (reference, reference.rpartition(":")[2])
+            or reference.endswith(self.digest)
+        )
+
+
+class _Manifest(_Record):
+    """Of one image, with layers, or of several, with the manifests of each."""
+
+    manifests: list[_Descriptor] | None = None
+    layers: list[_Descriptor] | None = None
+
+
+class _Saved(_Record):
+    """An image in the manifest.json of `docker save`."""
+
+    names: list[str] | None = Field(default=None, alias="RepoTags")
+    layers: list[str] | None = Field(default=None, alias="Layers")
+
+
+class _Image(Protocol):
+    def open(self, name: str) -> IO[bytes] | None: ...
 
 
 class _Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def read(self, name: str) -> bytes | None:
+    def open(self, name: str) -> IO[bytes] | None:
         path = (self.root / name).resolve()
         inside = path.is_relative_to(self.root.resolve())
-        return path.read_bytes() if inside and path.is_file() else None
+        return path.open("rb") if inside and path.is_file() else None
 
 
 class _Tar:
-    def __init__(self, tar: tarfile.TarFile) -> None:
-        self.tar = tar
-        self.members = {member.name.removeprefix("./"): member for member in tar.getmembers()}
+    def __init__(self, members: Iterator[Member]) -> None:
+        self.members = {member.name.removeprefix("./"): member for member in members}
 
-    def read(self, name: str) -> bytes | None:
-        member = self.members.get(name)
-        stream = self.tar.extractfile(member) if member is not None else None
-        return stream.read() if stream is not None else None
+    def open(self, name: str) -> IO[bytes] | None:
+        for _ in range(_DEEPEST):
+            member = self.members.get(name)
+            if member is None:
+                return None
+            if member.kind == "file":
+                return member.open()
+            beside = posixpath.dirname(name) if member.kind == "link" else ""
+            name = posixpath.normpath(posixpath.join(beside, member.target))
+        return None
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Archive]:
+def _opened(path: Path) -> Iterator[_Image]:
     if path.is_dir():
         yield _Folder(path)
         return
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            image = _Tar(stack.enter_context(members_of(file, _LIMITS, "image")))
+        except FileNotFoundError as error:
+            raise ConfigError(f"--image: '{path}' does not exist") from error
+        except ArchiveError as error:
+            raise ConfigError(
+                f"--image: '{path}' is neither an OCI layout nor a `docker save` archive: it {error}"
+            ) from error
+        yield image
+
+
+def _open(image: _Image, name: str) -> IO[bytes] | None:
+    with reading():
+        return image.open(name)
+
+
+def _parsed(form: TypeAdapter[_T], name: str, stream: IO[bytes]) -> _T:
+    with stream, reading():
+        text = stream.read(_LONGEST_DOCUMENT + 1)
+    if len(text) > _LONGEST_DOCUMENT:
+        raise ConfigError(f"--image: {name} is larger than {_LONGEST_DOCUMENT:,} bytes; save the image again")
     try:
-        with tarfile.open(path) as tar:
-            yield _Tar(tar)
-    except FileNotFoundError as error:
-        raise ConfigError(f"--image: '{path}' does not exist") from error
-    except tarfile.TarError as error:
-        raise ConfigError(f"--image: '{path}' is neither an OCI layout nor a `docker save` archive: {error}") from error
+        return form.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = f" at {field_path(first['loc'])}" if first["loc"] else ""
+        raise ConfigError(f"--image: {name} is damaged{at}: {first['msg']}; save the image again") from error
 
 
-def _json(archive: _Archive, name: str) -> Any:
-    content = archive.read(name)
-    return None if content is None else json.loads(content)
+def _blob(image: _Image, descriptor: _Descriptor) -> IO[bytes]:
+    algorithm, _, digest = descriptor.digest.partition(":")
+    stream = _open(image, f"blobs/{algorithm}/{digest}")
+    if stream is None:
+        raise ConfigError(f"--image: the blob {descriptor.digest} is missing from the image; save it again")
+    found = hashlib.sha256()
+    with reading():
+        while chunk := stream.read(_CHUNK):
+            found.update(chunk)
+        stream.seek(0)
+    if algorithm != "sha256" or found.hexdigest() != digest:
+        raise ConfigError(f"--image: the blob {descriptor.digest} does not have its digest; save the image again")
+    return stream
 
 
-def _blob(archive: _Archive, descriptor: Mapping[str, Any]) -> bytes:
-    algorithm, _, digest = str(descriptor.get("digest", "")).partition(":")
-    content = archive.read(f"blobs/{algorithm}/{digest}")
-    if content is None:
-        raise ConfigError(f"--image: the blob {algorithm}:{digest} is missing from the image; save it again")
-    if algorithm != "sha256" or hashlib.sha256(content).hexdigest() != digest:
-        raise ConfigError(f"--image: the blob {algorithm}:{digest} does not have its digest; save the image again")
-    return content
+def _oci_layers(image: _Image, manifest: _Manifest, reference: str) -> Iterator[IO[bytes]]:
+    for _ in range(_DEEPEST):
+        if manifest.manifests is None:
+            for layer in manifest.layers or ():
+                yield _blob(image, layer)
+            return
+        # Attestations are listed beside the image they attest; they have no files.
+        listed = [m for m in manifest.manifests if m.platform is None or m.platform.os != "unknown"]
+        chosen = [m for m in listed if m.is_named(reference)] or listed
+        if not chosen:
+            raise ConfigError(f"--image: the image of '{reference}' lists no manifest; save it again")
+        # Of several platforms any will do: /data holds tensors, not programs.
+        digest = chosen[0].digest
+        manifest = _parsed(TypeAdapter(_Manifest), f"the manifest {digest}", _blob(image, chosen[0]))
+    raise ConfigError(f"--image: the image of '{reference}' has indexes in indexes; save it again")
 
 
-def _matches(reference: str, descriptor: Mapping[str, Any]) -> bool:
-    names = descriptor.get("annotations", {})
-    tag = reference.rpartition(":")[2]
-    return bool(
-        reference == names.get("io.containerd.image.name")
-        or names.get("org.opencontainers.image.ref.name") in (reference, tag)
-        or reference.endswith(str(descriptor.get("digest")))
-    )
-
-
-def _oci_layers(archive: _Archive, index: Mapping[str, Any], reference: str) -> list[bytes]:
-    # Attestations are listed beside the image they attest; they have no files.
-    listed = [m for m in index.get("manifests", []) if m.get("platform", {}).get("os") != "unknown"]
-    chosen = [m for m in listed if _matches(reference, m)] or listed
-    if not chosen:
-        raise ConfigError(f"--image: the image of '{reference}' lists no manifest; save it again")
-    # Of several platforms any will do: /data holds tensors, not programs.
-    manifest = json.loads(_blob(archive, chosen[0]))
-    if "manifests" in manifest:
-        return _oci_layers(archive, manifest, reference)
-    return [_blob(archive, layer) for layer in manifest.get("layers", [])]
-
-
-def _docker_layers(archive: _Archive, manifest: list[Mapping[str, Any]], reference: str) -> list[bytes]:
-    chosen = [image for image in manifest if reference in (image.get("RepoTags") or [])] or manifest
-    layers = []
-    for name in chosen[0].get("Layers", []):
-        content = archive.read(name)
-        if content is None:
+def _docker_layers(image: _Image, saved: Sequence[_Saved], reference: str) -> Iterator[IO[bytes]]:
+    chosen = [one for one in saved if reference in (one.names or ())] or saved
+    for name in chosen[0].layers or ():
+        stream = _open(image, name)
+        if stream is None:
             raise ConfigError(f"--image: the layer '{name}' is missing from the archive; save it again")
-        layers.append(content)
-    return layers
+        yield stream
 
 
-def _apply(layer: bytes, root: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
-        for member in tar:
-            path = PurePosixPath(member.name.removeprefix("./").lstrip("/"))
-            if not path.parts or path.parts[0] != _DATA:
-                continue
-            target = root.joinpath(*path.parts)
-            if path.name == _OPAQUE:
-                shutil.rmtree(target.parent, ignore_errors=True)
-            elif path.name.startswith(_WHITEOUT):
-                gone = target.with_name(path.name.removeprefix(_WHITEOUT))
-                shutil.rmtree(gone, ignore_errors=True) if gone.is_dir() else gone.unlink(missing_ok=True)
-            else:
-                tar.extract(member.replace(name=str(path)), root, filter="data")
+def _layers(image: _Image, path: Path, reference: str) -> Iterator[IO[bytes]]:
+    if (stream := _open(image, "index.json")) is not None:
+        return _oci_layers(image, _parsed(TypeAdapter(_Manifest), "index.json", stream), reference)
+    if (stream := _open(image, "manifest.json")) is not None and (
+        saved := _parsed(TypeAdapter(list[_Saved]), "manifest.json", stream)
+    ):
+        return _docker_layers(image, saved, reference)
+    raise ConfigError(
+        f"--image: '{path}' is neither an OCI layout (index.json) nor a `docker save` archive (manifest.json)"
+    )
 
 
 def unpack_data(reference: str, path: Path, root: Path) -> Path:
@@ -132,32 +192,21 @@ def unpack_data(reference: str, path: Path, root: Path) -> Path:
     Args:
         reference: The image's name, which chooses among several in one archive.
         path: An OCI layout or `docker save` archive, as a folder or tar file.
-        root: Folder to unpack into.
+        root: Folder to make; it must not be there, or be empty.
 
     Raises:
-        ConfigError: The file is no image, is damaged, or has no /data.
+        ConfigError: The file is no image, is damaged, has no /data, or a layer points out of it; `root` is not made.
     """
-    with _opened(path) as archive:
-        index, manifest = _json(archive, "index.json"), _json(archive, "manifest.json")
-        if index is not None:
-            layers = _oci_layers(archive, index, reference)
-        elif manifest:
-            layers = _docker_layers(archive, manifest, reference)
-        else:
-            raise ConfigError(
-                f"--image: '{path}' is neither an OCI layout (index.json) nor a `docker save` archive (manifest.json)"
+    try:
+        with _opened(path) as image:
+            unpack_layers(
+                _layers(image, path, reference), root, wanted=lambda name: name.parts[0] == _DATA, limits=_LIMITS
             )
-        root.mkdir(parents=True, exist_ok=True)
-        for layer in layers:
-            try:
-                _apply(layer, root)
-            except tarfile.FilterError as error:
-                raise ConfigError(f"--image: '{path}' holds a file that points out of the image: {error}") from error
-            except tarfile.ReadError as error:
-                raise ConfigError(
-                    f"--image: a layer of '{path}' is compressed in a way that this Python cannot read ({error}); save "
-                    "the image with gzip"
-                ) from error
+    except ArchiveError as error:
+        raise ConfigError(f"--image: '{path}' {error}") from error
+    except OSError as error:
+        raise ConfigError(f"--image: '{path}' cannot be unpacked: {error}") from error
     if not (root / _DATA).is_dir():
+        shutil.rmtree(root)
         raise ConfigError(f"--image: '{reference}' in '{path}' has no folder /data, where an adapter's files belong")
     return root / _DATA

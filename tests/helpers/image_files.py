@@ -49,15 +49,21 @@ def oci_layout(root: Path, images: Mapping[str, Sequence[bytes]]) -> Path:
     return root
 
 
-def docker_archive(path: Path, name: str, layers: Sequence[bytes]) -> Path:
-    """Writes what `docker save` wrote before it wrote OCI layouts."""
+def docker_archive(
+    path: Path, name: str, layers: Sequence[bytes], links: Mapping[str, str] | None = None, mode: str = "w"
+) -> Path:
+    """Writes what `docker save` wrote before it wrote OCI layouts; `links` are layers that link to others."""
     names = [f"{index}/layer.tar" for index in range(len(layers))]
-    manifest = json.dumps([{"RepoTags": [name], "Layers": names}]).encode()
-    with tarfile.open(path, "w") as tar:
+    manifest = json.dumps([{"RepoTags": [name], "Layers": [*names, *(links or {})]}]).encode()
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
         for entry, content in zip([*names, "manifest.json"], [*layers, manifest], strict=True):
             member = tarfile.TarInfo(entry)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
+        for entry, target in (links or {}).items():
+            member = tarfile.TarInfo(entry)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
     return path
 
 

@@ -113,8 +113,9 @@ def test_replaced_as_a_whole_or_not_at_all(adapter: Path, tiny_adapters: Path, t
 def test_names_in_an_archive_choose_no_path(site: tuple[str, Path], adapter: Path, tmp_path: Path, kind: str) -> None:
     url, folder = site
     pack(adapter, folder / f"evil.{kind}", "../../evil/")
-    fetch_adapter([f"{url}/evil.{kind}"], tmp_path / "to")
-    assert same(tmp_path / "to", adapter)
+    with pytest.raises(FetchError, match=rf"evil.{kind} holds '../../evil/.*', which points out of the archive"):
+        fetch_adapter([f"{url}/evil.{kind}"], tmp_path / "to")
+    assert untouched(tmp_path / "to")
     assert not list(tmp_path.rglob("evil/*"))
 
 
@@ -183,7 +184,7 @@ def test_internal_addresses(address: str, internal: bool) -> None:
     assert _is_internal(address) is internal
 
 
-def test_links_in_an_archive_are_not_followed(site: tuple[str, Path], tmp_path: Path) -> None:
+def test_links_out_of_an_archive_are_refused(site: tuple[str, Path], tmp_path: Path) -> None:
     url, folder = site
     (tmp_path / "secret").write_text("secret")
     with tarfile.open(folder / "link.tar", "w") as tape:
@@ -191,7 +192,7 @@ def test_links_in_an_archive_are_not_followed(site: tuple[str, Path], tmp_path: 
             link = tarfile.TarInfo(name)
             link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "secret")
             tape.addfile(link)
-    with pytest.raises(FetchError, match=r"has no adapter_config.json"):
+    with pytest.raises(FetchError, match=r"link.tar holds the link 'adapter_config.json' .* points out of the archive"):
         fetch_adapter([f"{url}/link.tar"], tmp_path / "to")
     assert untouched(tmp_path / "to")
 
@@ -213,6 +214,63 @@ def test_broken_archive_is_refused(site: tuple[str, Path], adapter: Path, tmp_pa
     for name in ("text.tar", "cut.tar.gz"):
         with pytest.raises(FetchError, match=f"{name} is no readable archive"):
             fetch_adapter([f"{url}/{name}"], tmp_path / "to")
+    assert untouched(tmp_path / "to")
+
+
+def test_archives_with_faults_are_refused(site: tuple[str, Path], adapter: Path, tmp_path: Path) -> None:
+    url, folder = site
+    with zipfile.ZipFile(folder / "deflate.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.write(adapter / ADAPTER_FILES[0], ADAPTER_FILES[0])
+    content = bytearray((folder / "deflate.zip").read_bytes())
+    content[30 + len(ADAPTER_FILES[0])] = 0xFF  # the first byte of the compressed content
+    (folder / "deflate.zip").write_bytes(content)
+    with tarfile.open(folder / "dangling.tar", "w") as tape:
+        link = tarfile.TarInfo(ADAPTER_FILES[0])
+        link.type, link.linkname = tarfile.SYMTYPE, "gone"
+        tape.addfile(link)
+    with tarfile.open(folder / "bomb.tar.gz", "w:gz") as tape:
+        bomb = tarfile.TarInfo(ADAPTER_FILES[1])
+        bomb.size = 65 << 20
+        tape.addfile(bomb, io.BytesIO(bytes(bomb.size)))
+    for name, message in [
+        ("deflate.zip", "is no readable archive: Error -3"),
+        ("dangling.tar", "holds the link 'adapter_config.json' to 'gone', which leads nowhere"),
+        ("bomb.tar.gz", "unpacks to more than 67,108,864 bytes"),
+    ]:
+        with pytest.raises(FetchError, match=f"{name} {message}"):
+            fetch_adapter([f"{url}/{name}"], tmp_path / "to")
+        assert untouched(tmp_path / "to")
+
+
+def test_links_within_an_archive_are_followed(site: tuple[str, Path], adapter: Path, tmp_path: Path) -> None:
+    url, folder = site
+    config, tensors = ADAPTER_FILES
+    with tarfile.open(folder / "link.tar", "w") as tape:
+        tape.add(adapter / config, f"best/{config}")
+        link = tarfile.TarInfo(f"best/{tensors}")
+        link.type, link.linkname = tarfile.SYMTYPE, f"../last/{tensors}"
+        tape.addfile(link)
+        tape.add(adapter / tensors, f"last/{tensors}")
+    fetch_adapter([f"{url}/link.tar"], tmp_path / "to")
+    assert same(tmp_path / "to", adapter)
+    assert not any(path.is_symlink() for path in (tmp_path / "to").iterdir())
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_downloads_have_an_end(
+    site: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, announced: bool
+) -> None:
+    url, folder = site
+    if not announced:
+        monkeypatch.setattr(Quiet, "send_header", lambda handler, name, value: None)  # HTTP/1.0: until it closes
+    (folder / "large.tar").write_bytes(bytes(300_000))
+    copied: list[bytes] = []
+    monkeypatch.setattr("kaito_runtime.adapters.fetch._LARGEST_DOWNLOAD", 200_000)
+    monkeypatch.setattr("tempfile._TemporaryFileWrapper.write", lambda file, chunk: copied.append(chunk), raising=False)
+    with pytest.raises(FetchError, match=r"large.tar is larger than 200,000 bytes, the most that is downloaded"):
+        fetch_adapter([f"{url}/large.tar?token=secret"], tmp_path / "to")
+    assert sum(map(len, copied)) <= (0 if announced else 200_000)
+    assert bool(copied) is not announced
     assert untouched(tmp_path / "to")
 
 

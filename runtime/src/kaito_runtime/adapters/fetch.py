@@ -5,14 +5,11 @@ A folder appears as a whole or not at all.
 """
 
 import hashlib
-import io
 import ipaddress
 import os
 import shutil
 import socket
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -21,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from kaito_core.api.archive import ArchiveError, unpack
 from kaito_runtime.errors import ServeError
 
 __all__ = ["ADAPTER_FILES", "FetchError", "digest_of", "fetch_adapter", "fetch_model"]
@@ -31,6 +29,8 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _TIMEOUT_SECONDS = 60.0
 _RETRIES = 3  # of connecting
+#: Bytes of one download. No adapter comes near; without an end, one URL could fill a node's disk.
+_LARGEST_DOWNLOAD = 16 << 30
 #: Azure's platform endpoint: a public address that answers every virtual machine differently.
 _AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -152,10 +152,22 @@ def _download(url: str, file: IO[bytes]) -> None:
         ):
             if response.is_error:
                 raise FetchError(f"{_shown(url)} answered {response.status_code} {response.reason_phrase}")
-            for chunk in response.iter_bytes():
-                file.write(chunk)
+            _copy_bounded(response, file, _shown(url))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise FetchError(f"{_shown(url)}: {error or type(error).__name__}") from error
+
+
+def _copy_bounded(response: httpx.Response, file: IO[bytes], shown: str) -> None:
+    announced = response.headers.get("Content-Length", "")
+    received = 0
+    too_large = FetchError(f"{shown} is larger than {_LARGEST_DOWNLOAD:,} bytes, the most that is downloaded")
+    if announced.isdecimal() and int(announced) > _LARGEST_DOWNLOAD:
+        raise too_large
+    for chunk in response.iter_bytes():
+        received += len(chunk)
+        if received > _LARGEST_DOWNLOAD:
+            raise too_large
+        file.write(chunk)
 
 
 def _refuse_internal(trusted: str) -> Callable[[httpx.Request], None]:
@@ -187,28 +199,19 @@ def _is_internal(text: str) -> bool:
 
 
 def _from_archive(archive: Path, shown: str, folder: Path) -> None:
+    """Moves the adapter's files out of the one folder of an archive that has them."""
+    unpacked = folder.with_name("unpacked")
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                _pick(opened.namelist(), opened.open, shown, folder)
-        else:
-            with tarfile.open(archive) as tape:
-                names = [member.name for member in tape.getmembers() if member.isfile()]
-                _pick(names, lambda name: tape.extractfile(name) or io.BytesIO(), shown, folder)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise FetchError(f"{shown} is no readable archive: {error}") from error
-
-
-def _pick(names: Iterable[str], read: Callable[[str], IO[bytes]], shown: str, folder: Path) -> None:
-    """Copies the adapter's files out of the one folder of an archive that has them."""
-    members = {PurePosixPath(name): name for name in names}
-    parents = sorted({path.parent for path in members if path.name == ADAPTER_FILES[0]})
+        unpack(archive, unpacked, wanted=lambda path: path.name in ADAPTER_FILES)
+    except ArchiveError as error:
+        raise FetchError(f"{shown} {error}") from error
+    parents = sorted(path.parent for path in unpacked.rglob(ADAPTER_FILES[0]) if path.is_file())
     if len(parents) > 1:
-        raise FetchError(f"{shown} has several adapters: {', '.join(map(str, parents))}")
+        names = ", ".join(str(parent.relative_to(unpacked)) for parent in parents)
+        raise FetchError(f"{shown} has several adapters: {names}")
     for path in [parent / name for parent in parents for name in ADAPTER_FILES]:
-        if path in members:
-            with read(members[path]) as source, (folder / path.name).open("wb") as target:
-                shutil.copyfileobj(source, target)
+        if path.is_file():
+            path.resolve().rename(folder / path.name)  # of a link, what it leads to, which lies in `unpacked` too
 
 
 def _from_hub(location: str, folder: Path) -> None:
