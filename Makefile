@@ -63,7 +63,7 @@ bench-gpu: install ## The same against cuBLAS and PEFT on a GPU, where there is 
 	$(BIN)/python runtime/bench/bench_gpu.py
 
 roofline: install ## What the kernels should cost on H100 and A100: predicted, not measured
-	$(BIN)/python -m kaito_runtime.kernels.roofline
+	$(BIN)/python runtime/bench/roofline.py
 
 clean: ## Remove .venv and what tools left
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

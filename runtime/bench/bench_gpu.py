@@ -1,7 +1,7 @@
 """The kernels on a GPU, side by side with cuBLAS alone, PEFT's loop, and shrink, product and expand as three launches.
 
 Each variant runs in a CUDA graph over weights larger than L2, so that neither Python nor the cache helps anyone.
-Prints measured microseconds per layer and ratios to cuBLAS, beside what `kernels.roofline` predicts for an H100.
+Prints measured microseconds per layer and ratios to cuBLAS, beside what `roofline` predicts for an H100.
 
     python runtime/bench/bench_gpu.py [--repetitions 50]
 """
@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from roofline import H100, Layer, overhead
 from torch import Tensor
 
-from kaito_runtime.kernels.dispatch import Path, choose
-from kaito_runtime.kernels.launch import PAGE, block_m, cdiv
-from kaito_runtime.kernels.roofline import H100, Layer, overhead
+from kaito_runtime.kernels.dispatch import Base, Path, choose
+from kaito_runtime.kernels.launch import PAGE, block_t, cdiv
+from kaito_runtime.kernels.paged import paged_add_, paged_linear
 from kaito_runtime.kernels.tiles import Tiles
 
 SHAPES = ((576, 576), (4096, 4096), (4096, 14336), (14336, 4096))
@@ -42,8 +43,6 @@ def main() -> int:
 
 
 def row(k: int, n: int, tokens: int, adapters: int, rank: int, repetitions: int) -> None:
-    from kaito_runtime.kernels.paged_linear import lora_add_, lora_linear
-
     torch.manual_seed(0)
     copies = max(2, min(64, COPIES_BYTES // (k * n * 2)))
     options = {"device": "cuda", "dtype": torch.bfloat16}
@@ -54,16 +53,17 @@ def row(k: int, n: int, tokens: int, adapters: int, rank: int, repetitions: int)
     a_pool = torch.randn(copies, pages * PAGE, k, **options) / k**0.5
     b_pool = torch.randn(copies, pages, n, PAGE, **options) / rank**0.5
     s = torch.rand(tokens, adapters, device="cuda")
-    tile = block_m(tokens, 2)
+    tile = block_t(tokens, 2)
     tiles = Tiles(
         torch.arange(cdiv(tokens, tile) + 1, device="cuda", dtype=torch.int32) * pages,
         torch.arange(pages, device="cuda", dtype=torch.int32).repeat(cdiv(tokens, tile)),
         (torch.arange(pages, device="cuda", dtype=torch.int32) // per_adapter).repeat(cdiv(tokens, tile)),
+        torch.ones(tokens, device="cuda", dtype=torch.int32),
         tile,
         pages,
     )
     capability = torch.cuda.get_device_capability()
-    path = choose(tokens=tokens, pages=pages, gpu=True, pdl=capability >= (9, 0))
+    path = choose(tokens=tokens, pages=pages, all_live=True, pdl=capability >= (9, 0), base=Base.DENSE)
     a_of = a_pool.view(copies, adapters, per_adapter * PAGE, k)
     b_of = b_pool.view(copies, adapters, per_adapter, n, PAGE).transpose(2, 3).reshape(copies, adapters, n, -1)
     b_cat = b_pool.transpose(1, 2).reshape(copies, n, -1)
@@ -71,8 +71,8 @@ def row(k: int, n: int, tokens: int, adapters: int, rank: int, repetitions: int)
 
     def ours(i: int) -> Tensor:
         if path is Path.PAIR:
-            return lora_linear(x, weights[i], a_pool[i], b_pool[i], s, tiles)
-        return lora_add_(F.linear(x, weights[i]), x, a_pool[i], b_pool[i], s, tiles)
+            return paged_linear(x, weights[i], a_pool[i], b_pool[i], s, tiles)
+        return paged_add_(F.linear(x, weights[i]), x, a_pool[i], b_pool[i], s, tiles)
 
     def three(i: int) -> Tensor:
         return F.linear(x, weights[i]).addmm_(F.linear(x, a_pool[i]) * ranks_s, b_cat[i].t())

@@ -22,8 +22,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kaito_runtime.lora import AdapterVersion, LoraModel, inject_lora
-from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
+from kaito_runtime.lora.inject import LoraModel, inject_lora
+from kaito_runtime.lora.records import AdapterVersion, AdapterWeights, LoraMatrix
 
 RANK, ALPHA, STRENGTHS = 16, 32, (0.8, 0.5, -0.3, 1.2)
 COUNTS = (1, 2, 4)
@@ -83,13 +83,13 @@ def bench(layers: int, repetitions: int) -> None:
 
 
 def change_of_strength(lora: LoraModel, versions: list[AdapterVersion]) -> None:
-    profile = next(iter(lora.layers.values())).profile
+    scalings = next(iter(lora.layers.values())).scalings
     took = []
     for i in range(200):
         start = time.perf_counter()
         lora.routing.set([(8, {version: 0.1 + i / 100 for version in versions})])
         assert lora.routing.step is not None
-        lora.routing.step.work(profile)  # type: ignore[attr-defined]
+        lora.routing.step.work(scalings)  # type: ignore[attr-defined]
         took.append(time.perf_counter() - start)
     print(f"change of all strengths of the model: {statistics.median(took) * 1e6:.0f} us (goal: under 1000)")
 

@@ -12,7 +12,7 @@ from transformers.generation.continuous_batching.cache_allocators import cache_a
 from kaito_runtime.engine.batching import Batcher
 from kaito_runtime.engine.runner import Runner
 from kaito_runtime.formats.files import read_adapter
-from kaito_runtime.lora import inject_lora
+from kaito_runtime.lora.inject import inject_lora
 from kaito_runtime.model.memory import BatchLimits
 from kaito_runtime.testing.models import load_fp32
 

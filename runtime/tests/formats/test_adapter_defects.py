@@ -24,7 +24,7 @@ from kaito_runtime.errors import AdapterLoadError
 from kaito_runtime.formats.files import read_adapter
 from kaito_runtime.formats.patterns import is_bounded
 from kaito_runtime.formats.peft_config import EXACT, HARMLESS, HEADS, REFUSED, TASKS, parse_config
-from kaito_runtime.lora import LoraModel, inject_lora
+from kaito_runtime.lora.inject import LoraModel, inject_lora
 from kaito_runtime.testing.models import load_fp32, save_adapter
 
 ROOT = Path(__file__).parents[3]

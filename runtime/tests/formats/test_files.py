@@ -12,7 +12,7 @@ from transformers import FalconConfig, FalconForCausalLM, GPT2Config, GPT2LMHead
 
 from kaito_runtime.errors import AdapterLoadError
 from kaito_runtime.formats.files import read_adapter
-from kaito_runtime.lora import inject_lora
+from kaito_runtime.lora.inject import inject_lora
 
 
 def llama(**changes):

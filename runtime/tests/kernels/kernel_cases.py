@@ -1,7 +1,7 @@
 """Random inputs of the kernels as a server has them: mixed ranks on scattered pages, NaN wherever nobody may look."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,13 +25,13 @@ class Case:
 
     def truth(self) -> Tensor:
         y = self.x.double() @ self.w.double().t()
-        for slot, (a, b) in enumerate(self.adapters):
-            y += self.s[:, slot, None].double() * (self.x.double() @ a.double().t()) @ b.double().t()
+        for i, (a, b) in enumerate(self.adapters):
+            y += self.s[:, i, None].double() * (self.x.double() @ a.double().t()) @ b.double().t()
         return y
 
     def without_adapters(self) -> Tiles:
         t = self.tiles
-        return Tiles(torch.zeros_like(t.start), t.pages, t.slots, t.block_m, t.width)
+        return replace(t, start=torch.zeros_like(t.start), live=torch.zeros_like(t.live))
 
 
 def make_case(
@@ -41,7 +41,7 @@ def make_case(
     k: int,
     n: int,
     dtype: torch.dtype = torch.float32,
-    block_m: int = 16,
+    block_t: int = 16,
     spare_pages: int = 3,
     seed: int = 0,
     extra_width: int = 0,
@@ -66,12 +66,12 @@ def make_case(
         pages.append(mine)
         adapters.append((a[:r], b[:, :r]))
     s = torch.zeros(t, max(len(ranks), 1))
-    live: list[set[int]] = [set() for _ in range(cdiv(t, block_m))]
+    live: list[set[int]] = [set() for _ in range(cdiv(t, block_t))]
     row = 0
     for tokens, strengths in spans:
         for adapter, strength in strengths.items():
             s[row : row + tokens, adapter] = strength
-            for tile in range(row // block_m, cdiv(row + tokens, block_m)):
+            for tile in range(row // block_t, cdiv(row + tokens, block_t)):
                 live[tile].add(adapter)
         row += tokens
     entries = [[(page, adapter) for adapter in sorted(of_tile) for page in pages[adapter]] for of_tile in live]
@@ -82,8 +82,9 @@ def make_case(
     tiles = Tiles(
         torch.tensor(start, dtype=torch.int32),
         torch.tensor([page for page, _ in flat], dtype=torch.int32),
-        torch.tensor([slot for _, slot in flat], dtype=torch.int32),
-        block_m,
+        torch.tensor([adapter for _, adapter in flat], dtype=torch.int32),
+        (s != 0).any(dim=1).int(),
+        block_t,
         max((len(of_tile) for of_tile in entries), default=0) + extra_width,
     )
     x = torch.randn(t, k, generator=g).to(dtype)

@@ -6,13 +6,11 @@ import pytest
 import torch
 from kernel_cases import make_case
 
-from kaito_runtime.kernels import gemm_expand_paged as gemm_expand_paged_module
-from kaito_runtime.kernels.common import Target
+from kaito_runtime.kernels import gemm_expand as gemm_expand_module
+from kaito_runtime.kernels.device import Target
 from kaito_runtime.kernels.expand_add import expand_add_
-from kaito_runtime.kernels.gemm_expand_paged import gemm_expand_paged
-from kaito_runtime.kernels.merge import merge_into
-from kaito_runtime.kernels.paged_linear import lora_tail_linear
-from kaito_runtime.kernels.shrink_paged import shrink_paged
+from kaito_runtime.kernels.gemm_expand import gemm_expand
+from kaito_runtime.kernels.shrink import shrink
 
 
 @pytest.fixture
@@ -21,20 +19,17 @@ def good():
     return {
         "x": case.x, "w": case.w, "a_pool": case.a_pool, "b_pool": case.b_pool, "s": case.s, "tiles": case.tiles,
         "u": torch.zeros(2, 3, case.tiles.width * 16), "y": torch.zeros(3, 32), "bias": torch.zeros(32),
-        "w_scale": torch.zeros(32), "out": torch.zeros(32, 48), "pages": case.tiles.pages,
-        "factors": torch.zeros(case.tiles.pages.shape[0]),
+        "w_scale": torch.zeros(32),
     }  # fmt: skip
 
 
 CALLS = {
-    "shrink": lambda g: shrink_paged(g["x"], g["a_pool"], g["s"], g["tiles"]),
-    "gemm": lambda g: gemm_expand_paged(g["x"], g["w"], g["u"], g["b_pool"], g["tiles"], bias=g["bias"]),
-    "narrow": lambda g: gemm_expand_paged(
+    "shrink": lambda g: shrink(g["x"], g["a_pool"], g["s"], g["tiles"]),
+    "gemm": lambda g: gemm_expand(g["x"], g["w"], g["u"], g["b_pool"], g["tiles"], bias=g["bias"]),
+    "narrow": lambda g: gemm_expand(
         g["x"], g["w"].to(torch.int8), g["u"], g["b_pool"], g["tiles"], w_scale=g["w_scale"]
     ),
     "add": lambda g: expand_add_(g["y"], g["u"], g["b_pool"], g["tiles"]),
-    "merge": lambda g: merge_into(g["out"], g["w"], g["a_pool"], g["b_pool"], g["pages"], g["factors"]),
-    "tail": lambda g: lora_tail_linear(g["x"], g["w"], g["a_pool"], g["s"], g["tiles"]),
 }
 
 
@@ -54,14 +49,24 @@ def other(name, tensor):
         ("shrink", other("x", torch.zeros(48, 3).t()), r"x has strides \[1, 3\], expected contiguous"),
         ("shrink", other("x", torch.zeros(3, 48, dtype=torch.float64)), r"x has dtype torch.float64, expected"),
         ("shrink", other("x", torch.zeros(3, 48).half()), r"a_pool has dtype torch.float32, expected torch.float16"),
-        ("shrink", other("x", torch.zeros(3, 48, device="meta")), r"a_pool is on cpu, x on meta"),
+        ("shrink", other("x", torch.zeros(3, 48, device="meta")), r"a_pool is on cpu, but x is on meta"),
         ("shrink", other("a_pool", torch.zeros(40, 48)), r"a_pool has shape \[40, 48\], expected \[pages \* 16, 48\]"),
         ("shrink", other("s", torch.zeros(4, 2)), r"s has shape \[4, 2\], expected \[3, 2\]"),
         ("shrink", other("s", torch.zeros(3, 2).double()), r"s has dtype torch.float64, expected torch.float32"),
         ("shrink", other("s", torch.zeros(3)), r"s has shape \[3\], expected"),
         ("shrink", tiles_with(start=torch.zeros(5, dtype=torch.int32)), r"start has shape \[5\].*need \[2\]"),
-        ("shrink", tiles_with(pages=torch.zeros(9, dtype=torch.int32)), r"pages has shape \[9\], tiles.slots \[3\]"),
-        ("shrink", tiles_with(slots=torch.zeros(3)), r"tiles.slots has dtype torch.float32, expected torch.int32"),
+        (
+            "shrink",
+            tiles_with(pages=torch.zeros(9, dtype=torch.int32)),
+            r"pages has shape \[9\], but tiles.adapters has \[3\]",
+        ),
+        (
+            "shrink",
+            tiles_with(adapters=torch.zeros(3)),
+            r"tiles.adapters has dtype torch.float32, expected torch.int32",
+        ),
+        ("add", tiles_with(live=torch.ones(4, dtype=torch.int32)), r"tiles.live has shape \[4\], expected \[3\]"),
+        ("add", tiles_with(live=torch.ones(3).bool()), r"tiles.live has dtype torch.bool, expected torch.int32"),
         ("gemm", other("w", torch.zeros(32, 40)), r"w has shape \[32, 40\], expected \[N, 48\]"),
         ("gemm", other("w", torch.zeros(48, 32).t()), r"w has strides \[1, 32\], expected \[48 or more, 1\]"),
         ("gemm", other("w", torch.zeros(32, 48).to(torch.int8)), r"w has dtype torch.int8, expected torch.float32"),
@@ -80,13 +85,6 @@ def other(name, tensor):
         ("add", other("y", torch.zeros(4, 32)), r"u has shape \[2, 3, 48\], expected \[2, 4, 48\]"),
         ("add", other("y", torch.zeros(3, 32).half()), r"b_pool has dtype torch.float32, expected torch.float16"),
         ("add", other("y", torch.zeros(32)), r"y has shape \[32\], expected \[tokens, N\]"),
-        ("merge", lambda g: {"out": g["w"]}, r"out and w are the same buffer"),
-        ("merge", other("out", torch.zeros(32, 47)), r"out has shape \[32, 47\], expected \[32, 48\]"),
-        ("merge", other("factors", torch.zeros(2)), r"factors has shape \[2\], expected \[3\]"),
-        ("merge", other("pages", torch.zeros(3)), r"pages has dtype torch.float32, expected torch.int32"),
-        ("merge", other("b_pool", torch.zeros(3, 32, 16)), r"b_pool has shape \[3, 32, 16\], expected \[6, 32, 16\]"),
-        ("tail", other("w", torch.zeros(32, 40)), r"w_tail has 40 columns, x \[3, 48\].*at most 96"),
-        ("tail", other("w", torch.zeros(32, 50)), r"w_tail has 50 columns"),
     ],
 )
 def test_both_sides_are_named(good, call, change, words):
@@ -95,7 +93,7 @@ def test_both_sides_are_named(good, call, change, words):
 
 
 def test_fp8_weights_are_refused_where_the_hardware_has_none(good, monkeypatch):
-    monkeypatch.setattr(gemm_expand_paged_module, "current_target", lambda: Target("sm_80", pdl=False, interpret=False))
+    monkeypatch.setattr(gemm_expand_module, "current_target", lambda: Target("sm_80", pdl=False, interpret=False))
     w = good["w"].to(torch.float8_e4m3fn)
-    with pytest.raises(ValueError, match=r"w has dtype torch.float8_e4m3fn, which sm_80 has not; sm_90 has"):
-        gemm_expand_paged(good["x"], w, good["u"], good["b_pool"], good["tiles"], w_scale=good["w_scale"])
+    with pytest.raises(ValueError, match=r"w has dtype torch.float8_e4m3fn, which sm_80 cannot multiply; sm_90 can"):
+        gemm_expand(good["x"], w, good["u"], good["b_pool"], good["tiles"], w_scale=good["w_scale"])

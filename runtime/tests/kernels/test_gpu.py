@@ -8,7 +8,10 @@ import torch
 from kernel_cases import Case, error, make_case
 from torch import nn
 
-from kaito_runtime.kernels.launch import block_m
+from kaito_runtime.kernels.launch import block_t
+from kaito_runtime.kernels.paged import paged_add_, paged_linear
+from kaito_runtime.lora.inject import inject_lora
+from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +27,7 @@ def on_gpu(case: Case) -> Case:
     t = case.tiles
     for name in ("x", "w", "a_pool", "b_pool", "s"):
         setattr(case, name, getattr(case, name).cuda())
-    case.tiles = type(t)(t.start.cuda(), t.pages.cuda(), t.slots.cuda(), t.block_m, t.width)
+    case.tiles = type(t)(t.start.cuda(), t.pages.cuda(), t.adapters.cuda(), t.live.cuda(), t.block_t, t.width)
     return case
 
 
@@ -32,7 +35,7 @@ def big_case(tokens: int, k: int, n: int, dtype: torch.dtype) -> Case:
     first = tokens // 3
     spans = [(first, {0: 0.8, 2: -0.5}), (tokens // 4, {}), (tokens - first - tokens // 4, {1: 1.5})]
     return make_case(
-        ranks=[8, 64, 24], spans=spans, k=k, n=n, dtype=dtype, block_m=block_m(tokens, dtype.itemsize), seed=tokens
+        ranks=[8, 64, 24], spans=spans, k=k, n=n, dtype=dtype, block_t=block_t(tokens, dtype.itemsize), seed=tokens
     )
 
 
@@ -40,71 +43,68 @@ def big_case(tokens: int, k: int, n: int, dtype: torch.dtype) -> Case:
 @pytest.mark.parametrize("tokens", [1, 7, 16, 33, 64, 100, 256, 700])
 @pytest.mark.parametrize(("k", "n"), SHAPES)
 def test_pair_against_fp64(dtype, tokens, k, n):
-    from kaito_runtime.kernels.paged_linear import lora_linear
-
     case = big_case(tokens, k, n, dtype)
     truth = case.truth()
     case = on_gpu(case)
-    y = lora_linear(case.x, case.w, case.a_pool, case.b_pool, case.s, case.tiles)
+    y = paged_linear(case.x, case.w, case.a_pool, case.b_pool, case.s, case.tiles)
     assert error(y.cpu(), truth) <= LIMITS[dtype]
 
 
 @pytest.mark.parametrize("tokens", [1, 16, 64, 300, 2048])
 def test_add_against_fp64(tokens):
-    from kaito_runtime.kernels.paged_linear import lora_add_
-
     case = big_case(tokens, 1024, 1536, torch.bfloat16)
     base = (case.x.float() @ case.w.float().t()).bfloat16()
     truth = case.truth() - case.x.double() @ case.w.double().t() + base.double()
     case = on_gpu(case)
-    y = lora_add_(base.cuda(), case.x, case.a_pool, case.b_pool, case.s, case.tiles)
+    y = paged_add_(base.cuda(), case.x, case.a_pool, case.b_pool, case.s, case.tiles)
     assert error(y.cpu(), truth) <= LIMITS[torch.bfloat16]
 
 
 def test_the_same_input_gives_the_same_bits():
-    """Also a race would show here: K2 that does not wait for K1 reads planes of the run before."""
-    from kaito_runtime.kernels.paged_linear import lora_linear
-
+    """A race would show here too: a gemm_expand that does not wait for shrink reads the planes of the run before."""
     case = on_gpu(big_case(16, 4096, 4096, torch.bfloat16))
     arguments = (case.x, case.w, case.a_pool, case.b_pool)
-    first = lora_linear(*arguments, case.s, case.tiles)
+    first = paged_linear(*arguments, case.s, case.tiles)
     for i in range(200):
-        lora_linear(*arguments, case.s * (i + 1), case.tiles)
-        assert torch.equal(lora_linear(*arguments, case.s, case.tiles), first)
+        paged_linear(*arguments, case.s * (i + 1), case.tiles)
+        assert torch.equal(paged_linear(*arguments, case.s, case.tiles), first)
 
 
-def test_tokens_without_adapters_are_bitwise_base():
-    from kaito_runtime.kernels.paged_linear import lora_linear
-
-    case = on_gpu(big_case(100, 4096, 4096, torch.bfloat16))
-    arguments = (case.x, case.w, case.a_pool, case.b_pool, case.s)
-    got, base = lora_linear(*arguments, case.tiles), lora_linear(*arguments, case.without_adapters())
-    zero = (case.s == 0).all(dim=1)
-    assert torch.equal(got[zero], base[zero]) and not torch.equal(got[~zero], base[~zero])
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("tokens", [4, 64, 1500])
+def test_base_rows_of_a_mixed_batch_have_the_bits_of_a_batch_without_adapters(dtype, tokens):
+    torch.manual_seed(tokens)
+    model = nn.Sequential(nn.Linear(4096, 1024, dtype=dtype, device="cuda"))
+    x = torch.randn(1, tokens, 4096, dtype=dtype, device="cuda")
+    with torch.no_grad():
+        base = model(x)[0]
+        lora = inject_lora(model, max_pages=8)
+        matrix = LoraMatrix(torch.randn(40, 4096) / 64, torch.randn(1024, 40) / 6, 0.5)
+        version = lora.bank.load(AdapterWeights("a", "sha256:0", {"0": matrix}))
+        lora.routing.set([(tokens // 4, {version: 1.0}), (tokens - tokens // 4, {})])
+        mixed = model(x)[0]
+    assert torch.equal(mixed[tokens // 4 :].view(torch.uint8), base[tokens // 4 :].view(torch.uint8))
+    assert (mixed[: tokens // 4] != base[: tokens // 4]).any(dim=1).all()
 
 
 def test_a_cuda_graph_replays_with_new_strengths_and_tokens():
-    from kaito_runtime.kernels.paged_linear import lora_linear
-
     case = make_case(ranks=[8, 64], spans=[(16, {0: 1.0, 1: 1.0})], k=4096, n=4096, dtype=torch.bfloat16)
     case = on_gpu(case)
     arguments = (case.x, case.w, case.a_pool, case.b_pool, case.s, case.tiles)
-    lora_linear(*arguments)  # compiles
+    paged_linear(*arguments)  # compiles
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        y = lora_linear(*arguments)
+        y = paged_linear(*arguments)
     for factor in (0.5, -2.0, 0.0):
         case.s.fill_(factor)
         case.x.normal_()
         graph.replay()
-        assert torch.equal(y, lora_linear(*arguments))
+        assert torch.equal(y, paged_linear(*arguments))
 
 
 @pytest.mark.parametrize("narrow", [torch.int8, torch.float8_e4m3fn])
 def test_quantised_base(narrow):
-    from kaito_runtime.kernels.paged_linear import lora_linear
-
     if narrow is torch.float8_e4m3fn and torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("fp8 weights need sm_90")
     case = big_case(16, 1024, 1536, torch.bfloat16)
@@ -114,33 +114,17 @@ def test_quantised_base(narrow):
     truth = case.truth()
     case.w = weight
     case = on_gpu(case)
-    y = lora_linear(case.x, case.w, case.a_pool, case.b_pool, case.s, case.tiles, w_scale=scale.cuda())
+    y = paged_linear(case.x, case.w, case.a_pool, case.b_pool, case.s, case.tiles, w_scale=scale.cuda())
     assert error(y.cpu(), truth) <= LIMITS[torch.bfloat16]
 
 
-def test_merge_against_fp64():
-    import kaito_runtime.kernels.ops  # noqa: F401  (registers)
-    from kaito_runtime.kernels.merge import merge_reference
-
-    case = big_case(16, 1024, 1536, torch.bfloat16)
-    factors = torch.rand(case.tiles.pages.shape[0])
-    truth = merge_reference(case.w, case.a_pool, case.b_pool, case.tiles.pages, factors.double())
-    case = on_gpu(case)
-    merged = torch.ops.kaito.merge(case.w, case.a_pool, case.b_pool, case.tiles.pages, factors.cuda())
-    assert error(merged.cpu(), truth) <= LIMITS[torch.bfloat16]
-
-
 @pytest.mark.parametrize("tokens", [1, 100, 3000])
-@pytest.mark.parametrize("tail_pages", [0, 8])
-def test_a_whole_layer_through_the_dispatch(tokens, tail_pages):
-    from kaito_runtime.lora import inject_lora
-    from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
-
+def test_a_whole_layer_through_the_dispatch(tokens):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1024, 768, dtype=torch.bfloat16, device="cuda"))
     weight, bias = model[0].weight.detach().double().cpu(), model[0].bias.detach().double().cpu()
     matrix = LoraMatrix(torch.randn(40, 1024) / 32, torch.randn(768, 40) / 6, 0.5)
-    lora = inject_lora(model, max_pages=8, tail_pages=tail_pages)
+    lora = inject_lora(model, max_pages=8)
     version = lora.bank.load(AdapterWeights("a", "sha256:0", {"0": matrix}))
     lora.routing.set([(tokens, {version: -1.5})])
     x = torch.randn(1, tokens, 1024, dtype=torch.bfloat16, device="cuda")

@@ -5,8 +5,8 @@ import torch
 from lora_models import TARGETS, llama, logits, merged, target_paths, weights
 
 from kaito_runtime.errors import AdapterLoadError
-from kaito_runtime.lora import inject_lora
-from kaito_runtime.lora.pages import CatPool, PageAllocator, pages_for, ranks_of
+from kaito_runtime.lora.inject import inject_lora
+from kaito_runtime.lora.pages import DensePool, PageAllocator, pages_for, ranks_of
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_scattered_pages_and_evicted_gathers_stay_exact(model, paths, ids, paged
 
 
 def test_a_reused_page_is_not_served_from_an_old_gather():
-    pool = CatPool(4, 3, torch.device("cpu"))
+    pool = DensePool(4, 3, torch.device("cpu"))
     pool.write((0, 2), torch.ones(20, 4), torch.ones(3, 20))
     whole_pages = ranks_of((0, 2), 32)
     a_t, b_t = pool.live(whole_pages)
@@ -143,11 +143,11 @@ def test_a_reused_page_is_not_served_from_an_old_gather():
 
 
 def test_the_cache_of_gathers_is_bounded():
-    pool = CatPool(4, 3, torch.device("cpu"))
+    pool = DensePool(4, 3, torch.device("cpu"))
     pool.write(range(20), torch.ones(320, 4), torch.ones(3, 320))
     for last in range(2, 20):
         pool.live(ranks_of((0, last), 32))
-    assert len(pool._live) == CatPool.CACHED
+    assert len(pool._live) == DensePool.CACHED
 
 
 def test_ranks_that_no_adapter_has_are_not_multiplied(model, paths):
@@ -156,7 +156,7 @@ def test_ranks_that_no_adapter_has_are_not_multiplied(model, paths):
     versions = [lora.bank.load(weights(base, paths, rank=rank, seed=rank)) for rank in (4, 17, 16)]
     lora.routing.set([(1, dict.fromkeys(versions, 0.5)), (1, {versions[1]: 2.0})])
     layer = next(iter(lora.layers.values()))
-    (work,) = lora.routing.step.work(layer.profile)
+    (work,) = lora.routing.step.work(layer.scalings)
     a_t, b_t = layer.pool.live(work.ranks)
     assert (a_t.shape[1], b_t.shape[0], work.s.shape[1]) == (37, 37, 37)
     assert a_t.abs().sum(0).ne(0).all() and b_t.abs().sum(1).ne(0).all()
@@ -165,11 +165,11 @@ def test_ranks_that_no_adapter_has_are_not_multiplied(model, paths):
 def test_layers_with_the_same_scalings_share_a_table(model, paths, ids):
     lora = inject_lora(model)
     everywhere = lora.bank.load(weights(model, paths, seed=1))
-    assert len({layer.profile for layer in lora.layers.values()}) == 1
+    assert len({layer.scalings for layer in lora.layers.values()}) == 1
     partly = lora.bank.load(weights(llama(), target_paths(llama(), ("q_proj", "v_proj")), seed=2))
-    assert len({layer.profile for layer in lora.layers.values()}) == 2
+    assert len({layer.scalings for layer in lora.layers.values()}) == 2
     lora.routing.set([(ids.numel(), {everywhere: 1.0, partly: 1.0})])
     logits(model, ids)
     assert len(lora.routing.step._work) == 2
     lora.bank.retire(partly)
-    assert len({layer.profile for layer in lora.layers.values()}) == 1
+    assert len({layer.scalings for layer in lora.layers.values()}) == 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lora_models import TARGETS, falcon, gpt2, llama, logits, merged, target_paths, weights
 
-from kaito_runtime.lora import inject_lora
+from kaito_runtime.lora.inject import inject_lora
 
 MODELS = [llama, falcon, gpt2]
 
@@ -56,12 +56,13 @@ def test_no_live_adapter_is_bitwise_the_base_model(make, spans, paged, ids):
     [*((make, True) for make in MODELS), (llama, False), (falcon, False)],  # GPT-2's own layers take no others
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_base_tokens_in_a_mixed_batch_are_bitwise_base(make, dtype, in_order):
+@pytest.mark.parametrize("paged", LAYOUTS)
+def test_base_tokens_in_a_mixed_batch_are_bitwise_base(make, dtype, paged, in_order):
     """Layer by layer: with attention in between, a token of the base model sees only its own request's keys."""
     base = make().to(dtype)
     paths = target_paths(base, TARGETS[make])
     ours = copy.deepcopy(base)
-    lora = inject_lora(ours)
+    lora = inject_lora(ours, paged=paged)
     one, two = (lora.bank.load(weights(base, paths, rank=r, seed=r)) for r in (8, 20))
     spans = [(3, {one: 1.0}), (2, {}), (1, {two: -0.5}), (4, {two: 0.0}), (2, {one: 0.3, two: 1.0}), (3, {})]
     lora.routing.set(spans)
@@ -85,9 +86,10 @@ class Negated(torch.nn.Linear):
         return -super().forward(input)
 
 
-def test_negative_zero_of_the_base_survives_in_a_mixed_batch():
+@pytest.mark.parametrize("paged", LAYOUTS)
+def test_negative_zero_of_the_base_survives_in_a_mixed_batch(paged):
     model = torch.nn.Sequential(Negated(4, 4, bias=False))
-    lora = inject_lora(model)
+    lora = inject_lora(model, paged=paged)
     version = lora.bank.load(weights(model, ["0"]))
     lora.routing.set([(1, {}), (1, {version: 1.0}), (1, {}), (1, {version: 1.0})])
     x = torch.zeros(4, 4)
@@ -214,51 +216,6 @@ def test_a_model_spread_by_hooks_is_refused():
 def test_a_model_without_linear_layers_is_refused():
     with pytest.raises(ValueError, match="no linear layer"):
         inject_lora(torch.nn.Sequential(torch.nn.Embedding(2, 2)))
-
-
-@pytest.mark.parametrize("make", MODELS)
-@pytest.mark.parametrize("paged", LAYOUTS)
-def test_merged_buffers_serve_the_steps_that_they_fit_and_no_others(make, paged, ids):
-    base = make()
-    paths = target_paths(base, TARGETS[make])
-    parts = [weights(base, paths, rank=r, seed=r) for r in (8, 20)]
-    base, ours, lora, (one, two) = injected(make, *parts, paged=paged)
-    before = {name: p.clone() for name, p in ours.named_parameters()}
-    lora.merge({one: 0.5, two: -1.0})
-    held = {layer._merged is not None for layer in lora.layers.values()}
-    assert held == {make is not gpt2}, "Conv1D has no product of ours"
-    for strengths in ((0.5, -1.0), (0.5, -1.1), (0.5, 0.0)):
-        lora.routing.set([(ids.numel(), {one: strengths[0], two: strengths[1]})])
-        assert lora.routing.step.merged == (strengths == (0.5, -1.0))
-        truth = logits(merged(base, list(zip(parts, strengths, strict=True))), ids)
-        assert (logits(ours, ids) - truth).abs().max() < 1e-4 * truth.abs().max().clamp(min=1)
-    lora.routing.set([(ids.numel() - 1, {one: 0.5, two: -1.0}), (1, {})])
-    assert not lora.routing.step.merged
-    assert all(torch.equal(p, before[name]) for name, p in ours.named_parameters())
-    lora.unmerge()
-    assert [r.references for r in lora.bank.resident()] == [0, 0]
-    assert torch.equal(logits(ours, ids), logits(base, ids))
-
-
-def test_large_steps_of_one_mix_ride_in_the_tail():
-    base = llama()
-    paths = target_paths(base, TARGETS[llama])
-    parts = [weights(base, paths, rank=r, seed=r) for r in (8, 20)]
-    base, ours, lora, (one, two) = injected(llama, *parts, paged=True, tail_pages=3)
-    ids = torch.randint(0, 97, (24, 55), generator=torch.Generator().manual_seed(5))
-    assert torch.equal(logits(ours, ids), logits(base, ids))
-    for strengths in ({one: 0.5, two: -1.0}, {two: 2.0}, {one: 1.0}):
-        lora.routing.set([(ids.numel(), strengths)])
-        truth = logits(merged(base, [(parts[v is two], s) for v, s in strengths.items()]), ids)
-        assert (logits(ours, ids) - truth).abs().max() < 1e-4 * truth.abs().max().clamp(min=1)
-        assert {layer._tail_holds[1] for layer in lora.layers.values()} == {
-            tuple(page for v in strengths for page in lora.bank.pages(v))
-        }
-    lora.routing.set([(660, {one: 1.0}), (660, {two: 1.0})])  # two mixes: K3 instead
-    got = logits(ours, ids)
-    for part, rows in ((parts[0], slice(0, 12)), (parts[1], slice(12, 24))):
-        truth = logits(merged(base, [(part, 1.0)]), ids[rows])
-        assert (got[rows] - truth).abs().max() < 1e-4 * truth.abs().max().clamp(min=1)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 6, 30])

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from kaito_core.api.messages import clipped
 from kaito_core.api.serving import ServingConfig
 from kaito_core.api.strength import DEFAULT_STRENGTH
 from kaito_runtime.errors import RequestError
-
-if TYPE_CHECKING:
-    from kaito_runtime.lora.records import AdapterVersion
+from kaito_runtime.lora.records import AdapterVersion
 
 __all__ = ["BASE", "AdapterState", "Catalog", "ModelCard", "ServedVersion"]
 

@@ -9,10 +9,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-if TYPE_CHECKING:
-    from kaito_runtime.lora.records import AdapterVersion
+from kaito_runtime.lora.records import AdapterVersion
 
 __all__ = ["Engine", "EngineStats", "FinishReason", "Grammar", "Job", "Sampling", "TextCodec", "Token", "TokenStream"]
 

@@ -1,23 +1,22 @@
-"""The CPU path: the live adapters' A and B lie side by side, so that their sum is two products and one scaling.
+"""The CPU path: A and B of all live adapters lie side by side, so their sum is two library products and one scaling.
 
-y += ((x A^T) * s) B^T over all live ranks at once, instead of a loop over adapters. No kernel of ours: on CPUs the
-library's products are the fastest there are, and what counts is how few of them there are.
+No kernel of ours: on CPUs the library's products are the fastest there are, and what counts is how few are called.
 """
 
 from torch import Tensor, float32
 
-__all__ = ["cat_expand_"]
+__all__ = ["dense_add_"]
 
 
-def cat_expand_(y: Tensor, x: Tensor, a_t: Tensor, b_t: Tensor, s: Tensor | float) -> Tensor:
-    """Adds the live adapters' part to `y` in place.
+def dense_add_(y: Tensor, x: Tensor, a_t: Tensor, b_t: Tensor, s: Tensor | float) -> Tensor:
+    """Adds ((x A^T) * s) B^T to `y`, in place.
 
     Args:
-        y: `[M, N]`, the base product; contiguous rows.
-        x: `[M, K]`.
+        y: `[T, N]`, the base product; contiguous rows.
+        x: `[T, K]`.
         a_t: `[K, R]` fp32, A of all live ranks side by side.
         b_t: `[R, N]` fp32.
-        s: `[M, R]` or `[1, R]` fp32, strength * scaling of each rank on each token; a number if all are the same.
+        s: `[T, R]` or `[1, R]` fp32, strength * scaling of each rank on each token; a number if all are the same.
 
     Returns:
         `y`.

@@ -1,7 +1,8 @@
-"""K3: y += u B^T over the live rank pages, beside a base product that another library made.
+"""expand_add: y += u B^T over the live rank pages, beside a base product that another library computed.
 
-For large steps, where the library's product is the fastest there is, and for base weights that only their own layer can
-unpack. Reference, Triton kernel, launcher.
+For large steps, where the library's product is the fastest, for base weights that only their own layer can multiply by,
+and for steps in which some tokens have no adapter: a row that nothing is added to is neither read nor written, so it
+keeps the bits of the base product. Reference in plain torch, Triton kernel, launcher.
 """
 
 # mypy: allow-incomplete-defs
@@ -10,17 +11,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kaito_runtime.kernels.common import DTYPES, check_dtype, check_shape, current_target, same_device
-from kaito_runtime.kernels.gemm_expand_paged import add_pages, check_pages, expand_reference
+from kaito_runtime.kernels.common import FLOATING, check_dtype, check_shape, same_device
+from kaito_runtime.kernels.device import current_target
+from kaito_runtime.kernels.gemm_expand import add_pages, check_pages, expand_reference
 from kaito_runtime.kernels.launch import PAGE, ExpandBlocks, cdiv, expand_add_blocks
 from kaito_runtime.kernels.tiles import Tiles
 
-__all__ = ["expand_add_", "expand_add_kernel", "expand_add_reference"]
+__all__ = ["expand_add_", "expand_add_kernel", "expand_add_reference_"]
 
 
-def expand_add_reference(y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles) -> Tensor:
-    """K3 in plain torch, not in place, in the dtype of `u`."""
-    return y.to(u.dtype) + expand_reference(u, b_pool, tiles)
+def expand_add_reference_(y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles) -> Tensor:
+    """Adds u B^T to the live rows of `y` in plain torch, in place."""
+    live = tiles.live.bool()
+    y[live] += expand_reference(u, b_pool, tiles)[live]
+    return y
 
 
 @triton.jit(do_not_specialize=["T", "WIDTH"])
@@ -29,11 +33,12 @@ def expand_add_kernel(
     b_ptr,  # [P, N, 16]
     start_ptr,  # [tiles + 1] int32
     pages_ptr,  # [entries] int32
+    live_ptr,  # [T] int32
     y_ptr,  # [T, N]
     T,
     N,
     WIDTH,
-    BLOCK_M: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     SPLIT: tl.constexpr,
     PDL: tl.constexpr,
@@ -42,31 +47,31 @@ def expand_add_kernel(
 ):
     tile = tl.program_id(0)
     if tl.load(start_ptr + tile + 1) == tl.load(start_ptr + tile):
-        return  # nothing to add: y need not even be read
-    rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+        return
+    rows = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     ns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row_ok = rows < T
+    live = tl.load(live_ptr + rows, mask=rows < T, other=0) != 0
     n_ok = ns < N
     y_ptrs = y_ptr + rows[:, None] * N + ns[None, :]
-    both = row_ok[:, None] & n_ok[None, :]
-    acc = tl.load(y_ptrs, mask=both, other=0.0).to(tl.float32)  # older than K1: safe before the wait
+    both = live[:, None] & n_ok[None, :]
+    acc = tl.load(y_ptrs, mask=both, other=0.0).to(tl.float32)  # older than shrink: safe before the wait
     if PDL:
         tl.extra.cuda.gdc_wait()
     acc = add_pages(
-        acc, u_ptr, b_ptr, start_ptr, pages_ptr, tile, rows, row_ok, ns, n_ok, T, N, WIDTH, SPLIT, UPCAST, PAGE
+        acc, u_ptr, b_ptr, start_ptr, pages_ptr, tile, rows, live, ns, n_ok, T, N, WIDTH, SPLIT, UPCAST, PAGE
     )
     tl.store(y_ptrs, acc.to(y_ptr.dtype.element_ty), mask=both)
 
 
 def expand_add_(y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles, *, blocks: ExpandBlocks | None = None) -> Tensor:
-    """Launches K3. With PDL it must directly follow the K1 that writes `u`, on the same stream.
+    """Launches the kernel. With PDL it must directly follow the `shrink` that writes `u`, on the same stream.
 
     Args:
-        y: `[T, N]` fp32, fp16 or bf16; changed in place.
-        u: `[planes, T, width * 16]` fp32, what K1 returned.
+        y: `[T, N]` fp32, fp16 or bf16; its live rows are changed in place.
+        u: `[planes, T, width * 16]` fp32, from `shrink`.
         b_pool: `[P, N, 16]`, dtype of y.
-        tiles: The same as K1's.
-        blocks: Instead of the table's, for tests and gates.
+        tiles: The same as for `shrink`.
+        blocks: Replaces those of the table, in tests.
 
     Returns:
         `y`.
@@ -77,20 +82,20 @@ def expand_add_(y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles, *, blocks: E
     if y.ndim != 2:
         raise ValueError(f"y has shape {list(y.shape)}, expected [tokens, N]")
     t, n = y.shape
-    check_dtype("y", y, DTYPES)
+    check_dtype("y", y, FLOATING)
     check_shape("y", y, (t, n), "[tokens, N]")
     check_pages(t, n, u, b_pool, tiles, y.dtype)
-    same_device(y=y, u=u, b_pool=b_pool, start=tiles.start, pages=tiles.pages)
+    same_device(y=y, u=u, b_pool=b_pool, start=tiles.start, pages=tiles.pages, live=tiles.live)
     target = current_target()
-    b = blocks or expand_add_blocks(target.arch, tiles.block_m, y.itemsize)
-    if b.m != tiles.block_m:
-        raise ValueError(f"blocks have {b.m} tokens, tiles have {tiles.block_m}")
+    b = blocks or expand_add_blocks(target.arch, tiles.block_t, y.itemsize)
+    if b.t != tiles.block_t:
+        raise ValueError(f"blocks have {b.t} tokens, tiles have {tiles.block_t}")
     if t == 0 or tiles.width == 0:
         return y
     launch = {"launch_pdl": True} if target.pdl else {}
-    expand_add_kernel[(cdiv(t, b.m), cdiv(n, b.n))](
-        u, b_pool, tiles.start, tiles.pages, y, t, n, tiles.width,
-        BLOCK_M=b.m, BLOCK_N=b.n, SPLIT=u.shape[0], PDL=target.pdl, UPCAST=target.interpret, PAGE=PAGE,
+    expand_add_kernel[(cdiv(t, b.t), cdiv(n, b.n))](
+        u, b_pool, tiles.start, tiles.pages, tiles.live, y, t, n, tiles.width,
+        BLOCK_T=b.t, BLOCK_N=b.n, SPLIT=u.shape[0], PDL=target.pdl, UPCAST=target.interpret, PAGE=PAGE,
         num_warps=b.warps, num_stages=b.stages, enable_fp_fusion=True, **launch,
     )  # fmt: skip
     return y

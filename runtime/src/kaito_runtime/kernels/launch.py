@@ -1,10 +1,10 @@
 """Every size that a kernel is launched with, as plain integers. No torch, no Triton.
 
-Small tables per architecture instead of autotuning: a server must not stall in the middle of a request, and a table can
-be compiled ahead of time and held to gates (`tests/kernels/static`).
+Small tables per architecture instead of autotuning: a server must not stall in the middle of a request, and every entry
+can be compiled ahead of time and checked (`runtime/tests/kernels/static`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = [
     "ARCHITECTURES",
@@ -13,14 +13,12 @@ __all__ = [
     "PAGE",
     "TILES",
     "ExpandBlocks",
-    "MergeBlocks",
     "ShrinkBlocks",
     "arch_of",
-    "block_m",
+    "block_t",
     "cdiv",
     "expand_add_blocks",
     "gemm_expand_blocks",
-    "merge_blocks",
     "next_power_of_2",
     "shrink_blocks",
 ]
@@ -33,9 +31,18 @@ FP8_ARCHITECTURES = ("sm_90",)  # float8_e4m3fn is in the hardware; emulated, un
 
 @dataclass(frozen=True, slots=True)
 class ShrinkBlocks:
-    """K1. `m` tokens, a tile or a part, by `r` ranks per program, `k` in-features per iteration, K cut into `split`."""
+    """Sizes of one program of `shrink`.
 
-    m: int
+    Attributes:
+        t: Tokens; divides the tile.
+        r: Ranks.
+        k: In-features per iteration.
+        split: Planes that K is cut into.
+        warps: Warps per program.
+        stages: Iterations whose loads are in flight.
+    """
+
+    t: int
     r: int
     k: int
     split: int
@@ -45,19 +52,17 @@ class ShrinkBlocks:
 
 @dataclass(frozen=True, slots=True)
 class ExpandBlocks:
-    """K2 and K3. `m` tokens by `n` out-features per program, `k` in-features per iteration (K2 only)."""
+    """Sizes of one program of `gemm_expand` and of `expand_add`.
 
-    m: int
-    n: int
-    k: int
-    warps: int
-    stages: int
+    Attributes:
+        t: Tokens; the tile.
+        n: Out-features.
+        k: In-features per iteration of `gemm_expand`; `expand_add` has none.
+        warps: Warps per program.
+        stages: Iterations whose loads are in flight.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class MergeBlocks:
-    """K4. `n` out-features by `k` in-features per program."""
-
+    t: int
     n: int
     k: int
     warps: int
@@ -65,17 +70,17 @@ class MergeBlocks:
 
 
 def cdiv(a: int, b: int) -> int:
-    """a / b rounded up."""
+    """Returns a / b, rounded up."""
     return -(-a // b)
 
 
 def next_power_of_2(n: int) -> int:
-    """The smallest power of two that is n or more; 1 for 0."""
+    """Returns the smallest power of two that is at least n; 1 for 0."""
     return 1 << max(n - 1, 0).bit_length()
 
 
 def arch_of(backend: str, capability: int) -> str:
-    """The table that a device uses.
+    """Returns which table a device uses.
 
     Args:
         backend: "cuda" or "hip".
@@ -86,12 +91,17 @@ def arch_of(backend: str, capability: int) -> str:
     return "sm_90" if capability >= 90 else "sm_80"
 
 
-# Tokens per tile. Pages are listed per tile, so K1, K2 and K3 of a step share it.
+# Tokens per tile. Live pages are listed per tile, so all kernels of a step have the same one.
 TILES = (16, 64, 128)
 
 
-def block_m(tokens: int, itemsize: int) -> int:
-    """Tokens per tile for a step of `tokens`, whose elements have `itemsize` bytes."""
+def block_t(tokens: int, itemsize: int) -> int:
+    """Returns the tokens per tile for a step.
+
+    Args:
+        tokens: In the step.
+        itemsize: Bytes per element of x.
+    """
     largest = TILES[-1] if itemsize == 2 else 64  # exact fp32 has no tensor cores: larger tiles would spill
     return next((tile for tile in TILES if tokens <= tile <= largest), largest)
 
@@ -99,7 +109,7 @@ def block_m(tokens: int, itemsize: int) -> int:
 # By bytes per element of x, then architecture, then tile.
 _SHRINK = {
     2: {
-        # With PDL K1 hides behind K2's stream of W, and each plane is read by every program along N: few planes.
+        # With PDL, shrink hides behind the stream of W, and each plane is read by every program along N: few planes.
         "sm_90": {
             16: ShrinkBlocks(16, 64, 128, 4, 4, 3),
             64: ShrinkBlocks(64, 64, 64, 4, 4, 4),
@@ -138,7 +148,7 @@ _GEMM_EXPAND = {
     },
     4: {arch: {16: ExpandBlocks(16, 32, 64, 4, 3), 64: ExpandBlocks(64, 32, 32, 4, 3)} for arch in ARCHITECTURES},
 }
-# Weights of one byte: unpacking is what bounds a few tokens, and longer rows per warp need fewer instructions for it.
+# Weights of one byte: with few tokens unpacking is the limit, and longer rows per warp unpack in fewer instructions.
 _GEMM_EXPAND_NARROW = {
     "sm_90": {16: ExpandBlocks(16, 32, 256, 2, 3)},
     "sm_80": {16: ExpandBlocks(16, 64, 512, 4, 2)},
@@ -155,25 +165,37 @@ _EXPAND_ADD_LARGE = {
 
 
 def shrink_blocks(arch: str, tile: int, k: int, itemsize: int) -> ShrinkBlocks:
-    """K1's blocks for tiles of `tile` tokens (see `block_m`) and K in-features.
+    """Returns the blocks of `shrink`, with at most one plane per iteration over K: an empty one would cost a write.
 
-    No more planes than there are iterations to give them: an empty plane would only be written and read.
+    Args:
+        arch: One of `ARCHITECTURES`.
+        tile: Tokens per tile, see `block_t`.
+        k: In-features.
+        itemsize: Bytes per element of x.
     """
     b = _SHRINK[itemsize][arch][tile]
-    return ShrinkBlocks(b.m, b.r, b.k, min(b.split, next_power_of_2(cdiv(k, b.k))), b.warps, b.stages)
+    return replace(b, split=min(b.split, next_power_of_2(cdiv(k, b.k))))
 
 
 def gemm_expand_blocks(arch: str, tile: int, itemsize: int, weight_itemsize: int) -> ExpandBlocks:
-    """K2's blocks for tiles of `tile` tokens and the bytes per element of x and of W."""
+    """Returns the blocks of `gemm_expand`.
+
+    Args:
+        arch: One of `ARCHITECTURES`.
+        tile: Tokens per tile, see `block_t`.
+        itemsize: Bytes per element of x.
+        weight_itemsize: Bytes per element of W.
+    """
     narrow = _GEMM_EXPAND_NARROW.get(arch, {}) if weight_itemsize == 1 and itemsize == 2 else {}
     return narrow.get(tile) or _GEMM_EXPAND[itemsize][arch][tile]
 
 
 def expand_add_blocks(arch: str, tile: int, itemsize: int) -> ExpandBlocks:
-    """K3's blocks for tiles of `tile` tokens."""
+    """Returns the blocks of `expand_add`.
+
+    Args:
+        arch: One of `ARCHITECTURES`.
+        tile: Tokens per tile, see `block_t`.
+        itemsize: Bytes per element of y.
+    """
     return _EXPAND_ADD[itemsize].get(tile) or _EXPAND_ADD_LARGE[arch]
-
-
-def merge_blocks(itemsize: int) -> MergeBlocks:
-    """K4's blocks."""
-    return MergeBlocks(64, 128, 4, 2) if itemsize == 2 else MergeBlocks(32, 64, 4, 2)

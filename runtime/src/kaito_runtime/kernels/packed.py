@@ -1,9 +1,8 @@
-"""Weights laid out for the CPU: fp32 products of a few to some dozens of tokens take up to half the time.
+"""Weights laid out for the CPU: an fp32 product of a few to some dozens of tokens takes as little as half the time.
 
-Two layouts. oneDNN's own is a second copy, made by torch's layout conversion; it is found by probing since the
-operators are private, and where they are missing nothing is packed and `F.linear` is what it was. Storing a weight by
-columns instead of rows costs nothing, and is the faster one for single tokens and for many, as long as the weight is
-small.
+There are two layouts. oneDNN's own is a second copy, made by private operators of torch; where they are missing,
+`can_pack` is false and the plain product stays. Storing a weight by columns instead of rows needs no copy, and is the
+fastest for a single token and for many, as long as the weight is small.
 """
 
 # mypy: allow-untyped-calls
@@ -22,17 +21,17 @@ __all__ = [
     "suits_columns",
 ]
 
-# Measured, see docs/explanation/lora-kernels.md: below these, the plain product is as fast or faster.
+# Measured, see docs/explanation/lora-kernels.md: below these the plain product is as fast or faster.
 MIN_TOKENS = 4
 MIN_ELEMENTS = 256 * 1024
-# Up to so many elements a weight is stored by columns; the product with it is the fastest of all for one token and from
-# so many tokens on, and slow in between: where x is at least as wide as y, and where it is narrower.
+# Largest weight that is stored by columns. The product with it is the fastest of all for one token, and again from this
+# many tokens on: the first figure where K >= N, the second (a widening layer) where K < N. In between it is slow.
 MAX_COLUMNS_ELEMENTS = 1024 * 1024
 BY_COLUMNS_TOKENS, BY_COLUMNS_TOKENS_WIDENING = 28, 48
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether `weight` `[N, K]` is worth packing here, and torch offers it."""
+    """Returns whether packing `weight` `[N, K]` pays on this machine, and torch can do it."""
     return (
         weight.device.type == "cpu"
         and weight.dtype is torch.float32
@@ -45,29 +44,29 @@ def can_pack(weight: Tensor) -> bool:
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Returns a packed copy of `weight` `[N, K]`, readable by `packed_linear` alone."""
+    """Returns a packed copy of `weight` `[N, K]`, which only `packed_linear` can read."""
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
     return packed
 
 
 def suits_columns(weight: Tensor) -> bool:
-    """Whether products with `weight` `[N, K]` are faster where it is stored by columns."""
+    """Returns whether products with `weight` `[N, K]` are faster if it is stored by columns."""
     return weight.device.type == "cpu" and weight.dtype is torch.float32 and weight.numel() <= MAX_COLUMNS_ELEMENTS
 
 
 def by_columns(weight: Tensor) -> Tensor:
-    """Returns `weight` `[N, K]`, the same values with strides (1, N)."""
+    """Returns the values of `weight` `[N, K]` with strides (1, N)."""
     return weight.detach().t().contiguous().t()
 
 
 def by_columns_tokens(weight: Tensor) -> int:
-    """Returns from how many tokens on products with `weight` `[N, K]` by columns are faster than with it packed."""
+    """Returns the number of tokens from which `weight` `[N, K]` by columns is faster than packed."""
     n, k = weight.shape
     return BY_COLUMNS_TOKENS if k >= n else BY_COLUMNS_TOKENS_WIDENING
 
 
 def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    """y = x W^T + bias with a weight from `pack`.
+    """Computes y = x W^T + bias with a weight from `pack`.
 
     Shapes:
         `[..., K]` to `[..., N]`.

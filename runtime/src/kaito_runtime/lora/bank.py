@@ -1,23 +1,18 @@
-"""All resident adapters of one model: who holds which rank pages, and for how long.
+"""The resident adapters of one model: who owns which rank pages, and for how long.
 
-A version is immutable. It is loaded into free pages, acquired by every request that uses it, and its pages are free
-again once it is retired and the last of those requests has ended. What a step reads from it is `routing`'s business.
+A version is immutable. It is loaded into free pages and acquired by every request that uses it; its pages are free
+again once it is retired and the last of those requests has ended. What a step reads of it is in `step`.
 """
 
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from kaito_runtime.errors import AdapterLoadError
 from kaito_runtime.lora.pages import PAGE, PageAllocator, pages_for
-from kaito_runtime.lora.records import AdapterVersion, Profile, ResidentAdapter
-
-if TYPE_CHECKING:
-    from kaito_runtime.lora.layers import LoraLinear
-    from kaito_runtime.lora.records import AdapterWeights
+from kaito_runtime.lora.records import AdaptedLayer, AdapterVersion, AdapterWeights, ResidentAdapter, ScalingTable
 
 __all__ = ["Bank"]
 
@@ -36,17 +31,17 @@ class Bank:
     """The resident adapters of one model. Methods may be called from any thread.
 
     Attributes:
-        generation: Grows whenever a version comes or goes: what was read before holds as long as it is the same.
+        generation: Grows whenever a version comes or goes: what was read of the bank is valid while it is the same.
     """
 
-    def __init__(self, layers: Mapping[str, "LoraLinear"], *, max_pages: int) -> None:
+    def __init__(self, layers: Mapping[str, AdaptedLayer], *, max_pages: int) -> None:
         self._layers = layers
         self._allocator = PageAllocator(max_pages)
         self._resident: dict[AdapterVersion, _Residency] = {}
         self.generation = 0
         self._lock = threading.RLock()
 
-    def load(self, weights: "AdapterWeights") -> AdapterVersion:
+    def load(self, weights: AdapterWeights) -> AdapterVersion:
         """Copies an adapter into free pages; no resident adapter is touched.
 
         Raises:
@@ -69,7 +64,7 @@ class Bank:
                 raise AdapterLoadError(
                     weights.name,
                     f"rank {rank} needs {pages_for(rank)} pages of {PAGE} ranks, {self._allocator.free} of "
-                    f"{self._allocator.limit} are free; unload an adapter or raise the budget",
+                    f"{self._allocator.limit} are free; unload another adapter first",
                 )
             try:
                 for path, matrix in weights.matrices.items():
@@ -79,18 +74,16 @@ class Bank:
                 raise
             version = AdapterVersion(weights.name, weights.digest)
             scaling = {path: matrix.scaling for path, matrix in weights.matrices.items()}
-            per_page = sum(
-                sum(self._layers[path].lora_shape) * PAGE * self._layers[path].pool.itemsize for path in scaling
-            )
-            self._resident[version] = _Residency(pages, rank, scaling, per_page * len(pages))
-            self._refresh_profiles()
+            nbytes = len(pages) * sum(self._layers[path].page_bytes for path in scaling)
+            self._resident[version] = _Residency(pages, rank, scaling, nbytes)
+            self._refresh_scalings()
         return version
 
     def acquire(self, version: AdapterVersion) -> None:
         """Holds `version` for one request. A retired version can still be acquired while another request holds it.
 
         Raises:
-            KeyError: It is not resident (any more).
+            KeyError: It is not resident.
         """
         with self._lock:
             self._residency(version).references += 1
@@ -99,6 +92,7 @@ class Bank:
         """Ends one `acquire`.
 
         Raises:
+            KeyError: It is not resident.
             ValueError: It was released more often than acquired.
         """
         with self._lock:
@@ -109,7 +103,11 @@ class Bank:
             self._free_if_unused(version)
 
     def retire(self, version: AdapterVersion) -> None:
-        """Unloads `version` as soon as no request holds it, which may be at once."""
+        """Unloads `version` as soon as no request holds it, which may be at once.
+
+        Raises:
+            KeyError: It is not resident.
+        """
         with self._lock:
             self._residency(version).retired = True
             self._free_if_unused(version)
@@ -125,7 +123,7 @@ class Bank:
         """Returns the pages of `version`, in ascending order.
 
         Raises:
-            KeyError: It is not resident (any more).
+            KeyError: It is not resident.
         """
         return self._residency(version).pages
 
@@ -133,13 +131,13 @@ class Bank:
         """Returns the largest rank that `version` has in any layer.
 
         Raises:
-            KeyError: It is not resident (any more).
+            KeyError: It is not resident.
         """
         return self._residency(version).rank
 
     @property
     def free_pages(self) -> int:
-        """Pages that no adapter holds."""
+        """The number of pages that no adapter owns."""
         return self._allocator.free
 
     def _residency(self, version: AdapterVersion) -> _Residency:
@@ -154,14 +152,14 @@ class Bank:
         if residency.retired and residency.references == 0:
             del self._resident[version]
             self._allocator.give_back(residency.pages)
-            self._refresh_profiles()
+            self._refresh_scalings()
 
-    def _refresh_profiles(self) -> None:
-        """Gives layers with the same scalings the same profile object."""
-        profiles: dict[tuple[tuple[AdapterVersion, float], ...], Profile] = {}
+    def _refresh_scalings(self) -> None:
+        """Gives layers with the same scalings the same table."""
+        tables: dict[tuple[tuple[AdapterVersion, float], ...], ScalingTable] = {}
         for path, layer in self._layers.items():
             key = tuple((v, r.scaling[path]) for v, r in self._resident.items() if path in r.scaling)
-            if key not in profiles:
-                profiles[key] = Profile(dict(key))
-            layer.profile = profiles[key]
+            if key not in tables:
+                tables[key] = ScalingTable(dict(key))
+            layer.scalings = tables[key]
         self.generation += 1

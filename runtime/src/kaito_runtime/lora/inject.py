@@ -1,4 +1,4 @@
-"""Puts LoRA layers in the places of a model's linear layers, in place, sharing the weights."""
+"""Puts LoRA layers in the places of a model's linear layers. The model is changed in place, weights are shared."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,21 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from kaito_runtime.kernels.common import FLOATING
 from kaito_runtime.kernels.packed import can_pack
 from kaito_runtime.lora.bank import Bank
 from kaito_runtime.lora.layers import LoraLinear, PackedLinear
-from kaito_runtime.lora.pages import CatPool, PagedPool
-from kaito_runtime.lora.records import AdapterVersion, Span
+from kaito_runtime.lora.pages import DensePool, PagedPool
+from kaito_runtime.lora.records import Span
 from kaito_runtime.lora.routing import Routing
 from kaito_runtime.lora.sharded import Shard, ShardedLoraLinear
-from kaito_runtime.lora.steps import CatStep, PagedStep, TableMemory
-from kaito_runtime.lora.targets import FLOATING, linear_shape
+from kaito_runtime.lora.step_dense import DenseStep
+from kaito_runtime.lora.step_paged import PagedStep, TableMemory
+from kaito_runtime.lora.targets import linear_shape
 
 __all__ = ["LoraModel", "inject_lora"]
 
-CPU_PAGES, GPU_PAGES = 256, 32
+CPU_PAGES, GPU_PAGES = 256, 32  # by default, for all resident adapters together
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +38,6 @@ class LoraModel:
     routing: Routing
     layers: Mapping[str, LoraLinear]
 
-    def merge(self, strengths: Mapping[AdapterVersion, float]) -> None:
-        """Keeps W + sum s * scaling * B A beside W, for steps in which these strengths hold for every token.
-
-        Opt-in: no work per step is left for the adapters, for one more copy of the adapted weights, and at the price of
-        rounding to the weight's dtype (exact enough in fp32; see docs/explanation/lora-kernels.md for bf16). The
-        versions are held until `unmerge`.
-
-        Raises:
-            KeyError: A version is not resident.
-        """
-        live = {version: strength for version, strength in strengths.items() if strength != 0}
-        pages = {version: self.bank.pages(version) for version in live}
-        self.unmerge()
-        for version in live:
-            self.bank.acquire(version)
-        self.routing.merged = live
-        with torch.no_grad():
-            for layer in self.layers.values():
-                scaling = layer.profile.scaling
-                factors = [(page, s * scaling[v]) for v, s in live.items() if v in scaling for page in pages[v]]
-                layer.merge([page for page, _ in factors], [factor for _, factor in factors])
-
-    def unmerge(self) -> None:
-        """Drops what `merge` made."""
-        for version in self.routing.merged or ():
-            self.bank.release(version)
-        self.routing.merged = None
-        self.routing.clear()
-        for layer in self.layers.values():
-            layer.unmerge()
-
 
 def inject_lora(
     model: nn.Module,
@@ -74,7 +45,6 @@ def inject_lora(
     exclude: Collection[str] = ("lm_head",),
     max_pages: int | None = None,
     pack: bool = False,
-    tail_pages: int = 0,
     paged: bool | None = None,
     shards: Mapping[str, Shard] | None = None,
     group: dist.ProcessGroup | None = None,
@@ -90,7 +60,6 @@ def inject_lora(
             bf16; 84 MB per page for a whole Llama of 8B).
         pack: On CPUs, keep a packed fp32 copy of each large weight, the excluded ones too: steps of 4 tokens and more
             take up to a third less time, for twice the memory.
-        tail_pages: On GPUs, room for that many pages beside each weight, for large steps of one adapter mix.
         paged: Use the kernels' page layout; by default where the weights are on a GPU.
         shards: Layers of which this rank holds a part, by path; see `tensor_parallel`.
         group: The ranks that hold the parts.
@@ -104,8 +73,8 @@ def inject_lora(
     memory = TableMemory(device)
     budget = max_pages or (GPU_PAGES if use_pages else CPU_PAGES)
 
-    def step(spans: Sequence[Span], bank: Bank) -> CatStep | PagedStep:
-        return PagedStep(spans, bank, memory, dtype.itemsize) if use_pages else CatStep(spans, bank)
+    def step(spans: Sequence[Span], bank: Bank) -> DenseStep | PagedStep:
+        return PagedStep(spans, bank, memory, dtype.itemsize) if use_pages else DenseStep(spans, bank)
 
     layers: dict[str, LoraLinear] = {}
     bank = Bank(layers, max_pages=budget)
@@ -126,7 +95,7 @@ def inject_lora(
             raise ValueError(
                 f"'{path}' has forward hooks, as offloading installs them; its weight may not be where it is read"
             )
-        pool = PagedPool(*shape, budget, device, dtype) if use_pages else CatPool(*shape, device)
+        pool = PagedPool(*shape, budget, device, dtype) if use_pages else DensePool(*shape, device)
         if shards is not None and group is not None and path in shards:
             layer: LoraLinear = ShardedLoraLinear(module, routing, pool, shards[path], group)
         else:
@@ -134,8 +103,6 @@ def inject_lora(
         layers[path] = replaced[id(module)] = layer
         if pack:
             layer.pack()
-        if tail_pages:
-            layer.reserve_tail(tail_pages)
     if not layers:
         raise ValueError(f"{type(model).__name__} has no linear layer to adapt")
     for parent in list(model.modules()):

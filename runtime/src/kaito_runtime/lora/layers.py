@@ -1,15 +1,13 @@
-"""The layer that stands where a linear layer stood. How it multiplies is `kernels`' business, who puts it there
-`inject`'s."""
+"""The layers that replace linear layers. The products are in `kernels`; `inject` puts the layers in place."""
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kaito_runtime.kernels.dense import cat_expand_
+from kaito_runtime.kernels.dense import dense_add_
 from kaito_runtime.kernels.dispatch import Base, Path, choose
 from kaito_runtime.kernels.packed import (
     MIN_TOKENS,
@@ -20,10 +18,10 @@ from kaito_runtime.kernels.packed import (
     packed_linear,
     suits_columns,
 )
-from kaito_runtime.lora.pages import PAGE, CatPool, PagedPool, ranks_of
-from kaito_runtime.lora.records import Profile
+from kaito_runtime.lora.pages import PAGE, DensePool, PagedPool
+from kaito_runtime.lora.records import ScalingTable
 from kaito_runtime.lora.routing import Routing
-from kaito_runtime.lora.steps import PagedStep, PagedWork
+from kaito_runtime.lora.step_paged import PagedStep
 from kaito_runtime.lora.targets import base_of, has_pdl, linear_shape
 
 __all__ = ["LoraLinear", "PackedLinear"]
@@ -32,20 +30,20 @@ __all__ = ["LoraLinear", "PackedLinear"]
 class LoraLinear(nn.Module):
     """y = W x + sum_i s_i * scaling_i * B_i (A_i x) with the strengths that `routing` holds for each token.
 
-    Weight and bias are those of the layer it replaces, under the same names. Tokens without a live adapter get, bit for
-    bit, what this layer gives for the same batch with no adapter at all.
+    Weight and bias are those of the layer that it replaces, under the same names. Tokens without a live adapter get,
+    bit for bit, what this layer gives for the same batch with no adapter at all.
 
     Shapes:
         `[..., K]` to `[..., N]`; the leading dimensions are flattened to tokens in order.
 
     Attributes:
         lora_shape: (K, N) of the weight.
-        adapter_shape: (K, N) of adapters for it, which differs where the weight is one rank's part of a layer.
+        adapter_shape: (K, N) of adapters for it, which is larger where the weight is one rank's part of a layer.
         pool: The layer's rank pages.
-        profile: Which resident adapters weigh how much in this layer; the bank sets it.
+        scalings: The scaling of each resident adapter in this layer; the bank sets it.
     """
 
-    def __init__(self, base: nn.Module, routing: Routing, pool: CatPool | PagedPool) -> None:
+    def __init__(self, base: nn.Module, routing: Routing, pool: DensePool | PagedPool) -> None:
         super().__init__()
         shape = linear_shape(base)
         if shape is None:
@@ -54,7 +52,7 @@ class LoraLinear(nn.Module):
         self.weight: Tensor = cast(Tensor, base.weight)
         self.bias: Tensor | None = cast(Tensor | None, base.bias)
         self.pool = pool
-        self.profile = Profile({})
+        self.scalings = ScalingTable({})
         self._routing = routing
         # A subclass, or a forward set on the instance, may compute the product in its own way, and its bits are the
         # truth: FalconLinear adds the bias apart, Conv1D has W transposed, quantised layers unpack theirs.
@@ -64,10 +62,7 @@ class LoraLinear(nn.Module):
         self._w_scale = cast(Tensor | None, getattr(base, "weight_scale", None))
         self._pdl = has_pdl(self.weight.device)
         self._packed: Tensor | None = None
-        self._packed_for = range(0)  # elements of x for which the packed product is the faster one
-        self._merged: Tensor | None = None
-        self._tail: Tensor | None = None  # [N, K + R]: W is a view of its first columns
-        self._tail_holds: tuple[int, tuple[int, ...]] | None = None
+        self._packed_for = range(0)  # sizes of x, in elements, for which the packed product is the fastest
 
     @property
     def in_features(self) -> int:
@@ -78,6 +73,11 @@ class LoraLinear(nn.Module):
     def out_features(self) -> int:
         """N."""
         return self.lora_shape[1]
+
+    @property
+    def page_bytes(self) -> int:
+        """Memory of one rank page, in bytes."""
+        return sum(self.lora_shape) * PAGE * self.pool.itemsize
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies every token by the base weight and by the adapters that are live on it.
@@ -95,18 +95,16 @@ class LoraLinear(nn.Module):
             )
         if isinstance(step, PagedStep):
             return self._forward_paged(x, step)
-        if step.merged and self._merged is not None:
-            return F.linear(x, self._merged, self.bias)
         y = self._product(x)  # of x as it came: flattened before, torch may multiply in another order
-        parts = step.parts.get(self)
-        for rows, a_t, b_t, s in step.plan(self) if parts is None else parts:
+        parts = step.parts.get(self.pool)
+        for rows, a_t, b_t, s in step.plan(cast(DensePool, self.pool), self.scalings) if parts is None else parts:
             flat_x, flat_y = x.reshape(-1, k), y.view(-1, n)
             if rows is None:
-                cat_expand_(flat_y, flat_x, a_t, b_t, s)
+                dense_add_(flat_y, flat_x, a_t, b_t, s)
             elif isinstance(rows, slice):
-                cat_expand_(flat_y[rows], flat_x[rows], a_t, b_t, s)
+                dense_add_(flat_y[rows], flat_x[rows], a_t, b_t, s)
             else:  # only these rows: adding a zero to the others could turn -0.0 into 0.0
-                flat_y[rows] = cat_expand_(flat_y[rows], flat_x[rows], a_t, b_t, s)
+                flat_y[rows] = dense_add_(flat_y[rows], flat_x[rows], a_t, b_t, s)
         return y
 
     def _product(self, x: Tensor) -> Tensor:
@@ -117,46 +115,23 @@ class LoraLinear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
     def _forward_paged(self, x: Tensor, step: PagedStep) -> Tensor:
-        work = step.work(self.profile)
-        path = choose(
-            tokens=step.tokens,
-            pages=0 if work is None else len(work.pages),
-            mixes=0 if work is None else work.mixes,
-            gpu=True,
-            pdl=self._pdl,
-            base=self._base,
-            merged=step.merged and self._merged is not None,
-            tail=0 if self._tail is None else (self._tail.shape[1] - self.in_features) // PAGE,
-        )
-        if work is None or path is Path.BASE:
+        work = step.work(self.scalings)
+        if work is None:
             return self._product(x)
-        if path is Path.MERGED and self._merged is not None:
-            return F.linear(x, self._merged, self.bias)
-        from kaito_runtime.kernels.paged_linear import lora_add_, lora_linear, lora_tail_linear
+        path = choose(tokens=step.tokens, pages=work.pages, all_live=work.all_live, pdl=self._pdl, base=self._base)
+        from kaito_runtime.kernels.paged import paged_add_, paged_linear  # imports Triton, which a CPU never needs
 
-        assert isinstance(self.pool, PagedPool)
-        a_pool, b_pool = self.pool.pools
-        flat = x.reshape(-1, self.in_features).contiguous()
+        a_pool, b_pool = cast(PagedPool, self.pool).pools
+        flat_x = x.reshape(-1, self.in_features).contiguous()
         if path is Path.PAIR:
-            y = lora_linear(
-                flat, self.weight, a_pool, b_pool, work.s, work.tiles, bias=self.bias, w_scale=self._w_scale
+            y = paged_linear(
+                flat_x, self.weight, a_pool, b_pool, work.s, work.tiles, bias=self.bias, w_scale=self._w_scale
             )
-        elif path is Path.TAIL:
-            y = lora_tail_linear(flat, self._filled_tail(work), a_pool, work.s, work.tiles, bias=self.bias)
-        else:
-            y = self._product(x).view(-1, self.out_features)
-            lora_add_(y, flat, a_pool, b_pool, work.s, work.tiles)
-        return y.view(*x.shape[:-1], self.out_features)
-
-    def _filled_tail(self, work: PagedWork) -> Tensor:
-        """[W|B] with the pages of `work`, copied there if others were the last."""
-        assert self._tail is not None and isinstance(self.pool, PagedPool)
-        holds, ranks = (self.pool.generation, work.pages), len(work.pages) * PAGE
-        k = self.in_features
-        if self._tail_holds != holds:
-            self._tail[:, k : k + ranks] = self.pool.columns(work.pages)
-            self._tail_holds = holds
-        return self._tail[:, : k + ranks]
+            return y.view(*x.shape[:-1], self.out_features)
+        y = self._product(x)
+        if path is Path.ADD:
+            paged_add_(y.view(-1, self.out_features), flat_x, a_pool, b_pool, work.s, work.tiles)
+        return y
 
     def write(self, pages: Sequence[int], a: Tensor, b: Tensor) -> None:
         """Copies an adapter's `a` `[r, K]` and `b` `[N, r]` into `pages`, padded with zeros."""
@@ -175,47 +150,12 @@ class LoraLinear(nn.Module):
             # A parameter of our own: the replaced layer, which somebody else may still use, keeps its layout.
             self.weight = nn.Parameter(by_columns(self.weight), requires_grad=False)
 
-    def reserve_tail(self, pages: int) -> None:
-        """Moves the weight into a buffer with room for `pages` B pages beside it, for large steps of one mix."""
-        if self._base is not Base.DENSE or not isinstance(self.pool, PagedPool):
-            return
-        k, n = self.lora_shape
-        tail = self.weight.new_zeros(n, k + pages * PAGE)
-        tail[:, :k] = self.weight.detach()
-        cast(nn.Parameter, self.weight).data = tail[:, :k]
-        self._tail, self._tail_holds = tail, None
-
-    def merge(self, pages: Sequence[int], factors: Sequence[float]) -> None:
-        """Computes W + sum_j factors_j B_j A_j into a second buffer; the weight itself stays as it is.
-
-        Args:
-            pages: Rank pages; none merges nothing.
-            factors: strength * scaling of each page.
-        """
-        if self._base is not Base.DENSE or not pages:
-            return
-        weight = self.weight.detach()
-        if isinstance(self.pool, CatPool):
-            a_t, b_t = self.pool.live(ranks_of(pages, len(pages) * PAGE))
-            s = torch.tensor(factors).repeat_interleave(PAGE)
-            self._merged = torch.addmm(weight.float(), b_t.t() * s, a_t.t()).to(weight.dtype)
-            return
-        import kaito_runtime.kernels.ops  # noqa: F401  (registers)
-
-        index = torch.tensor(pages, dtype=torch.int32, device=weight.device)
-        table = torch.tensor(factors, device=weight.device)
-        self._merged = torch.ops.kaito.merge(weight.contiguous(), *self.pool.pools, index, table)
-
-    def unmerge(self) -> None:
-        """Drops the merged buffer."""
-        self._merged = None
-
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that no adapter targets, with a packed copy of its weight for a few tokens and more."""
+    """A linear layer that no adapter targets, with a packed copy of its weight for steps of several tokens."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
@@ -223,7 +163,7 @@ class PackedLinear(nn.Module):
         self._packed = pack(base.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., K]` to `[..., N]`."""
+        """Multiplies `[..., K]` to `[..., N]`."""
         if x.numel() >= MIN_TOKENS * self.weight.shape[1]:
             return packed_linear(x, self._packed, self.bias)
         return F.linear(x, self.weight, self.bias)

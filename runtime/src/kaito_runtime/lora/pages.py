@@ -1,7 +1,6 @@
-"""Rank pages: how adapters of any rank share memory, and how one layer stores them. Which adapter owns which page is
-`bank`'s business.
+"""Rank pages: how adapters of any rank share memory, and how one layer stores them. Who owns which page is in `bank`.
 
-A page holds 16 ranks of every adapted layer. An adapter of rank r takes ceil(r / 16) pages, by the same numbers in
+A page holds 16 ranks of every adapted layer. An adapter of rank r takes ceil(r / 16) pages, with the same numbers in
 every layer, so that one short list describes a whole step.
 """
 
@@ -13,14 +12,14 @@ from torch import Tensor
 
 from kaito_runtime.kernels.launch import PAGE
 
-__all__ = ["PAGE", "CatPool", "PageAllocator", "PagedPool", "RankRows", "pages_for", "ranks_of"]
+__all__ = ["PAGE", "DensePool", "PageAllocator", "PagedPool", "RankRows", "pages_for", "ranks_of"]
 
 RankRows = tuple[tuple[int, int], ...]
-"""Rows of a CPU pool: [start, end) each."""
+"""Rows of a `DensePool`: [start, end) each."""
 
 
 def pages_for(rank: int) -> int:
-    """Pages that `rank` takes."""
+    """Returns the pages that an adapter of `rank` takes."""
     return -(-rank // PAGE)
 
 
@@ -38,7 +37,7 @@ class PageAllocator:
 
     @property
     def free(self) -> int:
-        """Pages that nobody holds."""
+        """The number of free pages."""
         return len(self._free)
 
     def take(self, count: int) -> tuple[int, ...] | None:
@@ -46,7 +45,7 @@ class PageAllocator:
         if count > len(self._free):
             return None
         runs = (i for i in range(len(self._free) - count + 1) if self._free[i + count - 1] - self._free[i] == count - 1)
-        start = next(runs, 0)  # side by side costs no gather on the CPU path; scattered is as right
+        start = next(runs, 0)  # pages side by side save the CPU path a gather; scattered ones work as well
         taken = self._free[start : start + count]
         del self._free[start : start + count]
         return tuple(taken)
@@ -56,28 +55,23 @@ class PageAllocator:
         self._free = sorted([*self._free, *pages])
 
 
-class CatPool:
+class DensePool:
     """One layer's pages for the CPU path: A `[P*16, K]` and B transposed `[P*16, N]`, fp32, growing with use.
 
     In this layout B of ranks that lie side by side is a view, ready for a product, and loading writes whole rows. A is
     copied to `[K, R]` when a set of ranks is first live: as a transposed view its product took a third longer, and B as
-    `[N, P*16]` up to three times as long. What a page has beyond an adapter's rank is left out: most adapters have a
-    rank of 16 and less, and several of them at once would be mostly zeros.
+    `[N, P*16]` up to three times as long. The zeros that pad a page are left out: most adapters have a rank of 16 or
+    less, so several of them at once would be mostly zeros.
     """
 
     CACHED = 8  # sets of live ranks, per layer
     itemsize = 4
 
     def __init__(self, k: int, n: int, device: torch.device) -> None:
-        self.k, self.n = k, n
+        self._k, self._n = k, n
         self._a = torch.zeros(0, k, device=device)
         self._b_t = torch.zeros(0, n, device=device)
         self._live: dict[RankRows, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held for pages, free or not."""
-        return self._a.nbytes + self._b_t.nbytes
 
     def write(self, pages: Sequence[int], a: Tensor, b: Tensor) -> None:
         """Copies `a` `[r, K]` and `b` `[N, r]` into `pages`, padded with zeros. No other page changes."""
@@ -88,10 +82,10 @@ class CatPool:
                 rows = pool[page * PAGE : (page + 1) * PAGE]
                 rows[: len(part)] = part
                 rows[len(part) :] = 0
-        self._live.clear()  # a gathered copy may name a page that had another owner
+        self._live.clear()  # a gathered copy may be of a page that had another owner
 
     def live(self, ranks: RankRows) -> tuple[Tensor, Tensor]:
-        """Returns (`[K, R]`, `[R, N]`) of these R ranks, for `cat_expand_`."""
+        """Returns A `[K, R]` and B `[R, N]` of these R ranks, for `dense_add_`."""
         found = self._live.get(ranks)
         if found is None:
             found = self._gather(ranks)
@@ -113,40 +107,30 @@ class CatPool:
             return
         # New tensors, then two swaps: a forward pass on another thread sees old or new, and both hold its pages.
         ranks = max(pages, 2 * held) * PAGE
-        a, b_t = self._a.new_zeros(ranks, self.k), self._b_t.new_zeros(ranks, self.n)
+        a, b_t = self._a.new_zeros(ranks, self._k), self._b_t.new_zeros(ranks, self._n)
         a[: len(self._a)] = self._a
         b_t[: len(self._b_t)] = self._b_t
         self._a, self._b_t = a, b_t
 
 
 class PagedPool:
-    """One layer's pages where the kernels read them: A `[P*16, K]` and B `[P, N, 16]`, in the dtype of the activations.
+    """One layer's pages for the kernels: A `[P*16, K]` and B `[P, N, 16]`, in the dtype of the activations.
 
     Allocated once, when the first adapter targets the layer: addresses never change, as CUDA graphs need.
-
-    Attributes:
-        generation: Changes whenever a page does.
     """
 
     def __init__(self, k: int, n: int, pages: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.k, self.n = k, n
-        self.generation = 0
         self.itemsize = dtype.itemsize
-        self._pages, self._device, self._dtype = pages, device, dtype
+        self._k, self._n, self._pages, self._device, self._dtype = k, n, pages, device, dtype
         self._pools: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held for pages, free or not."""
-        return sum(pool.nbytes for pool in self._pools or ())
 
     @property
     def pools(self) -> tuple[Tensor, Tensor]:
         """(A pool, B pool)."""
         if self._pools is None:
             self._pools = (
-                torch.zeros(self._pages * PAGE, self.k, device=self._device, dtype=self._dtype),
-                torch.zeros(self._pages, self.n, PAGE, device=self._device, dtype=self._dtype),
+                torch.zeros(self._pages * PAGE, self._k, device=self._device, dtype=self._dtype),
+                torch.zeros(self._pages, self._n, PAGE, device=self._device, dtype=self._dtype),
             )
         return self._pools
 
@@ -161,9 +145,3 @@ class PagedPool:
             rows[len(part_a) :] = 0
             b_pool[page, :, : part_b.shape[1]] = part_b
             b_pool[page, :, part_b.shape[1] :] = 0
-        self.generation += 1
-
-    def columns(self, pages: Sequence[int]) -> Tensor:
-        """B of `pages` side by side, `[N, 16 * len(pages)]`."""
-        index = torch.tensor(pages, device=self._device)
-        return self.pools[1][index].permute(1, 0, 2).reshape(self.n, len(pages) * PAGE)

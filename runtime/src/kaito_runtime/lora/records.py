@@ -1,15 +1,26 @@
-"""Records that the LoRA rooms share: what an adapter adds, and which version of it is meant. No torch is imported."""
+"""Records that the rooms share: what an adapter adds, which version of it is meant, and what strengths a step has.
+
+No torch is imported, so protocols and the HTTP side can use these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["AdapterVersion", "AdapterWeights", "LoraMatrix", "Profile", "ResidentAdapter", "Span"]
+__all__ = [
+    "AdaptedLayer",
+    "AdapterVersion",
+    "AdapterWeights",
+    "LoraMatrix",
+    "ResidentAdapter",
+    "ScalingTable",
+    "Span",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +30,7 @@ class LoraMatrix:
     Attributes:
         a: `[r, K]`, any rank r >= 1.
         b: `[N, r]`.
-        scaling: alpha / r, or alpha / sqrt(r) for rsLoRA; strength is not in it.
+        scaling: alpha / r, or alpha / sqrt(r) for rsLoRA. Strength is not in it.
     """
 
     a: Tensor
@@ -44,7 +55,7 @@ class AdapterWeights:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class AdapterVersion:
-    """The identity of one loaded adapter: two loads of the same folder are two versions."""
+    """The identity of one loaded adapter: loading the same folder twice gives two versions."""
 
     name: str
     digest: str
@@ -52,12 +63,12 @@ class AdapterVersion:
 
 @dataclass(frozen=True, slots=True)
 class ResidentAdapter:
-    """What `Bank.resident` tells about one version.
+    """One version in the bank.
 
     Attributes:
         references: Requests that hold it.
         nbytes: Memory of its pages, in bytes.
-        retired: It is going as soon as `references` is 0.
+        retired: It is unloaded as soon as `references` is 0.
     """
 
     version: AdapterVersion
@@ -76,11 +87,14 @@ class ResidentAdapter:
         return self.version.digest
 
 
-class Profile:
-    """The scaling of each resident version in a layer, shared by all layers where it is the same.
+class ScalingTable:
+    """The scaling of each resident version in a layer. Layers with the same scalings share one table.
 
-    Most models have one profile: every adapter targets every layer with one alpha and one rank. Patterns and partial
-    targets make more. A step's table is computed once per profile.
+    In most models all do: every adapter targets every layer with one alpha and one rank. Patterns and partial targets
+    make more tables. What a step computes from strengths and scalings, it computes once per table.
+
+    Attributes:
+        scaling: By version; versions that do not target the layer are missing.
     """
 
     __slots__ = ("scaling",)
@@ -89,5 +103,26 @@ class Profile:
         self.scaling = scaling
 
 
+class AdaptedLayer(Protocol):
+    """What the bank needs of a layer.
+
+    Attributes:
+        lora_shape: (K, N) of the weight that is here.
+        adapter_shape: (K, N) of adapters for it, which is larger where the weight is one rank's part of a layer.
+        scalings: Set by the bank whenever a version comes or goes.
+    """
+
+    lora_shape: tuple[int, int]
+    adapter_shape: tuple[int, int]
+    scalings: ScalingTable
+
+    @property
+    def page_bytes(self) -> int:
+        """Memory of one rank page in this layer, in bytes."""
+
+    def write(self, pages: Sequence[int], a: Tensor, b: Tensor) -> None:
+        """Copies an adapter's `a` `[r, K]` and `b` `[N, r]` into `pages`, padded with zeros."""
+
+
 Span = tuple[int, Mapping[AdapterVersion, float]]
-"""(tokens, strengths): so many tokens in a row, each with these strengths. Scaling is not in them."""
+"""(tokens, strengths): that many tokens in a row, each with these strengths. Scaling is not in them."""

@@ -1,36 +1,37 @@
 """Which strengths hold for which token of the next forward pass.
 
-`Routing.set` is all that changes between steps: one small table per profile (see `bank`), whatever the model's size.
-How a table looks is `steps`' business.
+`Routing.set` is all that changes between steps: one small table per set of scalings, whatever the model's size. What
+the tables look like is in `step_dense` and `step_paged`.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from kaito_runtime.lora.bank import Bank
-from kaito_runtime.lora.records import AdapterVersion, Span
-from kaito_runtime.lora.steps import CatStep, PagedStep
+from kaito_runtime.lora.records import Span
+from kaito_runtime.lora.step_dense import DenseStep
+from kaito_runtime.lora.step_paged import PagedStep
 
-__all__ = ["Routing", "Span"]
+__all__ = ["Routing"]
 
 
 class Routing:
-    """The strengths of the next forward pass. Belongs to the thread that runs the model.
+    """The strengths of the next forward pass. Only the thread that runs the model may use it.
 
     Attributes:
         step: What the layers read; None is the base model.
     """
 
-    def __init__(self, bank: Bank, make_step: Callable[[Sequence[Span], Bank], CatStep | PagedStep]) -> None:
-        self.step: CatStep | PagedStep | None = None
-        self.merged: Mapping[AdapterVersion, float] | None = None
+    def __init__(self, bank: Bank, make_step: Callable[[Sequence[Span], Bank], DenseStep | PagedStep]) -> None:
+        self.step: DenseStep | PagedStep | None = None
         self._bank = bank
         self._make_step = make_step
         self._set: tuple[int, list[Span]] | None = None  # what `step` was made of: the bank's generation, live spans
 
     def set(self, spans: Sequence[Span]) -> None:
-        """Replaces the strengths for all following forward passes. Where they are those of the last one, as in most
-        steps of a decode, all that was computed for it is kept.
+        """Replaces the strengths for all following forward passes.
+
+        If they are those of the last one, as in most steps of a decode, everything computed for it is kept.
 
         Args:
             spans: (tokens, strengths) in the order of the packed tokens; no strengths is the base model. Their tokens
@@ -52,11 +53,9 @@ class Routing:
         now = (self._bank.generation, live)
         if now == self._set:
             return
-        step = self._make_step(live, self._bank) if any(strengths for _, strengths in live) else None
-        if step is not None:
-            step.merged = self.merged is not None and all(strengths == self.merged for _, strengths in live)
-        self.step, self._set = step, now
+        self.step = self._make_step(live, self._bank) if any(strengths for _, strengths in live) else None
+        self._set = now
 
     def clear(self) -> None:
-        """Base model for all tokens."""
+        """Sets the base model for all tokens."""
         self.step = self._set = None

@@ -1,9 +1,8 @@
-"""Linear layers of which every rank holds a part: which part, and how outputs are joined. Who cuts the weights is
-`tensor_parallel`'s business.
+"""Linear layers of which every process (rank) holds a part: which part, and how the outputs are joined.
 
-Exact for adapters as well as for the base: where rows of W are spread, A is whole on every rank and the same rows of B
-are here; where columns are, the same columns of A are here and B is whole, and the adapters' part is added to the
-base's before the one sum over all ranks.
+Adapters stay as exact as the base: where a rank has some rows of W, it has all of A and the same rows of B; where it
+has some columns, it has the same columns of A and all of B, and the adapters' part is added to the base's before the
+one sum over all ranks. The weights are cut in `model.tensor_parallel`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kaito_runtime.lora.layers import LoraLinear
-from kaito_runtime.lora.pages import CatPool, PagedPool
+from kaito_runtime.lora.pages import DensePool, PagedPool
 from kaito_runtime.lora.routing import Routing
 
 __all__ = ["Interval", "Shard", "ShardedLoraLinear", "even_interval"]
@@ -25,7 +24,7 @@ Interval = tuple[int, int]
 
 
 def even_interval(length: int, rank: int, ranks: int) -> Interval:
-    """Returns the part of `length` that `rank` holds, as torch's `Shard` cuts: only the last parts may be shorter."""
+    """Returns the part of `length` that `rank` holds. As with torch's `Shard`, only the last parts may be shorter."""
     each = -(-length // ranks)
     return min(rank * each, length), min((rank + 1) * each, length)
 
@@ -38,9 +37,9 @@ class Shard:
         shape: (K, N) of the whole layer, which adapters are made for.
         rows: Intervals of N that are here, in the order of the local rows.
         columns: Interval of K that is here.
-        splits_input: Whether the layer gets the whole input and takes its own columns of it.
-        joins: How the ranks' outputs become the layer's: not at all, since the next layer takes them in parts; one
-            behind the other; or by summing.
+        splits_input: The layer gets the whole input and takes its own columns of it.
+        joins: How the ranks' outputs become the layer's output: "not" leaves them in parts, which the next layer
+            expects; "gather" puts them side by side; "sum" adds them.
     """
 
     shape: tuple[int, int]
@@ -64,18 +63,18 @@ class Shard:
 
 
 class ShardedLoraLinear(LoraLinear):
-    """A `LoraLinear` that computes one rank's part, and joins what has to be joined.
+    """A `LoraLinear` that computes one rank's part and joins the outputs.
 
     Args:
-        base: The linear layer, its weight (and bias, where rows are spread) cut already.
+        base: The linear layer; its weight is already cut, and so is its bias where the rows are.
         shard: What was cut.
-        group: Ranks that hold the other parts.
+        group: The ranks that hold the parts.
     """
 
     def __init__(
-        self, base: nn.Module, routing: Routing, pool: CatPool | PagedPool, shard: Shard, group: dist.ProcessGroup
+        self, base: nn.Module, routing: Routing, pool: DensePool | PagedPool, shard: Shard, group: dist.ProcessGroup
     ) -> None:
-        # Every rank has the bias of a sum: it is added once, behind it.
+        # Every rank has the whole bias of a sum: it is added once, after the sum.
         late = cast(nn.Parameter | None, base.bias) if shard.joins == "sum" else None
         if late is not None:
             base.register_parameter("bias", None)
@@ -91,7 +90,7 @@ class ShardedLoraLinear(LoraLinear):
         super().write(pages, self._shard.of_columns(a), self._shard.of_rows(b))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., K]` to `[..., N]`, where the shard does not say that input or output come in parts."""
+        """Multiplies `[..., K]` to `[..., N]`; K or N is this rank's part where the shard says so."""
         if self._shard.splits_input:
             x = x[..., slice(*self._shard.columns)]
         y = super().forward(x)

@@ -1,17 +1,16 @@
-"""Which modules LoRA can adapt, their sizes, and what their weights are. What replaces them is `layers`."""
+"""Which modules LoRA can adapt, their sizes, and what their weights are. What replaces them is in `layers`."""
 
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from kaito_runtime.kernels.common import FLOATING, NARROW
 from kaito_runtime.kernels.dispatch import Base
 from kaito_runtime.kernels.launch import FP8_ARCHITECTURES, arch_of
 
-__all__ = ["FLOATING", "base_of", "has_pdl", "linear_shape"]
+__all__ = ["base_of", "has_pdl", "linear_shape"]
 
-FLOATING = (torch.float32, torch.float16, torch.bfloat16)
-NARROW = (torch.int8, torch.float8_e4m3fn)
 # Subclasses whose product is x W^T + bias and nothing else, so that a kernel may compute it in their place.
 PLAIN = ("Linear", "FalconLinear")
 
@@ -19,8 +18,8 @@ PLAIN = ("Linear", "FalconLinear")
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
     """Returns (K, N), in-features and out-features, of a whole linear layer, or None for any other module.
 
-    Linear layers are `nn.Linear` with its subclasses, transformers' `Conv1D` (its weight is transposed), and what
-    `inject_lora` put in their places.
+    Linear layers are `nn.Linear` and its subclasses, transformers' `Conv1D` (its weight is transposed), and the layers
+    that `inject_lora` put in their places.
     """
     shape = getattr(module, "adapter_shape", None)  # a LoraLinear
     if isinstance(shape, tuple):
@@ -35,7 +34,7 @@ def linear_shape(module: nn.Module) -> tuple[int, int] | None:
 
 
 def base_of(module: nn.Module) -> Base:
-    """Which kinds of product may be used with the weight of a linear layer."""
+    """Returns which kinds of product may be used with the weight of a linear layer."""
     weight = cast(Tensor, module.weight)
     if not isinstance(module, nn.Linear) or weight.shape != (module.out_features, module.in_features):
         return Base.OPAQUE
@@ -46,7 +45,7 @@ def base_of(module: nn.Module) -> Base:
 
 
 def has_pdl(device: torch.device) -> bool:
-    """Whether programmatic dependent launch hides K1 on `device`."""
+    """Returns whether `device` has programmatic dependent launch; a CPU counts as such, to take the same paths."""
     return device.type != "cuda" or _arch(device) == "sm_90"
 
 

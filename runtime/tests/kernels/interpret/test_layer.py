@@ -5,7 +5,7 @@ import torch
 from kernel_cases import error
 from torch import nn
 
-from kaito_runtime.lora import inject_lora
+from kaito_runtime.lora.inject import inject_lora
 from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 
 
@@ -43,17 +43,28 @@ def test_a_layer_with_mixed_requests(layer, tokens):
     assert error(y, truth) <= 1e-6
 
 
-def test_merging_a_layer():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(80, 48, bias=False))
-    weight = model[0].weight.detach().double()
-    lora = inject_lora(model, paged=True, max_pages=4)
-    matrix = LoraMatrix(torch.randn(24, 80) / 9, torch.randn(48, 24) / 5, 0.5)
-    version = lora.bank.load(AdapterWeights("a", "", {"0": matrix}))
-    lora.merge({version: -1.5})
-    lora.routing.set([(3, {version: -1.5})])
-    x = torch.randn(3, 80)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layer", [nn.Linear, Opaque])
+@pytest.mark.parametrize("tokens", [6, 30])
+def test_base_rows_of_a_mixed_batch_have_the_bits_of_a_batch_without_adapters(dtype, layer, tokens):
+    torch.manual_seed(tokens)
+    model = nn.Sequential(layer(80, 48, dtype=dtype))
+    x = torch.randn(1, tokens, 80).to(dtype)
     with torch.no_grad():
-        y = model(x)
-    merged = weight - 0.75 * matrix.b.double() @ matrix.a.double()
-    assert lora.routing.step.merged and error(y, x.double() @ merged.t()) <= 1e-6
+        base = model(x)[0]
+    lora = inject_lora(model, paged=True, max_pages=8)
+    matrices = [LoraMatrix(torch.randn(r, 80) / 9, torch.randn(48, r) / r**0.5, 1.0) for r in (8, 40)]
+    one, two = (lora.bank.load(AdapterWeights(str(i), "", {"0": matrix})) for i, matrix in enumerate(matrices))
+    spans = [
+        (tokens // 3, {one: 1.0}),
+        (tokens // 3, {}),
+        (tokens // 6, {one: 0.0}),
+        (tokens // 6, {one: 0.5, two: 2.0}),
+    ]
+    lora.routing.set(spans)
+    with torch.no_grad():
+        mixed = model(x)[0]
+    untouched = slice(tokens // 3, tokens - tokens // 6)
+    assert torch.equal(mixed[untouched].view(torch.uint8), base[untouched].view(torch.uint8))
+    changed = (mixed != base).any(dim=1)
+    assert changed[: tokens // 3].all() and changed[-(tokens // 6) :].all()

@@ -78,15 +78,14 @@ class Operators(TorchDispatchMode):
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     if torch.cuda.is_available():
         pytest.skip("a real driver is here; tests/kernels/test_gpu.py measures it")
-    from kaito_runtime.kernels import expand_add, gemm_expand_paged, merge, paged_linear, shrink_paged
+    from kaito_runtime.kernels import expand_add, gemm_expand, paged, shrink
 
     kernels = (
-        shrink_paged.shrink_paged_kernel,
-        gemm_expand_paged.gemm_expand_paged_kernel,
+        shrink.shrink_kernel,
+        gemm_expand.gemm_expand_kernel,
         expand_add.expand_add_kernel,
-        merge.merge_kernel,
     )
-    monkeypatch.setattr(paged_linear, "_triton_runs", lambda x: True)
+    monkeypatch.setattr(paged, "_triton_runs", lambda x: True)
     found = Recorder()
     config = triton.runtime.driver
     before = config._active

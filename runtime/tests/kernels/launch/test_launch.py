@@ -6,11 +6,11 @@ from torch import nn
 from triton.runtime.errors import OutOfResources
 
 from kaito_runtime.kernels.dispatch import PAIR_TOKENS_PDL
-from kaito_runtime.kernels.gemm_expand_paged import gemm_expand_paged
+from kaito_runtime.kernels.gemm_expand import gemm_expand
 from kaito_runtime.kernels.launch import ExpandBlocks, cdiv
-from kaito_runtime.kernels.paged_linear import lora_linear
+from kaito_runtime.kernels.paged import paged_linear
 from kaito_runtime.kernels.tiles import Tiles
-from kaito_runtime.lora import inject_lora
+from kaito_runtime.lora.inject import inject_lora
 from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 
 K, N = 576, 192
@@ -34,7 +34,7 @@ def step(adapted, recorder, spans):
     lora.routing.set(spans)
     x = torch.zeros(1, sum(tokens for tokens, _ in spans), K, dtype=torch.bfloat16)
     if lora.routing.step is not None:
-        lora.routing.step.work(lora.layers["0"].profile)  # the table is made once per step, not per layer
+        lora.routing.step.work(lora.layers["0"].scalings)  # the table is made once per step, not per layer
     recorder.events.clear()
     model(x)
     return list(recorder.launches)
@@ -44,7 +44,7 @@ def step(adapted, recorder, spans):
 def test_two_launches_with_adapters(adapted, recorder, tokens):
     one, two, _ = adapted[2]
     launches = step(adapted, recorder, [(tokens, {one: 1.0, two: -0.5})])
-    assert [launch.kernel for launch in launches] == ["shrink_paged_kernel", "gemm_expand_paged_kernel"]
+    assert [launch.kernel for launch in launches] == ["shrink_kernel", "gemm_expand_kernel"]
 
 
 def test_no_launch_of_ours_without_adapters(adapted, recorder):
@@ -54,30 +54,40 @@ def test_no_launch_of_ours_without_adapters(adapted, recorder):
         assert sum("mm" in str(event) for event in recorder.events) == 1, "the plain product, once"
 
 
+@pytest.mark.parametrize("tokens", [2, 16, 40, PAIR_TOKENS_PDL + 1])
+def test_steps_with_base_rows_use_the_librarys_product_and_two_launches(adapted, recorder, tokens):
+    launches = step(adapted, recorder, [(tokens - 1, {adapted[2][0]: 1.0}), (1, {})])
+    assert [launch.kernel for launch in launches] == ["shrink_kernel", "expand_add_kernel"]
+    assert sum("mm" in str(event) for event in recorder.events) == 1
+
+
 def test_large_steps_use_the_librarys_product_and_two_launches(adapted, recorder):
     one, two, _ = adapted[2]
     tokens = PAIR_TOKENS_PDL + 1
     launches = step(adapted, recorder, [(tokens - 5, {one: 1.0}), (5, {two: 1.0})])
-    assert [launch.kernel for launch in launches] == ["shrink_paged_kernel", "expand_add_kernel"]
+    assert [launch.kernel for launch in launches] == ["shrink_kernel", "expand_add_kernel"]
     assert sum("mm" in str(event) for event in recorder.events) == 1
 
 
-def test_the_second_launch_alone_is_dependent_and_nothing_comes_between(adapted, recorder):
-    launches = step(adapted, recorder, [(4, {adapted[2][1]: 1.0})])
+@pytest.mark.parametrize("base_rows", [0, 1])
+def test_the_second_launch_alone_is_dependent_and_nothing_comes_between(adapted, recorder, base_rows):
+    launches = step(adapted, recorder, [(4, {adapted[2][1]: 1.0}), (base_rows, {})])
     assert [launch.pdl for launch in launches] == [False, True]
     first, second = (recorder.events.index(launch) for launch in launches)
     between = set(recorder.events[first + 1 : second])
     assert between <= {"aten.empty.memory_format"}, "memory for y is all that may be asked for"
 
 
-def test_one_binary_over_tokens_strengths_and_adapters(adapted, recorder):
+@pytest.mark.parametrize("base_rows", [0, 1])
+def test_one_binary_over_tokens_strengths_and_adapters(adapted, recorder, base_rows):
     one, two, three = adapted[2]
     binaries = set()
-    for tokens in range(1, 17):
+    for tokens in range(1, 17 - base_rows):
         for strengths in ({one: 1.0}, {one: -0.25, two: 7.5}, {three: 1e-3}, {one: 1.0, two: 1.0, three: 1.0}):
             spans = [(tokens, strengths)] if tokens == 1 else [(1, {two: 0.3}), (tokens - 1, strengths)]
-            binaries |= {(launch.kernel, launch.binary) for launch in step(adapted, recorder, spans)}
-    assert len(binaries) == 2, "one of K1 and one of K2"
+            launches = step(adapted, recorder, [*spans, (base_rows, {})])
+            binaries |= {(launch.kernel, launch.binary) for launch in launches}
+    assert len(binaries) == 2, "one of each kernel"
 
 
 @pytest.mark.parametrize(("low", "high"), [(17, 64), (65, 256)])
@@ -99,12 +109,12 @@ def test_the_grid_covers_tokens_ranks_and_planes(adapted, recorder):
 
 
 def test_too_much_shared_memory_is_found_before_a_launch(recorder):
-    lists = [torch.zeros(size, dtype=torch.int32) for size in (2, 0, 0)]
+    lists = [torch.zeros(size, dtype=torch.int32) for size in (2, 0, 0, 4)]
     x, w = torch.zeros(4, 256, dtype=torch.bfloat16), torch.zeros(512, 256, dtype=torch.bfloat16)
     u, b_pool = torch.zeros(1, 4, 16), torch.zeros(1, 512, 16, dtype=torch.bfloat16)
     blocks = ExpandBlocks(16, 512, 128, 4, 5)
     with pytest.raises(OutOfResources, match="shared memory"):
-        gemm_expand_paged(x, w, u, b_pool, Tiles(*lists, 16, 1), blocks=blocks)
+        gemm_expand(x, w, u, b_pool, Tiles(*lists, 16, 1), blocks=blocks)
     assert recorder.launches == []
 
 
@@ -119,14 +129,14 @@ SHAPES = [
 
 def test_the_shapes_of_real_models_share_their_binaries(recorder):
     binaries = set()
-    lists = [torch.tensor(values, dtype=torch.int32) for values in ([0, 2], [1, 0], [0, 1])]
+    lists = [torch.tensor(values, dtype=torch.int32) for values in ([0, 2], [1, 0], [0, 1], [1] * 8)]
     s = torch.zeros(8, 2)
     for k, n in SHAPES:
         x, w, a_pool, b_pool = (
             torch.empty(size, dtype=torch.bfloat16) for size in ((8, k), (n, k), (32, k), (2, n, 16))
         )
         recorder.events.clear()
-        lora_linear(x, w, a_pool, b_pool, s, Tiles(*lists, 16, 2))
+        paged_linear(x, w, a_pool, b_pool, s, Tiles(*lists, 16, 2))
         shrink, expand = recorder.launches
         assert expand.grid == (1, cdiv(n, 32), 1)
         binaries |= {(shrink.kernel, shrink.binary), (expand.kernel, expand.binary)}

@@ -19,7 +19,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if rows:
         terminalreporter.section("static figures of the kernels (compiled, not run)")
         terminalreporter.write_line(
-            f"{'device':7}{'configuration':38}{'regs':>5}{'spill':>6}{'shared':>8}{'ctas':>5}  {'mma':6}{'eff':>6}"
+            f"{'device':7}{'configuration':46}{'regs':>5}{'spill':>6}{'shared':>8}{'ctas':>5}  {'mma':6}{'eff':>6}"
             f"{'ins/mma':>8}{'async':>6}{'in flight':>10}  pdl"
         )
         for row in sorted(rows):

@@ -6,36 +6,33 @@ from itertools import product
 from compiled import DEVICE, Config, Figures
 
 from kaito_runtime.kernels.expand_add import expand_add_kernel
-from kaito_runtime.kernels.gemm_expand_paged import gemm_expand_paged_kernel
+from kaito_runtime.kernels.gemm_expand import gemm_expand_kernel
 from kaito_runtime.kernels.launch import (
     ARCHITECTURES,
     FP8_ARCHITECTURES,
     PAGE,
     TILES,
-    block_m,
+    block_t,
     expand_add_blocks,
     gemm_expand_blocks,
-    merge_blocks,
     shrink_blocks,
 )
-from kaito_runtime.kernels.merge import merge_kernel
-from kaito_runtime.kernels.shrink_paged import shrink_paged_kernel
+from kaito_runtime.kernels.shrink import shrink_kernel
 
 LARGE_K = 4096  # more iterations than planes, as all but the smallest models have
-INDICES = {"start_ptr": "*i32", "pages_ptr": "*i32", "slots_ptr": "*i32"}
+INDICES = {name: "*i32" for name in ("start_ptr", "pages_ptr", "adapters_ptr", "live_ptr")}
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
 def configs() -> Iterator[Config]:
     for arch, (dtype, size) in product(ARCHITECTURES, DTYPES.items()):
         for tile in TILES:
-            if tile != block_m(tile, size):
+            if tile != block_t(tile, size):
                 continue  # a step of this type never has such tiles
             for even in (True, False) if dtype == "bf16" else (True,):  # an uneven K changes the masks alone
                 yield shrink(arch, tile, dtype, even)
                 yield gemm_expand(arch, tile, dtype, even, bias=not even)
             yield expand_add(arch, tile, dtype)
-        yield merge(arch, dtype)
     for arch, tile, narrow in product(ARCHITECTURES, TILES, ("i8", "fp8e4nv")):
         if narrow == "fp8e4nv" and arch not in FP8_ARCHITECTURES:
             continue
@@ -55,17 +52,17 @@ def has_pdl(arch: str) -> bool:
 def shrink(arch: str, tile: int, dtype: str, even: bool) -> Config:
     b = shrink_blocks(arch, tile, LARGE_K, DTYPES[dtype])
     return Config(
-        shrink_paged_kernel,
-        f"K1 {dtype} {b.m}x{b.r}x{b.k} of {tile}, {b.split} planes" + ("" if even else " ragged"),
+        shrink_kernel,
+        f"shrink {dtype} {b.t}x{b.r}x{b.k} of {tile}, {b.split} planes" + ("" if even else " ragged"),
         arch,
         {"x_ptr": f"*{dtype}", "a_ptr": f"*{dtype}", "s_ptr": "*fp32", "u_ptr": "*fp32", **INDICES},
         dict(
-            BLOCK_M=b.m, BLOCK_R=b.r, BLOCK_K=b.k, SPLIT=b.split, EVEN_K=even, PDL=has_pdl(arch), UPCAST=False,
+            BLOCK_T=b.t, BLOCK_R=b.r, BLOCK_K=b.k, SPLIT=b.split, EVEN_K=even, PDL=has_pdl(arch), UPCAST=False,
             TILE=tile, PAGE=PAGE,
         ),
         b.warps,
         b.stages,
-        b.m * b.r * b.k,
+        b.t * b.r * b.k,
     )  # fmt: skip
 
 
@@ -77,17 +74,17 @@ def gemm_expand(
     pointers = {"x_ptr": dtype, "w_ptr": weight, "scale_ptr": "fp32" if narrow else weight, "bias_ptr": dtype}
     pointers |= {"u_ptr": "fp32", "b_ptr": dtype, "y_ptr": dtype}
     return Config(
-        gemm_expand_paged_kernel,
-        f"K2 {dtype}{' ' + narrow if narrow else ''} {b.m}x{b.n}x{b.k}" + ("" if even else " ragged"),
+        gemm_expand_kernel,
+        f"gemm_expand {dtype}{' ' + narrow if narrow else ''} {b.t}x{b.n}x{b.k}" + ("" if even else " ragged"),
         arch,
         {name: f"*{kind}" for name, kind in pointers.items()} | INDICES,
         dict(
-            BLOCK_M=b.m, BLOCK_N=b.n, BLOCK_K=b.k, SPLIT=planes(arch, tile, dtype), EVEN_K=even,
+            BLOCK_T=b.t, BLOCK_N=b.n, BLOCK_K=b.k, SPLIT=planes(arch, tile, dtype), EVEN_K=even,
             HAS_SCALE=narrow is not None, HAS_BIAS=bias, PDL=has_pdl(arch), UPCAST=False, PAGE=PAGE,
         ),
         b.warps,
         b.stages,
-        b.m * b.n * b.k,
+        b.t * b.n * b.k,
     )  # fmt: skip
 
 
@@ -95,28 +92,13 @@ def expand_add(arch: str, tile: int, dtype: str) -> Config:
     b = expand_add_blocks(arch, tile, DTYPES[dtype])
     return Config(
         expand_add_kernel,
-        f"K3 {dtype} {b.m}x{b.n}x{PAGE}",
+        f"expand_add {dtype} {b.t}x{b.n}x{PAGE}",
         arch,
         {"u_ptr": "*fp32", "b_ptr": f"*{dtype}", "y_ptr": f"*{dtype}", **INDICES},
-        dict(BLOCK_M=b.m, BLOCK_N=b.n, SPLIT=planes(arch, tile, dtype), PDL=has_pdl(arch), UPCAST=False, PAGE=PAGE),
+        dict(BLOCK_T=b.t, BLOCK_N=b.n, SPLIT=planes(arch, tile, dtype), PDL=has_pdl(arch), UPCAST=False, PAGE=PAGE),
         b.warps,
         b.stages,
-        b.m * b.n * PAGE,
-    )
-
-
-def merge(arch: str, dtype: str) -> Config:
-    b = merge_blocks(DTYPES[dtype])
-    pointers = {name: f"*{dtype}" for name in ("w_ptr", "a_ptr", "b_ptr", "out_ptr")}
-    return Config(
-        merge_kernel,
-        f"K4 {dtype} {b.n}x{b.k}x{PAGE}",
-        arch,
-        pointers | {"factors_ptr": "*fp32", **INDICES},
-        dict(BLOCK_N=b.n, BLOCK_K=b.k, UPCAST=False, PAGE=PAGE),
-        b.warps,
-        b.stages,
-        b.n * b.k * PAGE,
+        b.t * b.n * PAGE,
     )
 
 
@@ -124,8 +106,8 @@ def breaches(config: Config, f: Figures) -> list[str]:
     """What the binary does not keep, in words with both figures."""
     kernel, dtype = config.name.split()[:2]
     amd = config.arch == "gfx942"
-    streams = kernel in ("K1", "K2")  # their loops carry the work; K3 and K4 wait for memory
-    decode = streams and config.constants["BLOCK_M"] == 16
+    streams = kernel != "expand_add"  # their loops carry the work; expand_add waits for memory
+    decode = streams and config.constants["BLOCK_T"] == 16
     found = []
 
     def gate(ok: bool, words: str) -> None:
@@ -137,13 +119,13 @@ def breaches(config: Config, f: Figures) -> list[str]:
     gate(f.shared <= largest, f"shared memory {f.shared} bytes, the device has {largest}")
     least = 2 if decode else 1
     gate(f.programs >= least, f"{f.programs} programs per multiprocessor, at least {least}")
-    gate(f.pdl_launch == (config.arch == "sm_90" and kernel == "K1"), f"{f.pdl_launch} launch_dependents")
-    gate(f.pdl_wait == (config.arch == "sm_90" and kernel in ("K2", "K3")), f"{f.pdl_wait} griddepcontrol.wait")
+    gate(f.pdl_launch == (config.arch == "sm_90" and kernel == "shrink"), f"{f.pdl_launch} launch_dependents")
+    gate(f.pdl_wait == (config.arch == "sm_90" and kernel != "shrink"), f"{f.pdl_wait} griddepcontrol.wait")
     if dtype == "fp32":
         return found  # exact fp32 has no tensor-core product
-    rows = config.constants.get("BLOCK_M", 64)
+    rows = config.constants["BLOCK_T"]
     wanted = "v_mfma" if amd else "HGMMA" if config.arch == "sm_90" and rows >= 64 and streams else "HMMA"
-    if kernel in ("K3", "K4") and config.arch == "sm_90" and f.mma == "HGMMA":
+    if not streams and config.arch == "sm_90" and f.mma == "HGMMA":
         wanted = "HGMMA"  # either will do where memory is the limit
     gate(f.mma == wanted, f"matrix instruction {f.mma}, expected {wanted}")
     gate(f.efficiency >= 0.95, f"matrix-instruction efficiency {f.efficiency:.2f}, at least 0.95")

@@ -18,7 +18,7 @@ def test_budget(config, table):
     found = breaches(config, f)
     ratio = f"{f.instructions_per_mma:.1f}" if f.efficiency else "-"
     table.append(
-        f"{config.arch:7}{config.name:38}{f.registers:5}{f.spill_bytes:6}{f.shared:8}{f.programs:5}  {f.mma:6}"
+        f"{config.arch:7}{config.name:46}{f.registers:5}{f.spill_bytes:6}{f.shared:8}{f.programs:5}  {f.mma:6}"
         f"{f.efficiency:6.2f}{ratio:>8}{f.async_copies:6}{f.in_flight // 1024:8} K  "
         f"{'wait' if f.pdl_wait else ''}{'launch' if f.pdl_launch else ''}"
         f"{'  BREACH: ' * bool(found)}{'; '.join(found)}"

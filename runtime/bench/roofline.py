@@ -1,15 +1,17 @@
-"""What each path should cost on a GPU: arithmetic from data sheets, predicted, not measured. Pure floats, no torch.
+"""What each path should cost on a GPU: arithmetic from data sheets. Predicted, not measured. Pure floats, no torch.
 
-`python -m kaito_runtime.kernels.roofline` prints the overhead of adapters over the base product for every row of the
-dispatch table. Replace a figure by a measured one as soon as there is one (`runtime/bench/bench_gpu.py`).
+    python runtime/bench/roofline.py
+
+prints the overhead of adapters over the base product for the paths that the dispatch table chooses: once for steps in
+which every token has an adapter, once for steps with base rows. `bench_gpu.py` measures the same on a GPU.
 """
 
 from dataclasses import dataclass
 
-from kaito_runtime.kernels.dispatch import TAIL_PAGES, Path, choose
-from kaito_runtime.kernels.launch import PAGE, block_m, cdiv, expand_add_blocks, gemm_expand_blocks, shrink_blocks
+from kaito_runtime.kernels.dispatch import Base, Path, choose
+from kaito_runtime.kernels.launch import PAGE, block_t, cdiv, expand_add_blocks, gemm_expand_blocks, shrink_blocks
 
-__all__ = ["A100", "DEVICES", "H100", "Device", "Layer", "main", "overhead", "predicted_us", "rivals_us"]
+__all__ = ["A100", "DEVICES", "H100", "Device", "Layer", "chosen", "main", "overhead", "predicted_us", "rivals_us"]
 
 BYTES = 2  # bf16
 
@@ -46,7 +48,7 @@ DEVICES = (H100, A100)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One linear layer in one step: T tokens, N by K weights, R live ranks, all in one mix."""
+    """One linear layer in one step: T tokens, N by K weights, R ranks, live on every tile."""
 
     tokens: int
     n: int
@@ -55,42 +57,31 @@ class Layer:
 
 
 def predicted_us(device: Device, path: Path, layer: Layer) -> float:
-    """Microseconds of one layer by `path`, launches included.
-
-    Raises:
-        ValueError: `path` is none of a GPU's.
-    """
+    """Returns the microseconds of one layer by `path`, launches included."""
     t, n, k, r = layer.tokens, layer.n, layer.k, layer.ranks
-    if path in (Path.BASE, Path.MERGED):
+    if path is Path.BASE:
         return _product(device, t, n, k, device.library)
     if path is Path.PAIR:
-        # The pages ride in the same loop; what is left of K1 shows only where W streams for a shorter time.
+        # The pages are in the same loop; shrink shows only where it takes longer than the stream of W.
         stream = _product(device, t, n, k + r, device.triton) - device.launch
-        planes = _planes(device, layer, gemm_expand_blocks(device.arch, block_m(t, BYTES), BYTES, BYTES).n)
+        planes = _planes(device, layer, gemm_expand_blocks(device.arch, block_t(t, BYTES), BYTES, BYTES).n)
         shrink = _shrink(device, layer)
         if device.pdl is None:
             return 2 * device.launch + shrink + stream + planes
         return device.launch + device.pdl + max(shrink, stream) + planes
-    if path is Path.TAIL:
-        copies = 2 * device.launch + (2 * t * k + 3 * t * r) * BYTES / device.hbm  # x' = [x|u]
-        return device.launch + _shrink(device, layer) + copies + _product(device, t, n, k + r, device.library)
-    if path is Path.ADD:
-        planes = _planes(device, layer, expand_add_blocks(device.arch, block_m(t, BYTES), BYTES).n)
-        second = device.launch if device.pdl is None else device.pdl
-        expand = max((2 * t * n + r * n) * BYTES / device.hbm, 2 * t * n * r / device.triton)
-        return (
-            predicted_us(device, Path.BASE, layer) + device.launch + _shrink(device, layer) + second + expand + planes
-        )
-    raise ValueError(f"no prediction for {path!r}; expected a GPU's path")
+    planes = _planes(device, layer, expand_add_blocks(device.arch, block_t(t, BYTES), BYTES).n)
+    second = device.launch if device.pdl is None else device.pdl
+    expand = max((2 * t * n + r * n) * BYTES / device.hbm, 2 * t * n * r / device.triton)
+    return predicted_us(device, Path.BASE, layer) + device.launch + _shrink(device, layer) + second + expand + planes
 
 
 def overhead(device: Device, path: Path, layer: Layer) -> float:
-    """What adapters add to the base product, as a part of it."""
+    """Returns what adapters add to the base product, as a fraction of it."""
     return predicted_us(device, path, layer) / predicted_us(device, Path.BASE, layer) - 1
 
 
 def rivals_us(device: Device, layer: Layer, adapters: int) -> dict[str, float]:
-    """Microseconds of what others do: a loop over adapters, and shrink, product and expand as three launches."""
+    """Returns the microseconds of a loop over adapters, and of shrink, product and expand as three launches."""
     t, n, k, r = layer.tokens, layer.n, layer.k, layer.ranks
     base = predicted_us(device, Path.BASE, layer)
     each = r / adapters
@@ -111,12 +102,12 @@ def _product(device: Device, t: int, n: int, k: int, flops: float) -> float:
 
 
 def _shrink(device: Device, layer: Layer) -> float:
-    """K1 without its launch: one program's own stream where there are few, else the device's."""
+    """Returns the microseconds of shrink without its launch: one program alone, or all that share the device."""
     t, k, r = layer.tokens, layer.k, layer.ranks
-    b = shrink_blocks(device.arch, block_m(t, BYTES), k, BYTES)
-    programs = cdiv(t, b.m) * cdiv(r, b.r) * b.split
-    per_program = (b.m + b.r) * cdiv(k, b.split) * BYTES
-    in_flight = (b.m + b.r) * b.k * BYTES * (b.stages - 1)
+    b = shrink_blocks(device.arch, block_t(t, BYTES), k, BYTES)
+    programs = cdiv(t, b.t) * cdiv(r, b.r) * b.split
+    per_program = (b.t + b.r) * cdiv(k, b.split) * BYTES
+    in_flight = (b.t + b.r) * b.k * BYTES * (b.stages - 1)
     alone = per_program / (in_flight / 0.8)  # a trip to memory takes about 0.8 us
     once = (t + r) * k * BYTES / device.hbm
     together = max(once, programs * per_program / device.l2, 2 * t * k * r / device.triton)
@@ -124,28 +115,35 @@ def _shrink(device: Device, layer: Layer) -> float:
 
 
 def _planes(device: Device, layer: Layer, block_n: int) -> float:
-    """Reading u's planes: every program along N reads those of its tokens from L2."""
-    tile = block_m(layer.tokens, BYTES)
+    """Returns the microseconds of reading u: every program along N reads the planes of its tokens from L2."""
+    tile = block_t(layer.tokens, BYTES)
     split = shrink_blocks(device.arch, tile, layer.k, BYTES).split
     return split * layer.tokens * layer.ranks * 4 * cdiv(layer.n, block_n) / device.l2
 
 
 def main() -> None:
     """Prints the predicted overheads."""
-    print("Adapters' overhead over the base product, predicted, not measured (bf16, K = N = 4096, 4 adapters, one mix)")
+    print("Adapters' overhead over the base product, predicted, not measured (bf16, K = N = 4096, 4 adapters)")
     for device in DEVICES:
-        print(f"\n{device.name:5}  tokens  ranks  path    base us  ours      three launches   PEFT's loop")
+        print(f"\n{device.name:5}  tokens  ranks  base us  all rows adapted   some rows  three launches   PEFT's loop")
         for tokens in (1, 16, 64, 256, 512, 2048, 8192):
             for ranks in (64, 128, 256):
                 layer = Layer(tokens, 4096, 4096, ranks)
-                pdl = device.pdl is not None
-                path = choose(tokens=tokens, pages=cdiv(ranks, PAGE), gpu=True, pdl=pdl, tail=TAIL_PAGES)
                 base = predicted_us(device, Path.BASE, layer)
                 rivals = {name: us / base - 1 for name, us in rivals_us(device, layer, 4).items()}
+                ours = {all_live: chosen(device, layer, all_live=all_live) for all_live in (True, False)}
                 print(
-                    f"{'':5}  {tokens:6}  {ranks:5}  {path.name:6}  {base:7.1f}  {overhead(device, path, layer):6.1%}  "
-                    f"{rivals['shrink, product, expand']:12.1%}  {rivals['loop over adapters']:16.1%}"
+                    f"{'':5}  {tokens:6}  {ranks:5}  {base:7.1f}  "
+                    f"{ours[True].name:>9}{overhead(device, ours[True], layer):8.1%}  "
+                    f"{ours[False].name:>6}{overhead(device, ours[False], layer):8.1%}  "
+                    f"{rivals['shrink, product, expand']:14.1%}  {rivals['loop over adapters']:12.1%}"
                 )
+
+
+def chosen(device: Device, layer: Layer, *, all_live: bool) -> Path:
+    """Returns the path that the dispatch table chooses for a dense layer."""
+    pages, pdl = cdiv(layer.ranks, PAGE), device.pdl is not None
+    return choose(tokens=layer.tokens, pages=pages, all_live=all_live, pdl=pdl, base=Base.DENSE)
 
 
 if __name__ == "__main__":

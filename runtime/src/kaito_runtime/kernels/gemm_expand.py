@@ -1,7 +1,8 @@
-"""K2: y = x W^T + u B^T, where the K loop of the base product simply continues over the live rank pages.
+"""gemm_expand: y = x W^T + u B^T, where the K loop of the base product continues over the live rank pages.
 
-One store of y and no second pass over it. Launched with programmatic dependent launch, K2 streams W while K1 still
-runs, and waits for it only before the pages. Reference, Triton kernel, launcher; K3 shares the page loop.
+y is stored once and never read. With programmatic dependent launch the kernel streams W while `shrink` still runs, and
+waits for it only before the pages. Reference in plain torch, Triton kernel, launcher; `expand_add` has the same page
+loop.
 """
 
 # mypy: allow-incomplete-defs
@@ -11,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kaito_runtime.kernels.common import DTYPES, NARROW, check_dtype, check_shape, current_target, same_device
+from kaito_runtime.kernels.common import FLOATING, NARROW, check_dtype, check_shape, same_device
+from kaito_runtime.kernels.device import current_target
 from kaito_runtime.kernels.launch import FP8_ARCHITECTURES, INT32_ELEMENTS, PAGE, ExpandBlocks, cdiv, gemm_expand_blocks
 from kaito_runtime.kernels.tiles import Tiles
 
@@ -19,25 +21,25 @@ __all__ = [
     "add_pages",
     "check_pages",
     "expand_reference",
-    "gemm_expand_paged",
-    "gemm_expand_paged_kernel",
-    "gemm_expand_paged_reference",
+    "gemm_expand",
+    "gemm_expand_kernel",
+    "gemm_expand_reference",
 ]
 
 
 def expand_reference(u: Tensor, b_pool: Tensor, tiles: Tiles) -> Tensor:
-    """u B^T in plain torch, `[T, N]` in the dtype of `u`. Planes are added first."""
+    """Computes u B^T in plain torch, `[T, N]` in the dtype of `u`. Planes are added first."""
     total = u.sum(0)
     y = total.new_zeros(total.shape[0], b_pool.shape[1])
     start = tiles.start.tolist()
     for tile in range(len(start) - 1):
-        rows = slice(tile * tiles.block_m, (tile + 1) * tiles.block_m)
+        rows = slice(tile * tiles.block_t, (tile + 1) * tiles.block_t)
         for j, entry in enumerate(range(start[tile], start[tile + 1])):
             y[rows] += total[rows, j * PAGE : (j + 1) * PAGE] @ b_pool[tiles.pages[entry]].to(u.dtype).t()
     return y
 
 
-def gemm_expand_paged_reference(
+def gemm_expand_reference(
     x: Tensor,
     w: Tensor,
     u: Tensor,
@@ -47,7 +49,7 @@ def gemm_expand_paged_reference(
     bias: Tensor | None = None,
     w_scale: Tensor | None = None,
 ) -> Tensor:
-    """K2 in plain torch, in the dtype of `u`."""
+    """Computes y in plain torch, in the dtype of `u`."""
     y = x.to(u.dtype) @ w.to(u.dtype).t()
     if w_scale is not None:
         y = y * w_scale.to(u.dtype)
@@ -61,7 +63,7 @@ def add_pages(
     acc, u_ptr, b_ptr, start_ptr, pages_ptr, tile, rows, row_ok, ns, n_ok, T, N, WIDTH,
     SPLIT: tl.constexpr, UPCAST: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
-    """acc + u B^T over the tile's live pages."""
+    """Computes acc + u B^T over the tile's live pages."""
     start = tl.load(start_ptr + tile)
     count = tl.load(start_ptr + tile + 1) - start
     ranks = tl.arange(0, PAGE)
@@ -81,7 +83,7 @@ def add_pages(
 
 
 @triton.jit(do_not_specialize=["T", "WIDTH"])
-def gemm_expand_paged_kernel(
+def gemm_expand_kernel(
     x_ptr,  # [T, K]
     w_ptr,  # [N, K], rows W_STRIDE apart
     scale_ptr,  # [N] fp32, or w_ptr where unused
@@ -96,7 +98,7 @@ def gemm_expand_paged_kernel(
     K,
     W_STRIDE,
     WIDTH,
-    BLOCK_M: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     SPLIT: tl.constexpr,
@@ -108,14 +110,14 @@ def gemm_expand_paged_kernel(
     PAGE: tl.constexpr,
 ):
     tile = tl.program_id(0)  # fastest: programs that run together share a block of W
-    rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    rows = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     ns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     ks = tl.arange(0, BLOCK_K)
     row_ok = rows < T
     n_ok = ns < N
     x_ptrs = x_ptr + rows[:, None] * K + ks[None, :]
     w_ptrs = w_ptr + ns[None, :] * W_STRIDE + ks[:, None]
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_T, BLOCK_N), dtype=tl.float32)
     for k in range(0, K, BLOCK_K):
         if EVEN_K:
             x = tl.load(x_ptrs + k, mask=row_ok[:, None], other=0.0)
@@ -144,7 +146,7 @@ def gemm_expand_paged_kernel(
     tl.store(y_ptrs, acc.to(y_ptr.dtype.element_ty), mask=row_ok[:, None] & n_ok[None, :])
 
 
-def gemm_expand_paged(
+def gemm_expand(
     x: Tensor,
     w: Tensor,
     u: Tensor,
@@ -155,17 +157,17 @@ def gemm_expand_paged(
     w_scale: Tensor | None = None,
     blocks: ExpandBlocks | None = None,
 ) -> Tensor:
-    """Launches K2. With PDL it must directly follow the K1 that writes `u`, on the same stream.
+    """Launches the kernel. With PDL it must directly follow the `shrink` that writes `u`, on the same stream.
 
     Args:
         x: `[T, K]` fp32, fp16 or bf16.
         w: `[N, K]`, dtype of x, or int8 or float8_e4m3fn with `w_scale`; rows may be further apart than K.
-        u: `[planes, T, width * 16]` fp32, what K1 returned.
+        u: `[planes, T, width * 16]` fp32, from `shrink`.
         b_pool: `[P, N, 16]`, dtype of x.
-        tiles: The same as K1's.
+        tiles: The same as for `shrink`.
         bias: `[N]`, dtype of x.
         w_scale: `[N]` fp32, one factor per row of `w`.
-        blocks: Instead of the table's, for tests and gates.
+        blocks: Replaces those of the table, in tests.
 
     Returns:
         y `[T, N]`, dtype of x.
@@ -176,18 +178,20 @@ def gemm_expand_paged(
     t, n, k = _check(x, w, u, b_pool, tiles, bias, w_scale)
     target = current_target()
     if w.dtype is torch.float8_e4m3fn and target.arch not in FP8_ARCHITECTURES:
-        raise ValueError(f"w has dtype {w.dtype}, which {target.arch} has not; {', '.join(FP8_ARCHITECTURES)} has")
-    b = blocks or gemm_expand_blocks(target.arch, tiles.block_m, x.itemsize, w.itemsize)
-    if b.m != tiles.block_m:
-        raise ValueError(f"blocks have {b.m} tokens, tiles have {tiles.block_m}")
+        raise ValueError(
+            f"w has dtype {w.dtype}, which {target.arch} cannot multiply; {', '.join(FP8_ARCHITECTURES)} can"
+        )
+    b = blocks or gemm_expand_blocks(target.arch, tiles.block_t, x.itemsize, w.itemsize)
+    if b.t != tiles.block_t:
+        raise ValueError(f"blocks have {b.t} tokens, tiles have {tiles.block_t}")
     y = torch.empty(t, n, device=x.device, dtype=x.dtype)
     if t == 0:
         return y
     launch = {"launch_pdl": True} if target.pdl else {}
-    gemm_expand_paged_kernel[(cdiv(t, b.m), cdiv(n, b.n))](
+    gemm_expand_kernel[(cdiv(t, b.t), cdiv(n, b.n))](
         x, w, w if w_scale is None else w_scale, w if bias is None else bias, u, b_pool, tiles.start, tiles.pages, y,
         t, n, k, w.stride(0), tiles.width,
-        BLOCK_M=b.m, BLOCK_N=b.n, BLOCK_K=b.k, SPLIT=u.shape[0], EVEN_K=k % b.k == 0, HAS_SCALE=w_scale is not None,
+        BLOCK_T=b.t, BLOCK_N=b.n, BLOCK_K=b.k, SPLIT=u.shape[0], EVEN_K=k % b.k == 0, HAS_SCALE=w_scale is not None,
         HAS_BIAS=bias is not None, PDL=target.pdl, UPCAST=target.interpret, PAGE=PAGE, num_warps=b.warps,
         num_stages=b.stages, enable_fp_fusion=True, **launch,
     )  # fmt: skip
@@ -195,7 +199,11 @@ def gemm_expand_paged(
 
 
 def check_pages(t: int, n: int, u: Tensor, b_pool: Tensor, tiles: Tiles, dtype: torch.dtype) -> None:
-    """Raises ValueError unless u, B and the lists fit `t` tokens and `n` out-features."""
+    """Checks that u, B and the lists fit `t` tokens and `n` out-features.
+
+    Raises:
+        ValueError: They do not.
+    """
     check_dtype("u", u, (torch.float32,))
     if u.ndim != 3:
         raise ValueError(f"u has shape {list(u.shape)}, expected [planes, {t}, {tiles.width * PAGE}]")
@@ -213,7 +221,7 @@ def _check(
     if x.ndim != 2 or w.ndim != 2:
         raise ValueError(f"x has shape {list(x.shape)} and w {list(w.shape)}, expected [tokens, K] and [N, K]")
     (t, k), n = x.shape, w.shape[0]
-    check_dtype("x", x, DTYPES)
+    check_dtype("x", x, FLOATING)
     check_shape("x", x, (t, k), "[tokens, K]")
     check_dtype("w", w, (x.dtype,) if w_scale is None else NARROW)
     if w.stride(1) != 1 and w.numel():
@@ -221,7 +229,7 @@ def _check(
     if w.shape[1] != k:
         raise ValueError(f"w has shape {list(w.shape)}, expected [N, {k}] (K of x {list(x.shape)})")
     if n * w.stride(0) >= INT32_ELEMENTS:
-        raise ValueError(f"w spans {n * w.stride(0)} elements, the kernels index less than {INT32_ELEMENTS}")
+        raise ValueError(f"w spans {n * w.stride(0)} elements, the kernels index fewer than {INT32_ELEMENTS}")
     check_pages(t, n, u, b_pool, tiles, x.dtype)
     if bias is not None:
         check_dtype("bias", bias, (x.dtype,))
