@@ -47,73 +47,93 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
-    namespaces: Names = Field((), description="Namespaces to watch; empty: all.")
+    namespaces: Names = Field(default=(), description="Namespaces to watch; empty: all.")
     image_registry: str = Field(
-        "", description="Registry and path that replace those of every kaito image, for clusters without internet."
+        default="",
+        description="Registry and path that replace those of every kaito image, for clusters without internet.",
     )
-    runtime_image: str = Field("", description="Image that replaces the runtime image of every preset.")
-    node_provider: str = Field("", description="Node provider of Workspaces that name none; empty: plugins choose.")
-    plugins_allow: Names = Field((), description="Entry points to load; empty: all.")
-    plugins_deny: Names = Field((), description="Entry points never to load; wins over the allow list.")
+    runtime_image: str = Field(default="", description="Image that replaces the runtime image of every preset.")
+    node_provider: str = Field(
+        default="",
+        description="Node provider of Workspaces that name none; empty: plugins choose.",
+    )
+    plugins_allow: Names = Field(default=(), description="Entry points to load; empty: all.")
+    plugins_deny: Names = Field(default=(), description="Entry points never to load; wins over the allow list.")
     plugins_dir: str = Field(
-        "",
+        default="",
         description="Folder whose *.py files are plugins and whose *.yaml, *.yml and *.json files are presets; "
         "empty: none.",
     )
     strict_plugins: bool = Field(
-        False, description="Whether a broken plugin stops the process (exit status 2) instead of being left out."
+        default=False,
+        description="Whether a broken plugin stops the process (exit status 2) instead of being left out.",
     )
     allow_generic_models: bool = Field(
-        False,
+        default=False,
         description="Whether `inference.preset.name: org/model` is served by a preset made from the model's "
         "config.json.",
     )
     generic_models_dir: str = Field(
-        "", description="Folder with ORG/MODEL/config.json of such models; no hub is asked."
+        default="",
+        description="Folder with ORG/MODEL/config.json of such models; no hub is asked.",
     )
     max_surge: int = Field(
-        0,
+        default=0,
         ge=0,
         description="Pods above the replicas during a rolling update; 0 by default, since GPUs are scarce.",
     )
     health_port: int = Field(
-        8081, ge=0, le=65535, description="Port of /livez, /readyz and /metrics of the operator; 0: none."
+        default=8081,
+        ge=0,
+        le=65535,
+        description="Port of /livez, /readyz and /metrics of the operator; 0: none.",
     )
-    log_level: LogLevel = Field("INFO", description="Least severe level that is logged.")
+    log_level: LogLevel = Field(default="INFO", description="Least severe level that is logged.")
     log_format: Literal["text", "json"] = Field(
-        "text", description="How the operator logs: lines for people, or one JSON object per line."
+        default="text",
+        description="How the operator logs: lines for people, or one JSON object per line.",
     )
     resync_seconds: float = Field(
-        600.0,
+        default=600.0,
         ge=1,
         le=86400,
         description="How often every Workspace is checked even if nothing happened, in case a watch went silent.",
     )
     watch_silence_seconds: float = Field(
-        900.0,
+        default=900.0,
         ge=0,
         le=86400,
         description="How long a watch may be silent before /livez fails, so that the operator is restarted; 0: for "
         "ever.",
     )
-    api_timeout_seconds: float = Field(60.0, ge=0.1, le=600, description="Timeout of requests to the Kubernetes API.")
-    leader_election: bool = Field(
-        False, description="Whether this operator is one of several replicas, of which the holder of a Lease acts."
+    api_timeout_seconds: float = Field(
+        default=60.0,
+        ge=0.1,
+        le=600,
+        description="Timeout of requests to the Kubernetes API.",
     )
-    leader_election_namespace: str = Field("kaito-system", description="Namespace of that Lease.")
+    leader_election: bool = Field(
+        default=False,
+        description="Whether this operator is one of several replicas, of which the holder of a Lease acts.",
+    )
+    leader_election_namespace: str = Field(default="kaito-system", description="Namespace of that Lease.")
     lease_seconds: int = Field(
-        15, ge=3, le=300, description="How long the Lease of a leader that has fallen silent stays valid."
+        default=15,
+        ge=3,
+        le=300,
+        description="How long the Lease of a leader that has fallen silent stays valid.",
     )
     webhook_port: int = Field(
-        0,
+        default=0,
         ge=0,
         le=65535,
         description="Port of the admission webhook, which `kaito install --webhook` sets up; 0: none.",
     )
     webhook_namespace: str = Field(
-        "kaito-system", description="Namespace of the admission webhook's Service and Secret."
+        default="kaito-system",
+        description="Namespace of the admission webhook's Service and Secret.",
     )
-    plugins: Mapping[str, Mapping[str, str]] = Field({}, description="Options of plugins, by entry point name.")
+    plugins: Mapping[str, Mapping[str, str]] = Field(default={}, description="Options of plugins, by entry point name.")
 
     @classmethod
     def settings_customise_sources(

@@ -25,9 +25,11 @@ _COLUMNS = {
 
 
 def _record(info: PluginInfo) -> dict[str, Any]:
-    counted = {"preset": info.presets, "node provider": info.providers, "adapter source": info.sources}
-    brings = [f"{len(names)} {kind}{'s' * (len(names) > 1)}" for kind, names in counted.items() if names]
+    named = {kind: list(info.names(kind)) for kind in ("preset", "node provider", "adapter source")}
+    brings = [f"{len(names)} {kind}{'s' * (len(names) > 1)}" for kind, names in named.items() if names]
     fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(info).items()}
+    del fields["records"]
+    fields |= dict(zip(("presets", "providers", "sources"), named.values(), strict=True))
     return {**fields, "brings": brings, "import_ms": round(info.import_seconds * 1000, 1)}
 
 

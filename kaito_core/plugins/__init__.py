@@ -3,7 +3,7 @@
 No kopf here and no cluster. Failures at start are kept as data, for whoever starts the process to show.
 """
 
-from kaito_core.plugins.records import PluginInfo
+from kaito_core.plugins.info import PluginInfo
 from kaito_core.plugins.registry import PluginRegistry
 
 __all__ = ["PluginInfo", "PluginRegistry"]

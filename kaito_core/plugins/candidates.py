@@ -6,21 +6,20 @@ import ast
 import importlib.util
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from importlib_metadata import EntryPoint, entry_points
+from importlib_metadata import EntryPoint, EntryPoints, entry_points
 
-from kaito_core import hookspecs
 from kaito_core.errors import ConfigError, PluginLoadError
+from kaito_core.plugins.project import HookProject
 
 __all__ = ["Candidate", "find_candidates"]
 
-_API_GROUP = f"{hookspecs.PROJECT}.api"
 _API_CONSTANT = "KAITO_API"
-_OUR_API = f"v{hookspecs.API_VERSION}"
+_FIRST_API = "v1"  # which plugins are written for that do not declare a version
 _DATA_SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -32,11 +31,13 @@ class Candidate(ABC):
         name: Name of its entry point, or of its file without the suffix.
         distribution: "name version" of the distribution that brings it, "" where it is a file.
         module: What the entry point names, or the file.
+        project: The hooks that it is a plugin of.
     """
 
     name: str
     distribution: str
     module: str
+    project: HookProject
 
     @abstractmethod
     def load(self) -> object:
@@ -55,10 +56,10 @@ class Candidate(ABC):
         return self.module
 
     def check_api(self) -> None:
-        """Raises PluginLoadError unless it asks for the hooks of this kaito-core."""
-        if (asked := self.asked_api()) != _OUR_API:
+        """Raises PluginLoadError unless it asks for the hooks that are installed."""
+        if (asked := self.asked_api()) != (installed := f"v{self.project.api_version}"):
             raise PluginLoadError(
-                f"asks for plugin API {asked}, this kaito-core has {_OUR_API}; install a version of it that fits"
+                f"asks for plugin API {asked}, this kaito-core has {installed}; install a version of it that fits"
             )
 
     def check_honesty(self, plugin: object) -> tuple[str, ...]:
@@ -67,8 +68,8 @@ class Candidate(ABC):
         Raises:
             PluginLoadError: It says itself that it was written for other hooks.
         """
-        declared = getattr(plugin, _API_CONSTANT, hookspecs.API_VERSION)
-        if declared != hookspecs.API_VERSION:
+        declared = getattr(plugin, _API_CONSTANT, self.project.api_version)
+        if declared != self.project.api_version:
             raise PluginLoadError(
                 f"asked for plugin API {self.asked_api()} before it was imported, its code says {_API_CONSTANT} = "
                 f"{declared!r:.80}; install a version of it that fits"
@@ -111,7 +112,7 @@ class _ModuleFile(Candidate):
         try:
             tree = ast.parse(Path(self.module).read_bytes(), self.module)
         except (SyntaxError, ValueError):
-            return _OUR_API  # importing it says better what is wrong
+            return _FIRST_API  # importing it says better what is wrong
         for node in tree.body:
             if isinstance(node, ast.Assign) and any(
                 isinstance(target, ast.Name) and target.id == _API_CONSTANT for target in node.targets
@@ -122,7 +123,7 @@ class _ModuleFile(Candidate):
                     f"line {node.lineno}: {_API_CONSTANT} must be a whole number written out, such as 1: it is read "
                     "before the file is run"
                 )
-        return _OUR_API
+        return _FIRST_API
 
     def load(self) -> object:
         module_name = f"kaito_plugin_file_{self.name}"
@@ -143,7 +144,7 @@ class _PresetFile(Candidate):
     """Presets as data; `apiVersion` says which form they have."""
 
     def asked_api(self) -> str:
-        return _OUR_API
+        return _FIRST_API
 
     def load(self) -> object:
         from kaito_core.plugins.preset_file import preset_plugin  # YAML is read only where there is some
@@ -151,33 +152,40 @@ class _PresetFile(Candidate):
         return preset_plugin(Path(self.module))
 
 
-def find_candidates(folder: str) -> list[Candidate]:
+def find_candidates(
+    project: HookProject, folder: str = "", entries: Iterable[EntryPoint] | None = None
+) -> list[Candidate]:
     """Returns everything that could be a plugin, in the order of loading.
 
     Ours come first, then other distributions, then files; each by name. So of two plugins with one name a third
     party's is the later one.
 
     Args:
+        project: The hooks that they are plugins of.
         folder: The folder of plugin files, "" for none.
+        entries: Entry points to read instead of those of the installed distributions.
 
     Raises:
         ConfigError: The folder cannot be read.
     """
-    installed = sorted(_installed(), key=lambda found: (not _is_ours(found), found.name, found.distribution))
-    return [*installed, *_files(folder)]
+    installed = sorted(
+        _installed(project, entries), key=lambda found: (not _is_ours(found), found.name, found.distribution)
+    )
+    return [*installed, *_files(project, folder)]
 
 
 def _is_ours(candidate: Candidate) -> bool:
     return candidate.module.startswith("kaito_core.")
 
 
-def _installed() -> Iterator[Candidate]:
-    everything = entry_points()  # reads the metadata of every distribution: once
-    versions = {(entry.name, _distribution(entry)): entry.value for entry in everything.select(group=_API_GROUP)}
-    for entry in everything.select(group=hookspecs.PROJECT):
+def _installed(project: HookProject, entries: Iterable[EntryPoint] | None) -> Iterator[Candidate]:
+    everything = EntryPoints(entries) if entries is not None else entry_points()  # reads all metadata: once
+    declared = everything.select(group=f"{project.name}.api")
+    versions = {(entry.name, _distribution(entry)): entry.value for entry in declared}
+    for entry in everything.select(group=project.name):
         distribution = _distribution(entry)
-        api = versions.get((entry.name, distribution), _OUR_API)
-        yield _Installed(entry.name, distribution, entry.value, entry, api)
+        api = versions.get((entry.name, distribution), _FIRST_API)
+        yield _Installed(entry.name, distribution, entry.value, project, entry, api)
 
 
 def _distribution(entry: EntryPoint) -> str:
@@ -187,7 +195,7 @@ def _distribution(entry: EntryPoint) -> str:
         return ""
 
 
-def _files(folder: str) -> Iterator[Candidate]:
+def _files(project: HookProject, folder: str) -> Iterator[Candidate]:
     if not folder:
         return
     try:
@@ -198,6 +206,6 @@ def _files(folder: str) -> Iterator[Candidate]:
         if path.name.startswith((".", "_")):  # hidden, or a helper that is no plugin
             continue
         if path.suffix == ".py":
-            yield _ModuleFile(path.stem, "", str(path))
+            yield _ModuleFile(path.stem, "", str(path), project)
         elif path.suffix in _DATA_SUFFIXES:
-            yield _PresetFile(path.stem, "", str(path))
+            yield _PresetFile(path.stem, "", str(path), project)

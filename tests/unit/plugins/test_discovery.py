@@ -55,7 +55,7 @@ def test_a_working_plugin(install: Install) -> None:
     registry, infos = discover("fake")
     info = infos["fake"]
     assert (info.state, info.distribution, info.module, info.error) == ("loaded", "kaito-fake 1.0", "fake_good", "")
-    assert info.presets == ("tiny",)
+    assert info.names("preset") == ("tiny",)
     assert registry.preset("tiny").name == "tiny"
     assert registry.origin("preset", "tiny") == "fake"
     assert registry.failures == ()

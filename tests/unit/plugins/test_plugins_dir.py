@@ -118,7 +118,7 @@ def test_one_name_in_two_files_is_a_conflict(tmp_path: Path) -> None:
 def test_one_name_twice_in_one_file_leaves_the_file_out(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"{document('a')}\n---\n{document('b')}\n---\n{document('a')}\n")
     registry, infos = discover(tmp_path)
-    assert infos["mine"].error == "brings the preset 'a' twice"
+    assert infos["mine"].error == "duplicate preset 'a': it is brought twice by the same plugin"
     assert dict(registry.presets) == {}
 
 

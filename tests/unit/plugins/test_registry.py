@@ -173,7 +173,7 @@ WRONG: dict[str, tuple[object, type[PluginError], str]] = {
     "a preset twice": (
         presets(lambda: [example_preset(), example_preset()]),
         PluginConflictError,
-        "brings the preset 'example-7b' twice",
+        "duplicate preset 'example-7b'",
     ),
     "a class instead of a provider": (
         providers(lambda: [Uncalled]),
