@@ -26,10 +26,12 @@ class FakeEngine:
     """Says `text`, one byte per token, unless told to wait or to fail.
 
     Attributes:
-        broken: Adapter names to reasons why they cannot be loaded.
+        broken: Adapter names to reasons why they cannot be loaded, or to what is raised instead.
+        lost: Why it can compute nothing any more.
         error: Raised by `submit`.
         fails_after: The stream fails after so many tokens.
         cached: Tokens of the prompt that were found computed, by job; 0 beyond.
+        asked: Adapter names that were to be loaded, in order.
         holds: Streams stay open after their first token, for longer than any test waits.
     """
 
@@ -38,7 +40,8 @@ class FakeEngine:
     vocabulary_size: int = 256
     most_jobs: int = 2048
     alive: bool = True
-    broken: dict[str, str] = field(default_factory=dict)
+    lost: str = ""
+    broken: dict[str, str | Exception] = field(default_factory=dict)
     error: RequestError | None = None
     fails_after: int | None = None
     cached: Sequence[int] = ()
@@ -46,6 +49,7 @@ class FakeEngine:
     failures_in_a_row: int = 0
     jobs: list[Job] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     loaded: list[FakeVersion] = field(default_factory=list)
     retired: list[FakeVersion] = field(default_factory=list)
 
@@ -69,8 +73,12 @@ class FakeEngine:
         return stream
 
     async def load_adapter(self, name: str, path: Path, digest: str | None) -> FakeVersion:
-        if name in self.broken:
-            raise AdapterLoadError(name, self.broken[name])
+        self.asked.append(name)
+        match self.broken.get(name):
+            case Exception() as error:
+                raise error
+            case str() as reason:
+                raise AdapterLoadError(name, reason)
         self.loaded.append(FakeVersion(name, digest or "sha256:found", len(self.loaded)))
         return self.loaded[-1]
 

@@ -117,6 +117,21 @@ def fail_once(runner: Any) -> None:
     runner.drop = fails
 
 
+class BrokenGrammar:
+    """Raises when a token is to be chosen."""
+
+    stuck = ""
+
+    def start(self) -> "BrokenGrammar":
+        return self
+
+    def allowed(self) -> bytes:
+        raise ValueError("a bug")
+
+    def push(self, token: int) -> None:
+        pass
+
+
 class Setup:
     """The engine on the first rank, the follower on the second; `lead` is what the first one does."""
 
@@ -149,14 +164,17 @@ class Setup:
             self.failing = False
             raise RuntimeError("sampling failed")
 
-    async def tokens(self, prompt: list[int], count: int = 6) -> list[int]:
-        return [token.id async for token in self.engine.submit(Job(prompt, count, {}, GREEDY))]
+    async def tokens(self, prompt: list[int], count: int = 6, sampling: Sampling = GREEDY) -> list[int]:
+        return [token.id async for token in self.engine.submit(Job(prompt, count, {}, sampling))]
 
 
 async def lead(setup: Setup, folder: Path) -> dict[str, Any]:
     engine, found = setup.engine, {}
     engine.start()
     found["tokens"] = await setup.tokens([1, 2, 3])
+    broken = setup.tokens([4, 5], sampling=Sampling(grammar=BrokenGrammar()))
+    beside, error = await asyncio.gather(setup.tokens([1, 2, 3]), broken, return_exceptions=True)
+    found["beside"], found["broken"] = beside, str(error)
 
     for rank in (0, 1):
         shutil.copytree(setup.model / "all", folder / f"adapters-{rank}" / "same")

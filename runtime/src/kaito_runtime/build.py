@@ -15,7 +15,7 @@ from kaito_core.api.serving import ServingConfig
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.lora.inject import LoraModel, inject_lora
 from kaito_runtime.model.load import LoadedModel, load_model
-from kaito_runtime.model.memory import BatchLimits, cache_bytes_per_token, cpu_limit, free_memory_bytes
+from kaito_runtime.model.memory import BatchLimits, cache_bytes_per_token, cpu_limit, free_memory_bytes, memory_for
 from kaito_runtime.options import ALONE
 from kaito_runtime.ranks.group import Group
 
@@ -62,13 +62,14 @@ def build_parts(config: ServingConfig, options: ServeOptions, group: Group | Non
     ranks = ALONE if group is None else group.ranks
     _limit_threads()
     loaded = load_model(options.model, recipe=model.recipe, dtype=model.dtype, ranks=ranks)
-    lora = inject_lora(
-        loaded.model,
-        exclude=loaded.recipe.lora_exclude,
-        pack=_has_room_to_pack(loaded.model) if pack is None else pack,
-        shards=loaded.shards,
-        group=None if group is None else group.model,
-    )
+    with memory_for("packed weights", "serve with --no-pack-weights"):
+        lora = inject_lora(
+            loaded.model,
+            exclude=loaded.recipe.lora_exclude,
+            pack=_has_room_to_pack(loaded.model) if pack is None else pack,
+            shards=loaded.shards,
+            group=None if group is None else group.model,
+        )
     context = min(model.context_length or loaded.context_length, loaded.context_length)
     per_token = cache_bytes_per_token(loaded.model)
     room = cache_gib * _GIB if cache_gib else _default_cache_bytes(next(loaded.model.parameters()).device)

@@ -5,7 +5,16 @@ from typing import Any
 
 from kaito_core.api.messages import describe
 
-__all__ = ["AdapterLoadError", "GroupLostError", "ModelLoadError", "RequestError", "ServeError", "validation_message"]
+__all__ = [
+    "AdapterLoadError",
+    "GroupLostError",
+    "ModelLoadError",
+    "RequestError",
+    "ServeError",
+    "is_out_of_memory",
+    "one_line",
+    "validation_message",
+]
 
 
 class ServeError(Exception):
@@ -22,12 +31,14 @@ class AdapterLoadError(ServeError):
     Attributes:
         name: The adapter's name.
         reason: What is wrong and with which key or tensor.
+        transient: Whether the same files may load later, as when memory is free again.
     """
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, *, transient: bool = False) -> None:
         super().__init__(f"adapter '{name}' cannot be loaded: {reason}")
         self.name = name
         self.reason = reason
+        self.transient = transient
 
 
 class RequestError(ServeError):
@@ -69,3 +80,15 @@ def validation_message(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return "is not a known field; check the spelling or remove it"
     return describe(error)
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an unexpected error in one line, such as "KeyError: 'x'"; many have no message of their own."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether memory ran out: Python's, or torch's, which has a class of its own for GPUs alone."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

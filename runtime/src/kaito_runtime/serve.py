@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 from types import FrameType
 
 import uvicorn
@@ -18,7 +18,7 @@ from kaito_runtime.adapters.manager import Residents
 from kaito_runtime.build import build_parts
 from kaito_runtime.engine.protocol import Engine, Job, Sampling, TextCodec
 from kaito_runtime.engine.torch_engine import TorchEngine
-from kaito_runtime.errors import ServeError
+from kaito_runtime.errors import RequestError, ServeError, one_line
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.follower_probes import answering_probes
 from kaito_runtime.http.health import Health
@@ -76,6 +76,10 @@ class Server(uvicorn.Server):
     Args:
         engine: Started and stopped with the server.
         config: What to serve at first.
+
+    Attributes:
+        asked_to_end: Whether a signal came.
+        failure: Why it ended although nobody asked it to, or "".
     """
 
     def __init__(self, engine: TorchEngine, codec: TextCodec, config: ServingConfig, options: ServeOptions) -> None:
@@ -84,6 +88,7 @@ class Server(uvicorn.Server):
         self._deadline: float | None = None
         self._listening = asyncio.Event()
         self.asked_to_end = False
+        self.failure = ""
         self._residents = Residents(engine, config, adapters_dir=options.adapters_dir, config_file=options.config_file)
         self.health = Health(engine, self._residents)
         app = create_app(
@@ -127,7 +132,9 @@ class Server(uvicorn.Server):
         """Says whether it is time to end; uvicorn asks ten times a second."""
         if await super().on_tick(counter):
             return True
-        if self._engine.lost:
+        if failure := self.health.why_dead():
+            self.failure = failure
+            log.error("ending: %s", failure)
             return True
         self.health.draining = self.health.draining or self._engine.leaving
         if not self.health.draining:
@@ -142,13 +149,22 @@ class Server(uvicorn.Server):
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         self._engine.start()
         background = asyncio.create_task(self._prepare_and_watch())
+        background.add_done_callback(self._note_end)
         try:
             yield
         finally:
             background.cancel()
-            with suppress(asyncio.CancelledError):
-                await background
+            await asyncio.wait([background])
             await self._engine.stop()
+
+    def _note_end(self, background: asyncio.Task[None]) -> None:
+        """Ends the process: without its background work the server would never change again, and never say why."""
+        if background.cancelled() or (error := background.exception()) is None:
+            return
+        log.error("the background task that loads adapters and tests the model has ended", exc_info=error)
+        self.health.failure = (
+            f"the background task that loads adapters and tests the model has ended: {one_line(error)}"
+        )
 
     async def _prepare_and_watch(self) -> None:
         await self._residents.refresh()
@@ -161,7 +177,7 @@ class Server(uvicorn.Server):
         """Without requests nothing would show that the model works again."""
         while True:
             await asyncio.sleep(_SELF_TEST_SECONDS)
-            if self.health.why_not_ready() and not self.health.draining and self._engine.alive:
+            if self.health.why_not_ready() and not (self.health.draining or self.health.why_dead()):
                 await self._self_test()
 
     async def _self_test(self) -> None:
@@ -169,7 +185,10 @@ class Server(uvicorn.Server):
             await first_answer(self._engine)
         except ServeError as error:
             log.error("the model's self-test failed: %s", error)
+            if not (isinstance(error, RequestError) and error.code == "queue_full"):  # which tells nothing of the model
+                self.health.failed_self_tests.append(str(error))
         else:
+            self.health.failed_self_tests.clear()
             self.health.warm = True
 
 
@@ -188,7 +207,7 @@ def serve(config: ServingConfig, options: ServeOptions) -> None:
     """Serves until a signal comes.
 
     Raises:
-        ServeError: It cannot start.
+        ServeError: It cannot start, or cannot go on.
     """
     ranks = Ranks.from_env(os.environ)
     if ranks.size > 1:
@@ -201,8 +220,8 @@ def serve(config: ServingConfig, options: ServeOptions) -> None:
         engine, codec = build_engine(config, options, join(ranks, os.environ) if ranks.size > 1 else None)
         server = Server(engine, codec, config, options)
         server.run(sockets=[bound])
-    if engine.lost:
-        raise ServeError(engine.lost)
+    if failure := server.failure or engine.lost:
+        raise ServeError(failure)
     if engine.leaving and not server.asked_to_end:  # an error, so that this node's ranks start again
         raise ServeError("another node is going: the ranks here end and start again with whoever comes")
 

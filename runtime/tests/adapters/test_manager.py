@@ -18,12 +18,14 @@ class World:
         self.file = folder / "serving.json"
         self.adapters = folder / "adapters"
         self.engine: Any = FakeEngine()
+        self.seconds = 0.0
         self.configure(1)
         self.residents = Residents(
             self.engine,
             ServingConfig.model_validate_json(self.file.read_bytes()),
             adapters_dir=self.adapters,
             config_file=self.file,
+            clock=lambda: self.seconds,
         )
 
     def configure(self, generation: int, adapters: Any = (), **more: Any) -> None:
@@ -222,3 +224,86 @@ def test_kubernetes_swapping_links_is_seen(world: World, tmp_path: Path) -> None
     (tmp_path / "..new").rename(tmp_path / "..data")
     world.refresh()
     assert world.residents.catalog.config.generation == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "there is not enough memory: MemoryError"),
+        (RuntimeError("CUDA out of memory."), "there is not enough memory: RuntimeError: CUDA out of memory."),
+        (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug"),
+    ],
+)
+def test_load_that_raises_anything_fails_its_adapter_alone(world: World, error: Exception, message: str) -> None:
+    for name in ("a", "b"):
+        write_adapter(world.adapters / name)
+    world.engine.broken = {"a": error}
+    world.configure(2, [{"name": "a"}, {"name": "b"}])
+    world.refresh()
+    assert world.states() == {"a": ("Failed", message), "b": ("Ready", "")}
+    assert world.residents.settled
+
+
+def tries(world: World, seconds: int) -> list[int]:
+    """Returns after how many seconds the adapter was tried, by a watch that looks every five seconds."""
+    start, found = world.seconds, []
+    for passed in range(0, seconds, 5):
+        world.seconds = start + passed
+        before = len(world.engine.asked)
+        world.refresh(rounds=1)
+        found += [passed] * (len(world.engine.asked) - before)
+    return found
+
+
+def test_load_that_may_work_later_is_tried_again_with_growing_pauses_until_it_works(world: World) -> None:
+    write_adapter(world.adapters / "a")
+    world.engine.broken = {"a": MemoryError()}
+    world.configure(2, [{"name": "a"}])
+    assert tries(world, 1400) == [0, 10, 30, 70, 150, 310, 610, 910, 1210]
+    world.engine.broken = {}
+    assert len(tries(world, 300)) == 1
+    assert world.states()["a"] == ("Ready", "")
+    assert tries(world, 700) == []
+
+
+def test_load_that_was_refused_is_not_tried_again_with_the_same_files(world: World) -> None:
+    write_adapter(world.adapters / "a")
+    world.engine.broken = {"a": "lora_A has the shape [4, 3]"}
+    world.configure(2, [{"name": "a"}])
+    assert len(tries(world, 700)) == 1
+
+
+def test_new_files_are_tried_at_once_and_the_pauses_start_anew(world: World) -> None:
+    write_adapter(world.adapters / "a")
+    world.engine.broken = {"a": MemoryError()}
+    world.configure(2, [{"name": "a"}])
+    tries(world, 100)
+    write_adapter(world.adapters / "a", "smaller")
+    assert tries(world, 20) == [5, 15]  # the first look only sees that they may still be arriving
+
+
+def test_adapter_that_is_gone_is_not_tried_again(world: World) -> None:
+    write_adapter(world.adapters / "a")
+    world.engine.broken = {"a": MemoryError()}
+    world.configure(2, [{"name": "a"}])
+    assert len(tries(world, 5)) == 1
+    world.configure(3)
+    assert tries(world, 700) == []
+
+
+def test_rounds_that_fail_are_repeated_with_growing_pauses(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    troubles = iter([OSError("no"), OSError("no"), None, OSError("no"), asyncio.CancelledError()])
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def refresh() -> None:
+        if trouble := next(troubles):
+            raise trouble
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(world.residents, "refresh", refresh)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(world.residents.watch())
+    assert pauses == [1, 2, 4, 1, 2]

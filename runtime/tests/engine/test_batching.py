@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -217,6 +218,15 @@ def test_model_that_cannot_be_batched_is_refused(model: Any, why: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(ModelLoadError, match=why):
         Batcher(model().eval(), LIMITS, lambda ids, logits: [])
+
+
+def test_cache_that_does_not_fit_is_said_with_its_size_and_what_to_do(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    footprint = MemoryError("Memory footprint 66418487040 is more than available memory 61171071713")
+    monkeypatch.setattr(cache.PagedAttentionCache, "__init__", Mock(side_effect=footprint))
+    with pytest.raises(ModelLoadError, match=r"memory for a key-value cache of 256 tokens.*--cache-gib"):
+        Recorder(load_fp32(tiny_llama))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

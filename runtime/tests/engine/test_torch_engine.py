@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from live import until
 
+from kaito_runtime.engine import torch_engine
 from kaito_runtime.engine.protocol import EngineStats, Job, Sampling, Token
 from kaito_runtime.errors import AdapterLoadError, RequestError
 from kaito_runtime.model.memory import BatchLimits
@@ -185,6 +187,132 @@ def test_row_whose_logits_are_not_finite_fails_alone(harness: Harness) -> None:
     harness.engine._worker.ask(lambda: time.sleep(0.2))  # so that both jobs are in the first pass
     assert harness.portal.call(run) == alone
     until(lambda: idle(harness), "released")
+
+
+class BrokenGrammar:
+    """Raises when the second token is to be chosen."""
+
+    stuck = ""
+
+    def __init__(self) -> None:
+        self.pushed = 0
+
+    def start(self) -> "BrokenGrammar":
+        return BrokenGrammar()
+
+    def allowed(self) -> bytes:
+        if self.pushed:
+            raise ValueError("a bug")
+        return bytes([1] * 257)
+
+    def push(self, token: int) -> None:
+        self.pushed += 1
+
+
+def test_request_for_which_nothing_can_be_chosen_fails_alone_and_is_no_failure_of_the_model(harness: Harness) -> None:
+    alone = harness.answer([9, 8], {}, 5)
+    before = harness.engine.stats().failures
+
+    async def run() -> list[list[int] | str]:
+        broken = Sampling(grammar=BrokenGrammar())
+        jobs = [
+            Job([9, 8], 5, {}, GREEDY),
+            *[Job(PROMPT, 5, {harness.one: 1.0}, broken)] * 3,
+            Job([9, 8], 5, {}, GREEDY),
+        ]
+
+        async def drain(stream: Any) -> list[int] | str:
+            try:
+                return [token.id async for token in stream]
+            except RequestError as error:
+                assert (error.status, error.code) == (500, "sampling_failed")
+                return str(error)
+
+        return list(await asyncio.gather(*(drain(harness.engine.submit(job)) for job in jobs)))
+
+    assert harness.portal.call(run) == [alone, *["no token could be chosen: ValueError: a bug"] * 3, alone]
+    stats = harness.engine.stats()
+    assert (stats.failures - before, stats.failures_in_a_row) == (0, 0)
+    assert references(harness)["one"] == 0
+    until(lambda: idle(harness), "released")
+
+
+def test_extremes_of_sampling_are_served_beside_others(harness: Harness) -> None:
+    alone = harness.answer([9, 8], {}, 5)
+    extremes = [
+        Sampling(temperature=5e-324),
+        Sampling(temperature=1e-40),
+        Sampling(temperature=1e-6),
+        Sampling(temperature=1e-5),
+        Sampling(temperature=2.0, top_p=1e-9),
+        Sampling(top_p=5e-324, top_k=2**70, min_p=1.0),
+        Sampling(presence_penalty=-2.0, frequency_penalty=-2.0, logprobs=20),
+        Sampling(logit_bias=dict.fromkeys(range(257), -100.0), seed=-(2**63)),
+        Sampling(logit_bias={7: 100.0}, seed=2**63 - 1),
+    ]
+    tokens = harness.tokens([Job([9, 8], 5, {}, sampling) for sampling in (GREEDY, *extremes, GREEDY)])
+    assert [len(each) for each in tokens] == [5] * len(tokens)
+    said = [[token.id for token in each] for each in tokens]
+    assert said[0] == said[1] == said[2] == said[3] == said[4] == said[5] == said[6] == said[-1] == alone
+    assert harness.engine.stats().failures_in_a_row == 0
+
+
+def test_gpu_that_is_lost_ends_the_engine_and_every_request(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = BatchLimits(cache_tokens=512, page_tokens=8, step_tokens=32, requests=1)
+    with running(tiny_llama, limits, end_tokens=()) as harness:
+
+        def fail(*_: Any) -> None:
+            monkeypatch.setattr(
+                torch_engine, "why_lost", lambda device: "AcceleratorError: CUDA error: device-side assert"
+            )
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+        async def run() -> list[str]:
+            streams = [harness.engine.submit(Job(PROMPT, 50, {}, GREEDY)) for _ in range(2)]
+            await anext(streams[0])
+            harness.loaded.model.lm_head.register_forward_pre_hook(fail)
+            errors = []
+            for stream in streams:
+                with pytest.raises(RequestError) as caught:
+                    async for _ in stream:
+                        pass
+                errors.append(str(caught.value))
+            with pytest.raises(RequestError, match="the engine has stopped"):
+                harness.engine.submit(Job(PROMPT, 1, {}, GREEDY))
+            return errors
+
+        lost = "cpu can compute nothing any more: AcceleratorError: CUDA error: device-side assert"
+        assert harness.portal.call(run) == [
+            "the model failed: AcceleratorError: CUDA error: device-side assert triggered",
+            f"the server is stopping: {lost}",
+        ]
+        assert harness.engine.lost == lost
+        assert not harness.engine.alive
+
+
+def test_error_of_a_gpu_that_still_works_is_one_of_the_pass_alone(harness: Harness) -> None:
+    def fail(*_: Any) -> None:
+        hook.remove()
+        raise torch.AcceleratorError("CUDA error: invalid configuration argument")
+
+    hook = harness.loaded.model.lm_head.register_forward_pre_hook(fail)
+    with pytest.raises(RequestError, match="invalid configuration argument"):
+        harness.answer(PROMPT, {})
+    assert harness.engine.lost == ""
+    assert len(harness.answer(PROMPT, {})) == 6
+
+
+def test_load_that_loses_the_gpu_ends_the_engine(
+    tiny_llama: Path, tiny_adapters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tiny_llama, LIMITS) as harness:
+        monkeypatch.setattr(torch_engine, "why_lost", lambda device: "an illegal memory access")
+        harness.load("one", tiny_adapters / "one")
+        assert harness.engine.alive
+        monkeypatch.setattr(harness.lora.bank, "load", lambda weights: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            harness.load("two", tiny_adapters / "two")
+        assert harness.engine.lost == "cpu can compute nothing any more: an illegal memory access"
 
 
 def test_stop_ends_what_runs_with_an_error(tiny_llama: Path) -> None:

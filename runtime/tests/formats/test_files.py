@@ -1,10 +1,14 @@
 """Reading PEFT folders that are good: PEFT itself is the truth. What is refused is in `adapter_defects`."""
 
+import errno
 import hashlib
 import math
+import os
 import shutil
+from unittest.mock import Mock
 
 import pytest
+import safetensors.torch
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -135,3 +139,23 @@ def test_an_adapter_of_another_size_of_model_is_refused(good):
         read_adapter(good, llama(hidden_size=64), name="tuned")
     with pytest.raises(AdapterLoadError, match="no module of the base model; was it trained on another model"):
         read_adapter(good, falcon(), name="tuned")
+
+
+def test_file_that_cannot_be_read_now_may_be_later_and_a_damaged_one_may_not(tmp_path, monkeypatch):
+    folder = train(llama(), tmp_path, target_modules=["q_proj"])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(AdapterLoadError, match=r"cannot be read: .*Input/output error") as unread:
+            read_adapter(folder, llama(), name="a")
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(AdapterLoadError, match="is damaged") as damaged:
+        read_adapter(folder, llama(), name="a")
+    assert unread.value.transient and not damaged.value.transient
+
+
+def test_memory_that_runs_out_is_not_taken_for_damage(tmp_path, monkeypatch):
+    folder = train(llama(), tmp_path, target_modules=["q_proj"])
+    no_memory = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    monkeypatch.setattr(safetensors.torch, "load", Mock(side_effect=no_memory))
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        read_adapter(folder, llama(), name="a")

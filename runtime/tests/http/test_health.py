@@ -8,7 +8,7 @@ from kaito_runtime.http.health import Health
 
 def health(**changes: Any) -> tuple[Health, Any]:
     stats = SimpleNamespace(failures_in_a_row=0)
-    world = SimpleNamespace(alive=True, settled=False, stats=lambda: stats, failures=stats)
+    world = SimpleNamespace(alive=True, lost="", settled=False, stats=lambda: stats, failures=stats)
     return Health(engine=world, residents=world, warm=True, **changes), world  # type: ignore[arg-type]
 
 
@@ -31,3 +31,18 @@ def test_repeated_failures_and_the_end_take_it_out_of_service() -> None:
     assert probe.why_not_ready() == "the server is stopping"
     world.alive = False
     assert probe.why_dead() == "the engine has stopped"
+
+
+def test_process_is_restarted_where_nothing_else_helps() -> None:
+    probe, world = health(complete=True)
+    assert probe.why_dead() == ""
+    probe.failed_self_tests = ["no"] * 4
+    assert probe.why_dead() == ""
+    probe.failed_self_tests.append("the model failed")
+    assert probe.why_dead() == "the last 5 self-tests of the model failed: the model failed"
+    probe.failed_self_tests.clear()
+    world.lost = "cuda:0 can compute nothing any more: AcceleratorError: CUDA error: an illegal memory access"
+    assert probe.why_dead() == probe.why_not_ready() == world.lost
+    world.lost = ""
+    probe.failure = "the background task has ended"
+    assert probe.why_dead() == "the background task has ended"

@@ -76,8 +76,11 @@ def test_a_routed_step_refuses_a_version_that_is_gone(model, paths):
 def test_over_budget_is_refused_and_changes_nothing(model, paths):
     lora = inject_lora(model, max_pages=2)
     lora.bank.load(weights(model, paths, rank=16))
-    with pytest.raises(AdapterLoadError, match="rank 17 needs 2 pages of 16 ranks, 1 of 2 are free"):
+    with pytest.raises(AdapterLoadError, match="rank 17 needs 2 pages of 16 ranks, 1 of 2 are free") as now:
         lora.bank.load(weights(model, paths, rank=17, seed=2))
+    with pytest.raises(AdapterLoadError, match="rank 33 needs 3 pages of 16 ranks, 1 of 2 are free") as ever:
+        lora.bank.load(weights(model, paths, rank=33, seed=2))
+    assert now.value.transient and not ever.value.transient
     assert len(lora.bank.resident()) == 1 and lora.bank.free_pages == 1
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from kaito_runtime.model.memory import cpu_limit, free_memory_bytes
+from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.model.memory import cpu_limit, free_memory_bytes, memory_for
 
 GIB = 1024**3
 
@@ -42,3 +44,30 @@ def test_the_narrower_of_machine_and_limit_counts(
     (tmp_path / "memory.current").write_text(str(used))
     (tmp_path / "memory.stat").write_text(f"anon 1\nactive_file {cached // 2}\ninactive_file {cached - cached // 2}\n")
     assert free_memory_bytes(tmp_path, tmp_path / "meminfo") == free * GIB
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Memory footprint 66418487040 is more than available memory 61171071713"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_is_said_with_what_it_was_for(error: Exception) -> None:
+    with pytest.raises(ModelLoadError) as refused, memory_for("a cache of 9 tokens", "set --cache-gib lower"):
+        raise error
+    assert str(refused.value).startswith(f"there is not enough memory for a cache of 9 tokens: {type(error).__name__}")
+    assert str(refused.value).endswith("; set --cache-gib lower")
+    assert "\n" not in str(refused.value)
+
+
+def test_what_the_cpu_says_when_it_has_no_memory_is_known() -> None:
+    with pytest.raises(ModelLoadError, match="not enough memory for everything"), memory_for("everything", "no"):
+        torch.empty(1 << 60)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="another"), memory_for("x", "y"):
+        raise RuntimeError("another")

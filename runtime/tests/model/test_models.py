@@ -126,6 +126,15 @@ def test_template_that_refuses_is_the_request_s_fault() -> None:
     assert caught.value.status == 400
 
 
+def test_weights_that_do_not_fit_are_said_with_their_path(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def to(self: Any, *_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 112.00 MiB.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    with pytest.raises(ModelLoadError, match=f"not enough memory for the weights of '{tiny_llama}': .*112.00 MiB"):
+        load_model(tiny_llama)
+
+
 def test_chat_is_encoded_by_the_template(tiny_llama: Path) -> None:
     codec = HuggingFaceCodec(load_model(tiny_llama, recipes=recipes()).tokenizer)
     tokens = codec.encode_chat([{"role": "user", "content": "hé"}])

@@ -170,6 +170,13 @@ def test_a_pass_that_fails_ends_its_requests_alone(two_ranks: dict[str, Any]) ->
 
 
 @pytest.mark.slow
+def test_a_request_for_which_nothing_can_be_chosen_fails_alone(two_ranks: dict[str, Any]) -> None:
+    found = two_ranks["leader"]["engine"]
+    assert found["broken"] == "no token could be chosen: ValueError: a bug"
+    assert found["beside"] == found["tokens"]
+
+
+@pytest.mark.slow
 def test_a_rank_that_drifts_ends_loudly(two_ranks: dict[str, Any]) -> None:
     assert "would compute" in two_ranks["follower"]
     assert "the leader computes (Row(request_id=" in two_ranks["follower"]

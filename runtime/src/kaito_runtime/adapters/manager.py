@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from kaito_core.api.serving import ServedAdapter, ServingConfig
 from kaito_runtime.adapters.catalog import AdapterState, Catalog, ServedVersion
 from kaito_runtime.config import ConfigError, parse_config
 from kaito_runtime.engine.protocol import Engine
-from kaito_runtime.errors import AdapterLoadError, RequestError
+from kaito_runtime.errors import AdapterLoadError, RequestError, is_out_of_memory, one_line
 
 __all__ = ["ADAPTER_FILES", "Residents"]
 
 log = logging.getLogger(__name__)
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 300.0  # each pause between two tries is twice the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,14 @@ class _Source:
         return any(name == ADAPTER_FILES[0] for name, _, _ in self.files)
 
 
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """When a failed load is tried again although the files are the same."""
+
+    at_seconds: float
+    pause_seconds: float
+
+
 class Residents:
     """What is applied now, as an immutable `Catalog` that is replaced as a whole.
 
@@ -44,6 +53,7 @@ class Residents:
         config: What to serve at first.
         adapters_dir: Folder with one folder per adapter.
         config_file: Re-read when its content changes; None for a configuration that stays.
+        clock: Seconds that only grow.
     """
 
     def __init__(
@@ -53,14 +63,17 @@ class Residents:
         *,
         adapters_dir: Path | None = None,
         config_file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
+        self._clock = clock
         self._changing = asyncio.Lock()  # the watch and admins, one after the other
         self.adapters_dir = adapters_dir
         self._config_file = config_file
         self._content: bytes | None = None
         self._sources: dict[str, _Source] = {}  # that the states come from
         self._seen: dict[str, _Source] = {}  # in the round before
+        self._retries: dict[str, _Retry] = {}
         self.catalog = Catalog(config)
         self.config_error = ""
         self.settled = False
@@ -94,14 +107,15 @@ class Residents:
         """Loads an adapter beside those of the configuration. It stays until it is unloaded or the process ends.
 
         Raises:
-            RequestError: As `check_guest`, or the adapter cannot be applied (400).
+            RequestError: As `check_guest`, or the adapter cannot be applied (400), or not now (503).
         """
         async with self._changing:
             self.check_guest(name, replaces=replaces)
-            served = await self._load(name, _Source(folder, None, ()))
-            if served.version is None:  # what was loaded before stays
-                message = f"adapter '{name}' cannot be loaded: {served.message}"
-                raise RequestError(message, code="adapter_refused", param="lora_path")
+            try:
+                served = await self._load(name, _Source(folder, None, ()))
+            except AdapterLoadError as error:  # what was loaded before stays
+                status = 503 if error.transient else 400
+                raise RequestError(str(error), status=status, code="adapter_refused", param="lora_path") from error
             guests = dict.fromkeys((*self.catalog.guests, name))
             self.catalog = replace(self.catalog, guests=tuple(guests))
             self._put(name, served)
@@ -127,12 +141,16 @@ class Residents:
 
     async def watch(self, interval_seconds: float = 1.0) -> None:
         """Refreshes forever. A file is polled, since Kubernetes swaps links around it."""
+        pause_seconds = interval_seconds
         while True:
-            await asyncio.sleep(interval_seconds)
+            await asyncio.sleep(pause_seconds)
             try:
                 await self.refresh()
             except Exception:  # one bad round must not end the watch
-                log.exception("the configuration could not be applied; trying again")
+                pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+                log.exception("the configuration could not be applied; trying again in %g s", pause_seconds)
+            else:
+                pause_seconds = interval_seconds
 
     def _read_config(self) -> None:
         if self._config_file is None:
@@ -188,14 +206,22 @@ class Residents:
         for name in [name for name in self.catalog.versions if name not in wanted and name not in self.catalog.guests]:
             self._put(name, None)
             self._sources.pop(name, None)
+            self._retries.pop(name, None)
         for name, adapter in wanted.items():
             source = await asyncio.to_thread(self._source, adapter)
-            if source == self._sources.get(name):
+            if source != self._sources.get(name):
+                self._retries.pop(name, None)
+            elif name not in self._retries or self._clock() < self._retries[name].at_seconds:
                 continue
             if self._is_arriving(name, source):
                 self._put(name, self._loading(name, f"waiting for the files in {source.path}"))
                 continue
-            self._put(name, await self._load(name, source))
+            try:
+                self._put(name, await self._load(name, source))
+                self._retries.pop(name, None)
+            except AdapterLoadError as error:
+                self._put(name, ServedVersion(AdapterState.FAILED, message=error.reason))
+                self._plan_retry(name, error)
             self._sources[name] = source
 
     def _is_arriving(self, name: str, source: _Source) -> bool:
@@ -204,14 +230,32 @@ class Residents:
         self._seen[name] = source
         return not source.complete or (self.settled and seen != source)
 
+    def _plan_retry(self, name: str, error: AdapterLoadError) -> None:
+        before = self._retries.pop(name, None)
+        if not error.transient:
+            return
+        pause_seconds = _FIRST_PAUSE_SECONDS if before is None else before.pause_seconds * 2
+        pause_seconds = min(pause_seconds, _LONGEST_PAUSE_SECONDS)
+        self._retries[name] = _Retry(self._clock() + pause_seconds, pause_seconds)
+        log.info("adapter '%s' is tried again in %g s", name, pause_seconds)
+
     async def _load(self, name: str, source: _Source) -> ServedVersion:
-        started = time.monotonic()
+        """Loads an adapter.
+
+        Raises:
+            AdapterLoadError: It could not be loaded, for whatever reason.
+        """
+        started = self._clock()
         try:
             version = await self._engine.load_adapter(name, source.path, source.digest)
         except AdapterLoadError as error:
             log.error("%s", error)
-            return ServedVersion(AdapterState.FAILED, message=error.reason)
-        self.load_seconds[name] = time.monotonic() - started
+            raise
+        except Exception as error:  # whatever it is, the other adapters and the base model are served
+            reason = f"there is not enough memory: {one_line(error)}" if is_out_of_memory(error) else one_line(error)
+            log.exception("adapter '%s' cannot be loaded: %s", name, reason)
+            raise AdapterLoadError(name, reason, transient=True) from error
+        self.load_seconds[name] = self._clock() - started
         log.info("adapter '%s' is loaded (%s)", name, version.digest)
         return ServedVersion(AdapterState.READY, version)
 

@@ -22,7 +22,7 @@ from kaito_runtime.engine import attention
 from kaito_runtime.engine.prefixes import Prefixes
 from kaito_runtime.engine.self_check import BatchCheck
 from kaito_runtime.errors import ModelLoadError
-from kaito_runtime.model.memory import BatchLimits
+from kaito_runtime.model.memory import BatchLimits, memory_for
 
 __all__ = ["Batcher", "Row"]
 
@@ -55,7 +55,8 @@ class Batcher:
             returns the tokens.
 
     Raises:
-        ModelLoadError: transformers cannot run this model in continuous batches, or not rightly.
+        ModelLoadError: transformers cannot run this model in continuous batches, or not rightly, or there is not enough
+            memory.
     """
 
     def __init__(
@@ -65,18 +66,20 @@ class Batcher:
         self._model = wrapped
         self._rows: tuple[Row, ...] = ()
         self._prefixes: Prefixes | None = None
+        what = f"a key-value cache of {limits.cache_tokens} tokens and a first pass"
         try:
-            check = BatchCheck(wrapped)
-            manager = wrapped.init_continuous_batching(
-                GenerationConfig(do_sample=False, eos_token_id=-1), _config(limits)
-            )
-            packed = _use_packed_attention(wrapped)
-            self._processor = manager._create_batch_processor()
-            self._layers = attention.cache_layers(self._processor.cache) if packed else None
-            self._processor.output_router = _Nowhere()
-            self._processor.model_runner._sample = self._sample
-            self._choose: Callable[[Sequence[str], Tensor], Sequence[int]] = check.choose
-            check.run(self)
+            with memory_for(what, "set --cache-gib or --step-tokens lower, or take a machine with more memory"):
+                check = BatchCheck(wrapped)
+                manager = wrapped.init_continuous_batching(
+                    GenerationConfig(do_sample=False, eos_token_id=-1), _config(limits)
+                )
+                packed = _use_packed_attention(wrapped)
+                self._processor = manager._create_batch_processor()
+                self._layers = attention.cache_layers(self._processor.cache) if packed else None
+                self._processor.output_router = _Nowhere()
+                self._processor.model_runner._sample = self._sample
+                self._choose: Callable[[Sequence[str], Tensor], Sequence[int]] = check.choose
+                check.run(self)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
             why = f"{type(error).__name__}: {error}"
             raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {why}") from error

@@ -13,8 +13,21 @@ from typing import Any, Literal, Protocol
 
 from kaito_runtime.lora.records import AdapterVersion
 
-__all__ = ["Engine", "EngineStats", "FinishReason", "Grammar", "Job", "Sampling", "TextCodec", "Token", "TokenStream"]
+__all__ = [
+    "GREEDY_BELOW",
+    "Engine",
+    "EngineStats",
+    "FinishReason",
+    "Grammar",
+    "Job",
+    "Sampling",
+    "TextCodec",
+    "Token",
+    "TokenStream",
+]
 
+GREEDY_BELOW = 1e-5
+"""Temperature below which the most likely token is taken, as vLLM does: a draw could hardly give another."""
 FinishReason = Literal["stop", "length"]
 
 
@@ -40,7 +53,7 @@ class Sampling:
     """How the next token is chosen from the logits.
 
     Attributes:
-        temperature: 0 takes the most likely token.
+        temperature: Below `GREEDY_BELOW`, the most likely token is taken.
         top_p: Smallest probability mass that is kept, in (0, 1].
         top_k: Number of tokens that are kept; 0 keeps all.
         min_p: Probability, relative to the most likely token's, below which tokens are dropped.
@@ -62,6 +75,11 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int | None = None
     grammar: Grammar | None = None
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is taken instead of a drawn one."""
+        return self.temperature < GREEDY_BELOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +172,7 @@ class EngineStats:
         cache_use: Share of the key-value cache that is taken, in [0, 1].
         passes: Forward passes since the start.
         failures: Those that raised.
-        failures_in_a_row: Those that raised since the last one that did not.
+        failures_in_a_row: Those that raised since the last one that did not. A request that fails alone is not counted.
         running_adapters: Names of the adapters in the batch.
         waiting_adapters: Names of the adapters of waiting jobs.
         resident_bytes: Memory that each resident adapter takes, by name.
@@ -191,6 +209,10 @@ class Engine(Protocol):
     @property
     def alive(self) -> bool:
         """Whether it can take jobs."""
+
+    @property
+    def lost(self) -> str:
+        """Why it can compute nothing any more before the process is started anew, or ""."""
 
     def submit(self, job: Job) -> TokenStream:
         """Queues a job; its adapter versions stay as they are until it has ended.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -9,19 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from kaito_runtime.engine.protocol import Sampling
+from kaito_runtime.errors import RequestError, one_line
 
-__all__ = ["Choice", "Sampler", "choose", "sound_rows"]
+__all__ = ["Choice", "Sampler", "choose"]
+
+log = logging.getLogger(__name__)
 
 Choice = tuple[int, float | None, tuple[tuple[int, float], ...]]
+_LEAST_LOGPROB = -9999.0  # OpenAI's figure for what cannot be; minus infinity is no JSON
 
 
 class Sampler:
@@ -34,8 +33,7 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, device: torch.device) -> None:
         self.sampling = sampling
-        self.greedy = sampling.temperature == 0
-        self.plain = self.greedy and not (
+        self.plain = sampling.greedy and not (
             sampling.presence_penalty
             or sampling.frequency_penalty
             or sampling.logit_bias
@@ -51,38 +49,36 @@ class Sampler:
         else:
             self._random.manual_seed(sampling.seed)
 
-    @property
-    def stuck(self) -> str:
-        """Why its answer cannot go on within what the request allows, or ""."""
-        return "" if self._grammar is None else self._grammar.stuck
-
     def choose(self, logits: Tensor) -> Choice:
         """Returns the next token, its log-probability and the alternatives.
 
         Shapes:
-            logits: [V], float32.
+            logits: [V], float32; the largest is finite.
+
+        Raises:
+            RequestError: The answer cannot go on within the grammar.
         """
         adjusted = self._adjust(logits)
         if self._grammar is not None:
             adjusted = _only(self._grammar.allowed(), adjusted)
-        if self.greedy:
-            token = _most_likely(adjusted)
-        else:
-            finite = adjusted.nan_to_num()  # rows that are not sound fail, but not by an error in here
-            scores = self._warpers(torch.empty((1, 0), dtype=torch.long), finite.unsqueeze(0))
-            token = int(torch.multinomial(scores.softmax(-1), 1, generator=self._random))
+            if adjusted.amax() == -math.inf:
+                raise _stuck(self._grammar.stuck or "no token may come next")
+        token = _most_likely(adjusted) if self.sampling.greedy else self._draw(adjusted)
         self._seen[token] += 1
         if self._grammar is not None:
             self._grammar.push(token)
+            if self._grammar.stuck:
+                raise _stuck(self._grammar.stuck)
         if self.sampling.logprobs is None:
             return token, None, ()
-        logprobs = logits.log_softmax(-1)
-        values, tokens = logprobs.topk(self.sampling.logprobs)
+        logprobs = logits.log_softmax(-1).clamp_min(_LEAST_LOGPROB)
+        values, tokens = logprobs.topk(min(self.sampling.logprobs, len(logits)))
         return token, float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True))
 
     def _adjust(self, logits: Tensor) -> Tensor:
         wanted = self.sampling
-        changes = dict(wanted.logit_bias)
+        # A token that the model does not have would be an error on a CPU and the end of the process on a GPU.
+        changes = {token: bias for token, bias in wanted.logit_bias.items() if token < len(logits)}
         if wanted.presence_penalty or wanted.frequency_penalty:
             for token, count in self._seen.items():
                 penalty = wanted.presence_penalty + wanted.frequency_penalty * count
@@ -93,6 +89,13 @@ class Sampler:
         tokens = torch.tensor(list(changes), device=logits.device)
         adjusted[tokens] += torch.tensor(list(changes.values()), device=logits.device, dtype=logits.dtype)
         return adjusted
+
+    def _draw(self, logits: Tensor) -> int:
+        scores = logits.unsqueeze(0)
+        if self.sampling.temperature != 1:  # the largest is made 0 first, so that no temperature makes it infinite
+            scores = (scores - scores.amax()) / self.sampling.temperature
+        scores = self._warpers(torch.empty((1, 0), dtype=torch.long), scores)
+        return int(torch.multinomial(scores.softmax(-1), 1, generator=self._random))
 
 
 def _most_likely(logits: Tensor) -> Any:
@@ -116,8 +119,6 @@ def _only(allowed: bytes, logits: Tensor) -> Tensor:
 
 def _warpers(sampling: Sampling) -> LogitsProcessorList:
     warpers = LogitsProcessorList()
-    if sampling.temperature not in (0, 1):
-        warpers.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k:
         warpers.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
@@ -127,21 +128,39 @@ def _warpers(sampling: Sampling) -> LogitsProcessorList:
     return warpers
 
 
-def choose(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice]:
-    """Returns the next token of every row.
+def choose(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | RequestError]:
+    """Returns the next token of every row, or the error that its request ends with. No row's error touches another.
 
     Shapes:
         logits: [len(samplers), V], float32.
     """
+    sound = logits.amax(-1).isfinite().tolist()  # false with a NaN, or an infinity above
     if all(sampler.plain for sampler in samplers):  # one reduction and one transfer for the whole batch
-        return [(token, None, ()) for token in _most_likely(logits)]
-    return [sampler.choose(row) for sampler, row in zip(samplers, logits, strict=True)]
+        return [
+            (token, None, ()) if good else _not_finite()
+            for token, good in zip(_most_likely(logits), sound, strict=True)
+        ]
+    return [
+        _choose_alone(sampler, row) if good else _not_finite()
+        for sampler, row, good in zip(samplers, logits, sound, strict=True)
+    ]
 
 
-def sound_rows(logits: Tensor) -> list[bool]:
-    """Returns for every row whether it has no NaN and no infinity above.
+def _choose_alone(sampler: Sampler, logits: Tensor) -> Choice | RequestError:
+    try:
+        return sampler.choose(logits)
+    except RequestError as error:
+        return error
+    except Exception as error:  # a bug here or in a grammar is one request's misfortune, not its neighbours'
+        log.exception("no token could be chosen for a request, which ends")
+        return RequestError(f"no token could be chosen: {one_line(error)}", status=500, code="sampling_failed")
 
-    Shapes:
-        logits: [n, V].
-    """
-    return [bool(value) for value in logits.amax(-1).isfinite().tolist()]
+
+def _not_finite() -> RequestError:
+    message = "the logits are not finite: the strengths may be too large for these adapters"
+    return RequestError(message, status=500, code="not_finite")
+
+
+def _stuck(why: str) -> RequestError:
+    message = f"the answer cannot go on within response_format: {why}; ask for a simpler schema"
+    return RequestError(message, code="schema_too_complex", param="response_format")

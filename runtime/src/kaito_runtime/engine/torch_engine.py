@@ -16,9 +16,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kaito_runtime.engine.batching import Row
+from kaito_runtime.engine.device import why_lost
 from kaito_runtime.engine.protocol import EngineStats, Job, Token, TokenStream
 from kaito_runtime.engine.runner import Runner
-from kaito_runtime.engine.sampling import Choice, Sampler, choose, sound_rows
+from kaito_runtime.engine.sampling import Choice, Sampler, choose
 from kaito_runtime.engine.worker import Worker
 from kaito_runtime.errors import AdapterLoadError, GroupLostError, RequestError
 from kaito_runtime.formats.files import read_adapter
@@ -37,6 +38,7 @@ _UNSCHEDULABLE_SECONDS = 0.02
 _LOOK_SECONDS = 0.1  # between two looks at what the other ranks read
 _HANG_SECONDS = 600.0  # longer than any pass; then another rank hangs in one
 _END_SECONDS = 10.0  # for a thread that may hang in a pass
+_NO_TOKEN = 0  # what the batch, on all ranks, takes for the token of a row that fails; nobody sees it
 
 
 @dataclass(slots=True)
@@ -91,11 +93,12 @@ class TorchEngine:
         self._accepts = False
         self._hangs = False
         self._beats: asyncio.Task[None] | None = None
-        # Owned by the worker's thread; of the statistics, an immutable record, everybody may read the latest.
+        # Owned by the worker's thread; everybody may read the latest statistics, an immutable record, and what is lost.
         self._live: dict[str, _Live] = {}
         self._chosen: dict[str, Choice] = {}
-        self._unsound: list[str] = []
+        self._failed: dict[str, RequestError] = {}
         self._stats = EngineStats()
+        self._device_lost = ""
         self._worker = Worker("engine", busy=lambda: bool(self._live), turn=self._pass)
 
     # ------------------------------------------------------------------------------------- the event loop's thread
@@ -122,7 +125,9 @@ class TorchEngine:
 
     @property
     def lost(self) -> str:
-        """Why the ranks that share the model can compute nothing any more, or ""."""
+        """See `Engine.lost`."""
+        if self._device_lost:
+            return self._device_lost
         if self._hangs:
             return f"a pass takes more than {_HANG_SECONDS:g} s: a rank hangs"
         return "" if self._lead is None else self._lead.lost
@@ -165,7 +170,7 @@ class TorchEngine:
                 await asyncio.sleep(_LOOK_SECONDS)
                 troubles = await self._worker.call(lambda: lead.troubles(ticket))
             if troubles:
-                raise AdapterLoadError(weights.name, "; ".join(troubles))
+                raise AdapterLoadError(weights.name, "; ".join(troubles), transient=True)
             return await self._worker.call(lambda: self._load(weights, ticket))
         finally:
             self._worker.ask(lambda: lead.stop_reading(ticket))
@@ -228,7 +233,11 @@ class TorchEngine:
             self._worker.tell(self._closed)
 
     def _load(self, weights: AdapterWeights, ticket: int = 0) -> AdapterVersion:
-        version = self._runner.load(weights) if self._lead is None else self._lead.load_everywhere(weights, ticket)
+        try:
+            version = self._runner.load(weights) if self._lead is None else self._lead.load_everywhere(weights, ticket)
+        except Exception:
+            self._look_at_device()
+            raise
         self._publish_residents()
         return version
 
@@ -250,7 +259,7 @@ class TorchEngine:
                 return
             rows = [row.request_id for row in batch]
             self._note_cached(batch)
-            self._chosen, self._unsound = {}, []
+            self._chosen, self._failed = {}, {}
             complete = self._runner.step()
         except Exception as error:  # whatever the model raises, its requests end and the others go on
             log.exception("a forward pass failed, with it %d requests", len(rows))
@@ -259,15 +268,13 @@ class TorchEngine:
             )
             message = f"the model failed: {type(error).__name__}: {error}"
             self._fail(rows, RequestError(message, status=500, code="engine_error"))
+            self._look_at_device()
             return
         self._stats = replace(self._stats, passes=self._stats.passes + 1, failures_in_a_row=0)
-        if self._unsound:
-            message = "the logits are not finite: the strengths may be too large for these adapters"
-            self._fail(self._unsound, RequestError(message, status=500, code="not_finite"))
-        for request_id in [each for each in self._chosen if each in self._live]:
-            if why := self._live[request_id].sampler.stuck:
-                message = f"the answer cannot go on within response_format: {why}; ask for a simpler schema"
-                self._fail([request_id], RequestError(message, code="schema_too_complex", param="response_format"))
+        for request_id, why in self._failed.items():
+            self._fail([request_id], why)
+        if self._failed:
+            self._look_at_device()
         events = self._collect(complete)
         self._publish_batch(rows)  # first, so that who sees the last token sees no trace of the request
         self._worker.tell(partial(self._hand_over, events))
@@ -281,21 +288,35 @@ class TorchEngine:
     def _choose(self, request_ids: Sequence[str], logits: Tensor) -> list[int]:
         if self._watch_logits is not None:
             self._watch_logits([self._live[request_id].job.prompt for request_id in request_ids], logits)
-        choices = choose([self._live[request_id].sampler for request_id in request_ids], logits)
-        self._chosen = dict(zip(request_ids, choices, strict=True))
-        sound = sound_rows(logits)
-        self._unsound = [request_id for request_id, good in zip(request_ids, sound, strict=True) if not good]
-        return [token for token, _, _ in choices]
+        tokens = []
+        outcomes = choose([self._live[request_id].sampler for request_id in request_ids], logits)
+        for request_id, outcome in zip(request_ids, outcomes, strict=True):
+            if isinstance(outcome, RequestError):
+                self._failed[request_id] = outcome
+                tokens.append(_NO_TOKEN)
+            else:
+                self._chosen[request_id] = outcome
+                tokens.append(outcome[0])
+        return tokens
+
+    def _look_at_device(self) -> None:
+        """Ends every request once the GPU is lost: what waits could only fail too."""
+        if self._device_lost or not (why := why_lost(self._device)):
+            return
+        self._device_lost = f"{self._device} can compute nothing any more: {why}"
+        log.error("%s", self._device_lost)
+        message = f"the server is stopping: {self._device_lost}"
+        self._fail(list(self._live), RequestError(message, status=503, code="engine_stopped"))
 
     def _collect(self, complete: set[str]) -> list[tuple[TokenStream, Token | Exception]]:
         events: list[tuple[TokenStream, Token | Exception]] = []
         for request_id, (token, logprob, top) in self._chosen.items():
-            if request_id not in self._live:
+            live = self._live.get(request_id)
+            if live is None:
                 continue
             finish = None
             if request_id in complete:
-                finish = "stop" if token in self._ends(self._live[request_id].job) else "length"
-            live = self._live[request_id]
+                finish = "stop" if token in self._ends(live.job) else "length"
             events.append((live.stream, Token(token, finish, logprob, top, live.cached or 0)))  # type: ignore[arg-type]
             if finish is not None:
                 del self._live[request_id]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kaito_runtime.errors import AdapterLoadError
+from kaito_runtime.errors import AdapterLoadError, is_out_of_memory
 from kaito_runtime.formats.peft_config import (
     CONFIG_FILE,
     LARGEST,
@@ -107,7 +107,9 @@ def _read(folder: Path, name: str, most: int, refuse: Refuse) -> bytes:
                 raise refuse(f"{name} has more than {most} bytes, as much as any adapter of this model could need")
             return stream.read()
     except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links
-        raise refuse(f"'{folder / name}' cannot be read: {error}") from error
+        refusal = refuse(f"'{folder / name}' cannot be read: {error}")
+        refusal.transient = isinstance(error, OSError)  # a file system that answers again
+        raise refusal from error
 
 
 def _parse_tensors(content: bytes, refuse: Refuse) -> dict[str, Tensor]:
@@ -117,6 +119,8 @@ def _parse_tensors(content: bytes, refuse: Refuse) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        if is_out_of_memory(error):
+            raise
         raise refuse(f"{WEIGHTS_FILE} is damaged: {error}; fetch or save it again") from error
     if not tensors:
         raise refuse(f"{WEIGHTS_FILE} holds no tensors; save the adapter again")

@@ -65,6 +65,7 @@ class Bank:
                     weights.name,
                     f"rank {rank} needs {pages_for(rank)} pages of {PAGE} ranks, {self._allocator.free} of "
                     f"{self._allocator.limit} are free; unload another adapter first",
+                    transient=pages_for(rank) <= self._allocator.limit,
                 )
             try:
                 for path, matrix in weights.matrices.items():

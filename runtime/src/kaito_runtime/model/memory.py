@@ -5,6 +5,8 @@ Source: https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 from torch import nn
 from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
 
-__all__ = ["BatchLimits", "cache_bytes_per_token", "cpu_limit", "free_memory_bytes"]
+from kaito_runtime.errors import ModelLoadError, is_out_of_memory, one_line
+
+__all__ = ["BatchLimits", "cache_bytes_per_token", "cpu_limit", "free_memory_bytes", "memory_for"]
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -42,6 +46,21 @@ def free_memory_bytes(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int | N
         cached = int(statistics.get("inactive_file", 0)) + int(statistics.get("active_file", 0))
         rooms.append(max(0, int(limit) - int(used) + cached))
     return min(rooms, default=None)
+
+
+@contextmanager
+def memory_for(what: str, advice: str) -> Iterator[None]:
+    """Says what there was no memory for, and what to do, where the block runs out of it.
+
+    Raises:
+        ModelLoadError: Memory ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelLoadError(f"there is not enough memory for {what}: {one_line(error)}; {advice}") from error
 
 
 def _read(path: Path) -> str:

@@ -18,7 +18,7 @@ from pydantic import (
 
 from kaito_core.api.messages import shown
 from kaito_core.api.strength import MAX_STRENGTH, MAX_STRENGTH_TEXT, STRENGTH_PATTERN, parse_strength
-from kaito_runtime.engine.protocol import Grammar, Sampling
+from kaito_runtime.engine.protocol import GREEDY_BELOW, Grammar, Sampling
 
 __all__ = ["AdapterChoice", "Body", "ChatMessage", "ChatRequest", "CompletionRequest"]
 
@@ -116,7 +116,13 @@ class GenerationRequest(Body):
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     max_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description=f"1 if not given. Below {GREEDY_BELOW:g} the most likely token is taken, as for 0.",
+    )
     top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(default=None, ge=-1)
     min_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kaito_runtime.engine.batching import Row
 from kaito_runtime.engine.runner import Runner
-from kaito_runtime.errors import AdapterLoadError, GroupLostError, ServeError
+from kaito_runtime.errors import AdapterLoadError, GroupLostError, ServeError, one_line
 from kaito_runtime.formats.files import read_adapter
 from kaito_runtime.lora.inject import LoraModel
 from kaito_runtime.lora.records import AdapterVersion, AdapterWeights
@@ -166,7 +166,7 @@ class Follower:
             except AdapterLoadError as error:
                 found = f"{self._group.ranks}: {error.reason}"
             except Exception as error:
-                found = f"{self._group.ranks}: {type(error).__name__}: {error}"
+                found = f"{self._group.ranks}: {one_line(error)}"
             if not isinstance(found, str) or time.monotonic() >= deadline or ticket not in self._read:
                 break
             time.sleep(_LOOK_SECONDS)
@@ -181,7 +181,7 @@ class Follower:
                 raise DriftError(f"ticket {ticket} was not read")
             self._versions[number] = self._runner.load(weights)
         except Exception as error:
-            trouble = error.reason if isinstance(error, AdapterLoadError) else f"{self._group.ranks}: {error}"
+            trouble = error.reason if isinstance(error, AdapterLoadError) else f"{self._group.ranks}: {one_line(error)}"
         self._group.answer(trouble)
 
     def _unload(self, number: int) -> None:

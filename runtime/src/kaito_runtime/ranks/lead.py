@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kaito_runtime.engine.batching import Row
 from kaito_runtime.engine.runner import Choose, Runner
-from kaito_runtime.errors import AdapterLoadError, GroupLostError
+from kaito_runtime.errors import AdapterLoadError, GroupLostError, one_line
 from kaito_runtime.lora.inject import LoraModel
 from kaito_runtime.lora.records import AdapterVersion, AdapterWeights
 from kaito_runtime.model.memory import BatchLimits
@@ -139,13 +139,13 @@ class Lead(Runner):
         try:
             version = self.load(weights)
         except Exception as error:  # memory, above all: the others must hear of it
-            trouble = error.reason if isinstance(error, AdapterLoadError) else f"{self._group.ranks}: {error}"
+            trouble = error.reason if isinstance(error, AdapterLoadError) else f"{self._group.ranks}: {one_line(error)}"
         troubles = list(dict.fromkeys(filter(None, self._group.answers(trouble))))
         if version is None or troubles:
             self._group.tell(("unload", number))
             if version is not None:
                 super().retire(version)
-            raise AdapterLoadError(weights.name, "; ".join(troubles))
+            raise AdapterLoadError(weights.name, "; ".join(troubles), transient=True)
         self._numbers[version] = number
         return version
 
