@@ -143,6 +143,37 @@ def test_completion_logprobs_are_the_same_whole_and_streamed(client: openai.Open
     assert bare.token_logprobs == answer.logprobs.token_logprobs
 
 
+BOUNDS: list[dict[str, Any]] = [
+    {"temperature": 5e-324},
+    {"temperature": 1e-40},
+    {"temperature": 1e-5},
+    {"temperature": 100},
+    {"top_p": 5e-324},
+    {"extra_body": {"top_k": 2**70}},
+    {"extra_body": {"min_p": 1.0}},
+    {"presence_penalty": 2.0, "frequency_penalty": 2.0},
+    {"presence_penalty": -2.0, "frequency_penalty": -2.0, "max_tokens": 100},
+    {"logit_bias": {str(token): 100.0 for token in range(257)}},
+    {"logit_bias": {str(token): -100.0 for token in range(257)}},
+    {"seed": -(2**63), "n": 16},
+    {"seed": 2**63 - 1, "n": 16},
+]
+
+
+def test_every_bound_is_served_and_none_harms_another(client: openai.OpenAI) -> None:
+    def ask(kind: str, asked: dict[str, Any]) -> list[str]:
+        return texts(whole(client, kind, **{"max_tokens": 5, **asked}))
+
+    greedy: dict[str, Any] = {"temperature": 0, "logit_bias": NO_END}
+    alone = ask("text", greedy)
+    with ThreadPoolExecutor(32) as pool:
+        neighbours = [pool.submit(ask, "text", greedy) for _ in range(3)]
+        for bound in [pool.submit(ask, kind, bound) for kind in ("chat", "text") for bound in BOUNDS]:
+            assert bound.result()
+        assert [neighbour.result() for neighbour in neighbours] == [alone] * 3
+    assert ask("text", {**greedy, "temperature": 1e-40}) == alone
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_echo_puts_the_prompt_first_in_every_choice(client: openai.OpenAI, stream: bool) -> None:
     asked: Any = {"n": 2, "seed": 1, "max_tokens": 5, "logit_bias": NO_END}

@@ -252,6 +252,10 @@ class TorchEngine:
 
     def _pass(self) -> None:
         rows: Collection[str] = tuple(self._live)
+        if self._device_lost:
+            message = f"the server is stopping: {self._device_lost}"
+            self._fail(rows, RequestError(message, status=503, code="engine_stopped"))
+            return
         try:
             batch = self._runner.prepare()
             if not batch:
@@ -266,15 +270,15 @@ class TorchEngine:
             self._stats = replace(
                 self._stats, failures=self._stats.failures + 1, failures_in_a_row=self._stats.failures_in_a_row + 1
             )
+            self._look_at_device()  # first, so that who sees the error sees whether it was the last
             message = f"the model failed: {type(error).__name__}: {error}"
             self._fail(rows, RequestError(message, status=500, code="engine_error"))
-            self._look_at_device()
             return
         self._stats = replace(self._stats, passes=self._stats.passes + 1, failures_in_a_row=0)
-        for request_id, why in self._failed.items():
-            self._fail([request_id], why)
         if self._failed:
             self._look_at_device()
+        for request_id, why in self._failed.items():
+            self._fail([request_id], why)
         events = self._collect(complete)
         self._publish_batch(rows)  # first, so that who sees the last token sees no trace of the request
         self._worker.tell(partial(self._hand_over, events))
@@ -300,20 +304,15 @@ class TorchEngine:
         return tokens
 
     def _look_at_device(self) -> None:
-        """Ends every request once the GPU is lost: what waits could only fail too."""
-        if self._device_lost or not (why := why_lost(self._device)):
-            return
-        self._device_lost = f"{self._device} can compute nothing any more: {why}"
-        log.error("%s", self._device_lost)
-        message = f"the server is stopping: {self._device_lost}"
-        self._fail(list(self._live), RequestError(message, status=503, code="engine_stopped"))
+        """Takes note of a GPU that is lost; the next turn ends every request that is left."""
+        if not self._device_lost and (why := why_lost(self._device)):
+            self._device_lost = f"{self._device} can compute nothing any more: {why}"
+            log.error("%s", self._device_lost)
 
     def _collect(self, complete: set[str]) -> list[tuple[TokenStream, Token | Exception]]:
         events: list[tuple[TokenStream, Token | Exception]] = []
         for request_id, (token, logprob, top) in self._chosen.items():
-            live = self._live.get(request_id)
-            if live is None:
-                continue
+            live = self._live[request_id]
             finish = None
             if request_id in complete:
                 finish = "stop" if token in self._ends(live.job) else "length"
