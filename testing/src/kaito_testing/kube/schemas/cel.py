@@ -15,7 +15,7 @@ from typing import Any
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional, ext_strings
 
-__all__ = ["EvaluationError", "UnsupportedRule", "evaluate", "fault", "mentions", "serialise"]
+__all__ = ["EvaluationError", "UnsupportedRule", "compile_problem", "evaluate", "mentions"]
 
 
 class EvaluationError(Exception):
@@ -53,21 +53,15 @@ def mentions(text: str, name: str) -> bool:
     return re.search(rf"(?<![\w.]){name}\b", re.sub(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", "''", text)) is not None
 
 
-def fault(text: str) -> str:
-    """What keeps an expression from being CEL, "" where it is; functions that are not known here are no fault."""
+def compile_problem(text: str) -> str:
+    """Why an expression is not CEL, "" if it is. An unknown function is not a problem: a server may have it."""
     try:
         _compiled(text)
     except UnsupportedRule as error:
-        # Variables are known; which functions there are depends on the server.
         unknown = re.findall(r"undeclared reference to '(\w+)'", str(error))
         calls = all(re.search(rf"\b{name}\s*[.(]", text) for name in unknown)
         return "" if unknown and calls and "Syntax error" not in str(error) else str(error)
     return ""
-
-
-def serialise(text: str) -> bytes:
-    """The checked expression as the runtime's own message; raises `UnsupportedRule`."""
-    return bytes(_compiled(text).serialize())
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,4 @@
-"""Validation rules (`x-kubernetes-validations`) of custom resources: where they stand, whether an object keeps them.
-
-What rules cost is in `cel_cost`.
-"""
+"""Validation rules (`x-kubernetes-validations`) of custom resources: which of them an object breaks."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ def broken(value: Any, old: Any, schema: Schema, path: str = "") -> Iterator[Cau
 
     Args:
         value: The value at this place.
-        old: The stored value there, None where there is none (transition rules are not asked then).
+        old: The stored value there, None if there is none; then transition rules do not apply.
         schema: Its schema.
         path: Its field path.
     """
@@ -51,7 +48,7 @@ def _check(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> Iterator
     field = f"{path}{rule.get('fieldPath', '')}".lstrip(".")
     try:
         is_transition = cel.mentions(rule["rule"], "oldSelf")
-        # What has not changed is let pass, also where a rule is younger than the object.
+        # Unchanged values pass, even if the rule is newer than the object.
         if (old is None) if is_transition else (old == value):
             return
         if cel.evaluate(rule["rule"], names) is True:
@@ -60,7 +57,7 @@ def _check(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> Iterator
         if "messageExpression" in rule:
             message = str(cel.evaluate(rule["messageExpression"], names))
     except cel.UnsupportedRule as error:
-        _log.warning("the emulated API does not know a rule of %s and lets it pass: %s", field or "the object", error)
+        _log.warning("the emulated API cannot evaluate a rule of %s and ignores it: %s", field or "the object", error)
         return
     except cel.EvaluationError as error:
         message = f"rule evaluation error: {error}"

@@ -10,7 +10,7 @@ from typing import Any
 from kaito_testing.kube.errors import Cause
 from kaito_testing.kube.shape import SchemaShape, item_key
 
-__all__ = ["fill", "problems", "prune", "validate"]
+__all__ = ["fill", "prune", "validate"]
 
 Schema = dict[str, Any]
 _IMPLICIT = ("apiVersion", "kind", "metadata")
@@ -101,11 +101,6 @@ def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = N
             )
         )
     return causes
-
-
-def problems(value: Any, schema: Schema, path: str) -> list[Cause]:
-    """Every rule that a value at a path breaks, CEL rules aside."""
-    return list(_problems(value, schema, path))
 
 
 def _is_unchanged(cause: Cause, obj: dict[str, Any], old: dict[str, Any]) -> bool:

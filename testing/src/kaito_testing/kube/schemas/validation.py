@@ -9,8 +9,7 @@ from typing import Any
 
 from kaito_testing.kube.errors import Cause
 from kaito_testing.kube.resources import CRDS, Resource
-from kaito_testing.kube.schemas.cel_cost import too_costly
-from kaito_testing.kube.schemas.structural import structural_causes
+from kaito_testing.kube.schemas.crds import crd_problems
 
 __all__ = ["check_change", "check_new"]
 
@@ -49,23 +48,12 @@ def check_new(resource: Resource, obj: Object) -> list[Cause]:
             rule = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.'"
             causes.append(Cause("metadata.labels", f"Invalid value: {json.dumps(value)}: {rule} (label {key})"))
     if resource.storage == CRDS.storage:
-        return causes + _crd_problems(obj)
+        return causes + crd_problems(obj)
     if resource.kind in ("Deployment", "StatefulSet", "ReplicaSet") and resource.group == "apps":
         causes += _workload_problems(obj)
     if resource.kind in ("Pod", "Deployment", "StatefulSet", "Job") and not resource.custom:
         causes += _container_problems(obj)
     return causes
-
-
-def _crd_problems(crd: Object) -> list[Cause]:
-    spec, name = crd["spec"], crd["metadata"]["name"]
-    wanted = f"{spec['names']['plural']}.{spec['group']}"
-    if name != wanted:
-        return [Cause("metadata.name", f'Invalid value: "{name}": must be spec.names.plural+"."+spec.group')]
-    if sum(bool(version.get("storage")) for version in spec["versions"]) != 1:
-        message = "Invalid value: must have exactly one version marked as storage version"
-        return [Cause("spec.versions", message)]
-    return structural_causes(crd) or too_costly(crd)
 
 
 def _name_problems(resource: Resource, name: str) -> list[Cause]:
