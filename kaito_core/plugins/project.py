@@ -1,6 +1,6 @@
-"""HookProject: a family of hooks, its version, and how plugins for it are found. The operator's is here.
+"""HookProject: a family of hooks, its version, and how plugins for it are found.
 
-The runtime half of plugins has a project of its own, which is loaded by the same code.
+There are two: the operator's in `registry`, and the runtime's, which is loaded by the same code.
 """
 
 from dataclasses import dataclass
@@ -8,9 +8,7 @@ from types import ModuleType
 
 import pluggy
 
-from kaito_core import hookspecs
-
-__all__ = ["OPERATOR", "HookProject"]
+__all__ = ["HookProject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,3 @@ class _Manager(pluggy.PluginManager):
                 wrapper=False, hookwrapper=False, optionalhook=False, tryfirst=False, trylast=False, specname=None
             )
         return marked
-
-
-OPERATOR = HookProject(hookspecs.PROJECT, hookspecs, hookspecs.API_VERSION, "kaito_core.hookimpl")

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
+from kaito_core import hookspecs
 from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, Weights, Workspace
 from kaito_core.api.workspace.model import PROVIDER_ANNOTATION
 from kaito_core.errors import FieldError, UnknownPresetError, UnknownProviderError, UnknownSourceError
@@ -15,11 +16,13 @@ from kaito_core.plugins.info import PluginInfo
 from kaito_core.plugins.loader import PluginLoader, checked
 from kaito_core.plugins.local_presets import folder_preset, local_preset
 from kaito_core.plugins.preset_errors import preset_faults
-from kaito_core.plugins.project import OPERATOR
+from kaito_core.plugins.project import HookProject
 from kaito_core.plugins.records import Records, collect
 from kaito_core.settings import Settings
 
-__all__ = ["PluginRegistry"]
+__all__ = ["OPERATOR", "PluginRegistry"]
+
+OPERATOR = HookProject(hookspecs.PROJECT, hookspecs, hookspecs.API_VERSION, "kaito_core.hookimpl")
 
 _log = logging.getLogger(__name__)
 

@@ -15,10 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
+from importlib_metadata import EntryPoint
 from live import until
 from typer.testing import CliRunner
 
 from kaito_runtime.cli import app, serve
+from kaito_runtime.model.recipe import PROJECT
+from kaito_runtime.model.recipes import find_recipes
 
 RUN = [sys.executable, "-m", "kaito_runtime"]
 
@@ -83,6 +86,16 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tiny_llama: Path) -> None:
 def test_several_processes_are_torchruns_business(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "WORLD_SIZE is 2, but RANK, LOCAL_RANK," in refused("serve", "--model", str(tiny_llama))
+
+
+def test_doctor_shows_broken_packages_with_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = find_recipes([EntryPoint("mine", "no_such_module", PROJECT)])
+    monkeypatch.setattr("kaito_runtime.model.recipes.installed_recipes", lambda: broken)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert result.output.startswith("mine: failed: ModuleNotFoundError: No module named 'no_such_module'\n\nTraceback")
+    monkeypatch.undo()
+    assert run("doctor").output.splitlines()[0].startswith("falcon (kaito-falcon ")
 
 
 def test_fetch_says_what_it_did(tiny_adapters: Path, tmp_path: Path) -> None:

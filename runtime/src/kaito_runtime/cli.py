@@ -264,6 +264,21 @@ def version() -> None:
 
 
 @app.command()
+def doctor() -> None:
+    """Say what is wrong with each package that brings recipes; exit with status 1 if one is broken."""
+    from kaito_runtime.model.recipes import installed_recipes
+
+    packages = installed_recipes().packages
+    for info in packages:
+        print(f"{info}: {info.state}{': ' * bool(info.error)}{info.error}")
+        for remark in info.remarks:
+            print(f"  it {remark}")
+        if info.traceback:
+            print(f"\n{info.traceback}")
+    raise typer.Exit(1 if any(info.state == "failed" for info in packages) else 0)
+
+
+@app.command()
 def config_schema() -> None:
     """Print the JSON schema of the file that `serve --config` reads."""
     print(config_schema_text(), end="")

@@ -1,20 +1,23 @@
 """What /v1/plugins tells."""
 
 import sys
-from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
 
 import pytest
 from fakes import ByteCodec, FakeEngine
 from fastapi.testclient import TestClient
+from importlib_metadata import EntryPoint
 
 from kaito_core.api.serving import ServingConfig
 from kaito_runtime.adapters.manager import Residents
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
 from kaito_runtime.http.status import plugins_body
-from kaito_runtime.model.recipe import RECIPE_GROUP, Recipe
+from kaito_runtime.model.recipe import PROJECT, Recipe
+from kaito_runtime.model.recipes import find_recipes
+
+TAKEN = "the recipe 'one' is provided by a and by d: uninstall one, or deny it with KAITO_PLUGINS_DENY"
 
 
 def entry(monkeypatch: pytest.MonkeyPatch, name: str, recipe: str) -> EntryPoint:
@@ -22,17 +25,22 @@ def entry(monkeypatch: pytest.MonkeyPatch, name: str, recipe: str) -> EntryPoint
     module = ModuleType(f"recipes_of_{name}")
     vars(module)["kaito_runtime_recipes"] = lambda: [Recipe(recipe)] if recipe else 1 / 0
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    return EntryPoint(name, module.__name__, RECIPE_GROUP)
+    return EntryPoint(name, module.__name__, PROJECT)
 
 
 def test_working_and_broken_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [entry(monkeypatch, *pair) for pair in (("b", "two"), ("a", "one"), ("c", ""), ("d", "one"))]
-    body = plugins_body(entries)
+    body = plugins_body(find_recipes(entries))
     assert [(row["name"], row["state"], row["recipes"], row["error"]) for row in body["data"]] == [
         ("a", "loaded", ["one"], ""),
         ("b", "loaded", ["two"], ""),
         ("c", "failed", [], "ZeroDivisionError: division by zero"),
-        ("d", "failed", [], "ValueError: recipe names are taken: one"),
+        (
+            "d",
+            "failed",
+            [],
+            "the recipe 'one' is provided by a and by d: uninstall one, or deny it with KAITO_PLUGINS_DENY",
+        ),
     ]
 
 

@@ -13,6 +13,7 @@ from kaito_falcon.modeling import (
     InterfaceFalconModel,
     kv_heads,
 )
+from kaito_runtime import hookimpl
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.lora.sharded import Shard, even_interval
 from kaito_runtime.model.recipe import Recipe
@@ -22,6 +23,7 @@ __all__ = ["cut", "kaito_runtime_recipes", "prepare", "tp_plan"]
 _FUSED = "transformer.h.{}.self_attention.query_key_value"
 
 
+@hookimpl
 def kaito_runtime_recipes() -> Sequence[Recipe]:
     """Returns the recipe of every Falcon with rotary positions."""
     return (Recipe(name="falcon", architectures=("FalconForCausalLM",), prepare=prepare, tp_plan=tp_plan, cut=cut),)

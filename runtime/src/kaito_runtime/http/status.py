@@ -1,20 +1,18 @@
 """Routes that report what is served and how the server is: models, adapters, plugins, version, probes, metrics."""
 
 import time
-from collections.abc import Iterable
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, Response
+from importlib_metadata import version
 
+from kaito_core.plugins.info import PluginInfo
 from kaito_runtime.adapters.manager import Residents
 from kaito_runtime.engine.protocol import Engine
 from kaito_runtime.http.health import Health
 from kaito_runtime.http.metrics import Metrics
-from kaito_runtime.model.recipe import DEFAULT_RECIPE, RECIPE_GROUP
-from kaito_runtime.model.recipes import find_recipes
+from kaito_runtime.model.recipes import Recipes, installed_recipes
 from kaito_runtime.openai.replies import model_body
 
 __all__ = ["adapters_body", "add_status_routes", "plugins_body"]
@@ -91,31 +89,23 @@ def _adapter_body(adapters: Residents, name: str) -> dict[str, Any]:
     }
 
 
-def plugins_body(entries: Iterable[EntryPoint] | None = None) -> dict[str, Any]:
+def plugins_body(recipes: Recipes | None = None) -> dict[str, Any]:
     """Returns the installed packages that bring recipes, in the fields of `kaito plugins list -o json`.
 
     Args:
-        entries: Entry points to read instead of the installed ones.
+        recipes: What was found; None: what is installed, which the first call imports.
     """
-    if entries is None:
-        return _installed_plugins()
-    found = sorted(entries, key=lambda entry: entry.name)
-    failures = find_recipes(found).failures  # all at once: a name may conflict with another package's
-    return {"object": "list", "data": [_plugin_body(entry, failures.get(entry.name, "")) for entry in found]}
+    found = recipes or installed_recipes()
+    return {"object": "list", "data": [_plugin_body(info) for info in found.packages]}
 
 
-@cache  # what is installed does not change while a process runs, and a broken package is logged once
-def _installed_plugins() -> dict[str, Any]:
-    return plugins_body(entry_points(group=RECIPE_GROUP))
-
-
-def _plugin_body(entry: EntryPoint, error: str) -> dict[str, Any]:
-    recipes = [] if error else sorted(set(find_recipes([entry]).known) - {DEFAULT_RECIPE.name})
+def _plugin_body(info: PluginInfo) -> dict[str, Any]:
     return {
-        "name": entry.name,
-        "distribution": f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "",
-        "module": entry.value,
-        "state": "failed" if error else "loaded",
-        "error": error,
-        "recipes": recipes,
+        "name": info.name,
+        "distribution": info.distribution,
+        "module": info.module,
+        "state": info.state,
+        "error": info.error,
+        "remarks": list(info.remarks),
+        "recipes": list(info.names("recipe")),
     }

@@ -17,7 +17,7 @@ from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.lora.sharded import Shard
 from kaito_runtime.model.memory import memory_for
 from kaito_runtime.model.recipe import Recipe
-from kaito_runtime.model.recipes import Recipes, find_recipes
+from kaito_runtime.model.recipes import Recipes, installed_recipes
 from kaito_runtime.options import ALONE, Ranks
 
 __all__ = ["LoadedModel", "choose_device", "choose_dtype", "load_model"]
@@ -112,7 +112,7 @@ def load_model(
         )
         gguf = {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in source else {}
         log.info("loading %s (%s) in %s on %s", path, config.model_type, str(chosen).removeprefix("torch."), device)
-        shared = {} if ranks.size == 1 else _shared(recipes or find_recipes(), recipe, config, ranks)
+        shared = {} if ranks.size == 1 else _shared(recipes or installed_recipes(), recipe, config, ranks)
         with memory_for(f"the weights of '{path}'", "take a machine with more memory, or fewer bits (model.dtype)"):
             model = AutoModelForCausalLM.from_pretrained(
                 **source, **safe, **gguf, **shared, config=config, dtype=chosen, use_safetensors=True
@@ -122,7 +122,7 @@ def load_model(
         raise
     except Exception as error:  # what transformers raises depends on file and version; each is the end of the start
         raise ModelLoadError(f"model '{path}' cannot be loaded: {_first_line(error)}") from error
-    chosen_recipe = (recipes or find_recipes()).choose(recipe, [type(model).__name__])
+    chosen_recipe = (recipes or installed_recipes()).choose(recipe, [type(model).__name__])
     model.eval().requires_grad_(False)
     try:
         chosen_recipe.prepare(model)

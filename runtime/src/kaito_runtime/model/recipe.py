@@ -1,25 +1,43 @@
-"""Recipe: what a preset package tells the runtime about its models. Finding recipes is `recipes`' business.
+"""Recipe: what a model package says to the runtime about its models, and the hook that returns it.
 
-A package offers recipes from the module that its entry point in the group `kaito_runtime` names, in a function
-`kaito_runtime_recipes()` that takes nothing and returns them. The module is imported by the runtime alone, so it may
-import torch and transformers.
+The runtime half of a package is a module that its entry point in the group `kaito_runtime` names. It is imported by the
+runtime alone, so it may import torch and transformers. Packages are found and loaded in `recipes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from pluggy import HookspecMarker
 
 if TYPE_CHECKING:
     from torch import nn
 
     from kaito_runtime.lora.sharded import Shard
 
-__all__ = ["DEFAULT_RECIPE", "RECIPE_GROUP", "RECIPE_HOOK", "Recipe"]
+__all__ = ["API_VERSION", "DEFAULT_RECIPE", "PROJECT", "Recipe", "kaito_runtime_recipes"]
 
-RECIPE_GROUP = "kaito_runtime"
-RECIPE_HOOK = "kaito_runtime_recipes"
+PROJECT = "kaito_runtime"  #: pluggy project, and entry-point group of the runtime half of packages
+#: Version of the hooks of the runtime. A package may ask for one with an entry point of the same name in the group
+#: `kaito_runtime.api` whose value is "vN"; without one it is for the first.
+API_VERSION = 1
+
+hookspec = HookspecMarker(PROJECT)
+
+
+@hookspec
+def kaito_runtime_recipes() -> Iterable[Recipe]:  # type: ignore[empty-body]
+    """Return the recipes that this package brings. Called once, before the model is loaded.
+
+    Names are unique across packages: one that repeats a name is left out whole, as is one whose hook raises.
+
+    Example:
+        @kaito_runtime.hookimpl
+        def kaito_runtime_recipes():
+            return [Recipe("tiny", architectures=("TinyForCausalLM",), prepare=prepare)]
+    """
 
 
 def _leave_alone(model: nn.Module) -> None:
