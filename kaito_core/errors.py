@@ -3,6 +3,7 @@
 The runtime has a tree of its own (`kaito_runtime.errors`); nothing here knows about HTTP or the command line.
 """
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -46,10 +47,19 @@ class FieldError:
         return f"{self.field} {self.message}" if self.field else self.message
 
 
-def known_names(names: Iterable[str]) -> str:
-    """Returns names as the tail of a message: "known: a, b" or "none is installed"."""
+def known_names(names: Iterable[str], wanted: str = "") -> str:
+    """Returns the tail of a message about an unknown name: "did you mean 'a'? known: a, b", or "none is installed".
+
+    Args:
+        names: The names that exist.
+        wanted: The unknown name; the closest of `names` is suggested if it looks like a typing error.
+    """
     ordered = sorted(names)
-    return f"known: {', '.join(ordered)}" if ordered else "none is installed"
+    if not ordered:
+        return "none is installed"
+    close = difflib.get_close_matches(wanted, ordered, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}known: {', '.join(ordered)}"
 
 
 class KaitoError(Exception):
@@ -85,7 +95,7 @@ class UnknownPresetError(WorkspaceError):
     reason = "UnknownPreset"
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        message = f"'{name}' is not an installed preset ({known_names(known)}); install the plugin that brings it"
+        message = f"'{name}' is not an installed preset ({known_names(known, name)}); install the plugin that brings it"
         super().__init__([FieldError("inference.preset.name", message)])
 
 
@@ -98,7 +108,7 @@ class UnknownProviderError(WorkspaceError):
         self, name: str, known: Iterable[str], field: str = "metadata.annotations[kaito.sh/node-provider]"
     ) -> None:
         what = f"'{name}' is not an installed node provider" if name else "is served by no installed node provider"
-        super().__init__([FieldError(field, f"{what} ({known_names(known)})")])
+        super().__init__([FieldError(field, f"{what} ({known_names(known, name)})")])
 
 
 class AdapterSpecError(WorkspaceError):
@@ -113,7 +123,7 @@ class UnknownSourceError(AdapterSpecError):
     reason = "UnknownAdapterSource"
 
     def __init__(self, field: str, scheme: str, known: Iterable[str]) -> None:
-        message = f"has the scheme '{scheme}', which no installed adapter source reads ({known_names(known)})"
+        message = f"has the scheme '{scheme}', which no installed adapter source reads ({known_names(known, scheme)})"
         super().__init__([FieldError(field, message)])
 
 

@@ -66,7 +66,8 @@ def show(
     registry = _discover(context)
     records = [_record(info) for info in registry.plugins if info.name == name]
     if not records:
-        raise ConfigError(f"there is no plugin '{name}' ({known_names({info.name for info in registry.plugins})})")
+        known = known_names({info.name for info in registry.plugins}, name)
+        raise ConfigError(f"unknown plugin '{name}'; {known}")
     print_records(records, _COLUMNS, output)
 
 

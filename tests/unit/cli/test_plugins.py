@@ -67,7 +67,7 @@ def test_show_tells_all_of_one(folder: Path) -> None:
     assert "falcon-7b" in falcon["presets"]
     unknown = kaito(folder, "plugins", "show", "falcn")
     assert unknown.returncode == 1
-    assert "error: there is no plugin 'falcn' (known: broken, builtin, " in unknown.stderr
+    assert "error: unknown plugin 'falcn'; did you mean 'falcon'? known: broken, builtin, " in unknown.stderr
 
 
 def test_doctor_tells_what_is_broken_and_what_is_odd(folder: Path) -> None:
