@@ -116,9 +116,11 @@ def kaito_select_node_provider(workspace: Workspace, candidates: Sequence[NodePr
 
 @hookspec
 def kaito_reconciled(workspace: Workspace, outcome: str) -> None:
-    """Observe the end of a pass. `outcome` is the new state. Called after each pass; must return at once.
+    """Observe the outcome of a Workspace, each time that it changed and when the Workspace is deleted.
 
-    Errors are logged and change nothing.
+    `outcome` is the state in the status (Pending, Ready, NotReady or Failed), or Deleted. The first pass after a start
+    of the operator counts as a change. Called in a thread of its own, one Workspace after another, so that a call that
+    blocks delays the other observers alone. Errors are logged and change nothing.
 
     Example:
         @hookimpl

@@ -1,11 +1,10 @@
-"""The operator as a process: its parts put together, start and stop."""
+"""The operator as a process: its parts put together, its start and its end."""
 
 import asyncio
 import gc
 import logging
-import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import kopf
 
@@ -13,7 +12,7 @@ from kaito_core.api import KubeObject, ResourceType
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.cluster import KubernetesCluster, connect
 from kaito_core.controller.health import HealthServer
-from kaito_core.controller.leader import Election
+from kaito_core.controller.leader import Election, stand_by
 from kaito_core.controller.metrics import Metrics
 from kaito_core.controller.records import Change, Key
 from kaito_core.controller.resources import CHILDREN
@@ -35,19 +34,26 @@ __all__ = ["Operator", "run_operator", "spare_collector"]
 
 log = logging.getLogger(__name__)
 
+OnPass = Callable[[Key, Outcome], None]
+
 #: Allocations between two collections of young objects; more of them cost memory and save time.
 _ALLOCATIONS = 2_000
+
+
+def _ignore(key: Key, outcome: Outcome) -> None:
+    pass
 
 
 class Operator:
     """The parts of a running operator, between a cluster and the plugins.
 
     Args:
-        settings: What the process was started with.
+        settings: The operator's settings.
         registry: The plugins.
         cluster: Where Workspaces live.
-        ask: Asks a pod what it has applied.
+        ask: Asks a pod which adapters it serves.
         ready: Set once the caches are filled.
+        on_pass: Called after each pass.
     """
 
     def __init__(
@@ -57,12 +63,13 @@ class Operator:
         cluster: KubernetesCluster,
         ask: Ask = ask_over_http,
         ready: threading.Event | None = None,
+        on_pass: OnPass = _ignore,
     ) -> None:
-        self._settings, self._cluster, self._ready = settings, cluster, ready
+        self._settings, self._cluster, self._ready, self._on_pass = settings, cluster, ready, on_pass
         self._metrics = Metrics()
-        self._metrics.tell_plugins(registry.plugins)
+        self._metrics.show_plugins(registry.plugins)
         self._reconciler = Reconciler(settings, registry, cluster, Replicas(ask), self._metrics)
-        self._loop = Loop(self._look)
+        self._loop = Loop(self._pass)
         self.heartbeat = Heartbeat(settings.watch_silence_seconds)
         self._resync = Resync(
             cluster.cache,
@@ -74,34 +81,46 @@ class Operator:
             self._metrics,
         )
         cluster.on_change = lambda change: self._wake([change])
-        cluster.on_write = self._metrics.wrote
+        cluster.on_write = self._metrics.count_write
         self._metrics.follow(self._metrics.workspaces, lambda: len(self._everyone()))
         self._metrics.follow(self._metrics.queue_depth, lambda: self._loop.depth)
         self._metrics.follow(self._metrics.watches_silent, lambda: len(self.heartbeat.silent()))
         self._metrics.follow(self._metrics.leader, lambda: 0 if self._stands_by else 1)
         self._stands_by = settings.leader_election
         self._health = HealthServer(self._metrics, self._why_dead, self._why_unready)
+        self._webhook: Webhook | None = None
+        if settings.webhook_port:
+            self._webhook = Webhook(cluster, registry, settings.webhook_namespace, settings.webhook_port)
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def answer_probes(self) -> None:
-        """Starts to answer probes; one that stands by is ready to while the API answers."""
+    async def serve(self) -> None:
+        """Starts to answer probes and the admission webhook, which every replica does, also one that stands by."""
         await self._health.start(self._settings.health_port)
+        if self._webhook is not None:
+            self._tasks.append(asyncio.create_task(self._webhook.run(), name="webhook"))
 
     def start(self) -> None:
-        """Starts to fill the caches; passes begin when they are full."""
+        """Starts to fill the caches; passes begin once they are full."""
         self._stands_by = False
         self._tasks.append(asyncio.create_task(self._resync.run(), name="resync"))
 
-    async def close(self) -> None:
-        """Stops everything that `start` has started, and all passes."""
+    async def stop_passes(self) -> None:
+        """Cancels all passes and what causes them."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._loop.close()
+
+    async def close(self) -> None:
+        """Stops everything. Plugins that observe outcomes get 5 seconds to hear the last ones."""
+        await self.stop_passes()
         await self._health.close()
+        if self._webhook is not None:
+            await self._webhook.close()
+        await self._reconciler.observers.close()
 
     def feed(self, resource: ResourceType, obj: KubeObject, gone: bool) -> None:
-        """Takes in what a watch tells, and wakes whom it concerns."""
+        """Stores what a watch reports, and wakes the Workspaces that it affects."""
         # Objects in a watch name their type, those of the first listing do not.
         named = {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
         cache = self._cluster.cache
@@ -122,8 +141,10 @@ class Operator:
         silent = await self._cluster.why_silent()
         return f"the Kubernetes API cannot be reached: {silent}" if silent else ""
 
-    async def _look(self, key: Key, streak: int) -> Outcome:
-        return await self._reconciler.run(key, streak)
+    async def _pass(self, key: Key, streak: int) -> Outcome:
+        outcome = await self._reconciler.run(key, streak)
+        self._on_pass(key, outcome)
+        return outcome
 
     def _synced(self, changes: Sequence[Change]) -> None:
         self._wake(changes)
@@ -148,14 +169,15 @@ async def _operate(
     plugins: PluginRegistry,
     kubeconfig: str | None,
     ready: threading.Event | None,
-    stop: threading.Event | None,
+    stop: threading.Event,
     ask: Ask,
+    on_pass: OnPass,
 ) -> None:
     providers = [resource for provider in plugins.providers.values() for resource in provider.watches]
     watched = watched_resources((*CHILDREN.values(), PODS), providers)
     types = [item.resource for item in watched]
     async with await connect(Cache(watched), types, kubeconfig, settings.api_timeout_seconds) as cluster:
-        operator = Operator(settings, plugins, cluster, ask, ready)
+        operator = Operator(settings, plugins, cluster, ask, ready, on_pass)
         registry = kopf.OperatorRegistry()
         options = watch_settings(watched, operator.heartbeat.watch_seconds)
         register_watches(registry, watched, operator.feed)
@@ -164,25 +186,24 @@ async def _operate(
         async def login(**_: object) -> kopf.AiohttpSession:
             return watch_session(await cluster.connection(), operator.heartbeat)
 
-        stop, stopping = stop or threading.Event(), asyncio.Event()
-        election = _election(settings, cluster)
+        stopping = asyncio.Event()
+        election: Election | None = None
+        if settings.leader_election:
+            election = Election(cluster, settings.leader_election_namespace, settings.lease_seconds)
         keeper: asyncio.Task[None] | None = None
 
         @kopf.on.cleanup(registry=registry)
-        async def close(**_: object) -> None:
-            await operator.close()
+        async def end(**_: object) -> None:
+            await operator.stop_passes()
             stopping.set()  # kopf takes all tasks for its own and waits for them, the one that awaits this included
             if keeper is not None:
                 keeper.cancel()
 
         follower = asyncio.create_task(_follow(stop, stopping), name="stop event")
-        webhook = _webhook(settings, plugins, cluster)
         try:
-            await operator.answer_probes()
-            if webhook is not None:  # of every replica, also while it stands by
-                webhook.start()
+            await operator.serve()
             if election is not None:
-                if not await _elected(election, stopping):
+                if not await stand_by(election, stopping):
                     return
                 cluster.may_write = lambda: election.leads
                 keeper = asyncio.create_task(_lead(election, operator, stopping), name="lease")
@@ -192,58 +213,24 @@ async def _operate(
                 raise ClusterError("the Lease is lost: another operator may lead; start again to stand by")
         finally:
             stop.set()  # a thread waits for it, also where a signal came first
-            await operator.close()
-            if webhook is not None:
-                await webhook.close()
+            await operator.stop_passes()
             if keeper is not None and election is not None:
                 keeper.cancel()
                 await asyncio.gather(keeper, return_exceptions=True)
                 await election.release()
+            await operator.close()
             await follower
 
 
-def _webhook(settings: Settings, plugins: PluginRegistry, cluster: KubernetesCluster) -> Webhook | None:
-    if not settings.webhook_port:
-        return None
-    return Webhook(cluster, plugins, settings.webhook_namespace, settings.webhook_port)
-
-
-def _election(settings: Settings, cluster: KubernetesCluster) -> Election | None:
-    if not settings.leader_election:
-        return None
-    return Election(cluster, settings.leader_election_namespace, settings.lease_seconds)
-
-
-async def _elected(election: Election, stopping: asyncio.Event) -> bool:
-    """Stands by; returns whether this operator leads, else it has been stopped."""
-    loop = asyncio.get_running_loop()
-    heeds = threading.current_thread() is threading.main_thread()
-    signals = (signal.SIGTERM, signal.SIGINT) if heeds else ()
-    for number in signals:  # kopf heeds them once it runs, which is not yet
-        loop.add_signal_handler(number, stopping.set)
-    waits = [asyncio.create_task(election.acquire()), asyncio.create_task(stopping.wait())]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if stopping.is_set() and waits[0].done():
-            await election.release()
-        return not stopping.is_set()
-    finally:
-        for task in waits:
-            task.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-
 async def _lead(election: Election, operator: Operator, stopping: asyncio.Event) -> None:
-    """Keeps the Lease; when it is lost, nothing more is written and the process ends."""
+    """Keeps the Lease; once it is lost, stops all passes and the process."""
     await election.keep()
-    await operator.close()
+    await operator.stop_passes()
     stopping.set()
 
 
 async def _follow(stop: threading.Event, stopping: asyncio.Event) -> None:
-    # kopf can wait for a thread's event too, and then waits for that thread when a signal ends it.
+    # kopf can wait for a thread's event itself, but then waits for that thread even after a signal.
     await asyncio.to_thread(stop.wait)
     stopping.set()
 
@@ -256,23 +243,26 @@ def run_operator(
     ready: threading.Event | None = None,
     stop: threading.Event | None = None,
     ask: Ask = ask_over_http,
+    on_pass: OnPass = _ignore,
 ) -> None:
     """Runs the operator until SIGTERM, SIGINT or the stop event.
 
     Args:
-        settings: Namespaces, ports, intervals.
+        settings: The operator's settings.
         registry: The plugins.
-        kubeconfig: Path; None for the pod's service account or the user's default.
-        ready: Set once the caches are filled and passes have begun.
-        stop: Ends the operator when it is set. Signals are heeded in the main thread only.
-        ask: Asks a pod what it has applied.
+        kubeconfig: Path; None for the pod's service account, else the user's default.
+        ready: Set once the caches are filled and passes begin.
+        stop: Ends the operator when it is set; set by the operator when a signal ends it. Signals are handled in the
+            main thread only.
+        ask: Asks a pod which adapters it serves.
+        on_pass: Called after each pass with the Workspace's namespace and name, and with how the pass ended.
 
     Raises:
         ConfigError: There is no cluster to connect to.
-        ClusterError: A watch has ended for good, or the Lease is lost; start again.
+        ClusterError: A watch failed for good, or the Lease is lost; start again.
         OSError: The health port is taken.
     """
-    asyncio.run(_operate(settings, registry, kubeconfig, ready, stop, ask))
+    asyncio.run(_operate(settings, registry, kubeconfig, ready, stop or threading.Event(), ask, on_pass))
 
 
 def spare_collector() -> None:

@@ -1,4 +1,4 @@
-"""The operator's own HTTP: /livez, /readyz and /metrics. What is alive and ready is not decided here."""
+"""The operator's HTTP server: /livez, /readyz and /metrics. `app` decides what alive and ready mean."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,12 +11,12 @@ __all__ = ["HealthServer"]
 
 
 class HealthServer:
-    """Answers probes from the operator's event loop, so that a loop that is stuck fails them.
+    """Answers probes from the operator's event loop, so that they fail where the loop is stuck.
 
     Args:
-        metrics: What /metrics shows.
-        why_dead: Says what only a new start can mend, "" where there is nothing.
-        why_unready: Says what the operator waits for, "" where there is nothing.
+        metrics: Shown by /metrics.
+        why_dead: Returns why the operator must be restarted, "" where it is alive.
+        why_unready: Returns what the operator waits for, "" where it is ready.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class HealthServer:
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self, port: int) -> None:
-        """Starts to answer on all addresses; port 0: does not.
+        """Starts to listen on all addresses; with port 0 does nothing.
 
         Raises:
             OSError: The port is taken.
@@ -40,18 +40,18 @@ class HealthServer:
             await web.TCPSite(self._runner, port=port).start()
 
     async def close(self) -> None:
-        """Stops answering."""
+        """Stops listening."""
         await self._runner.cleanup()
 
     async def _livez(self, _: web.Request) -> web.Response:
-        return _answer(self._why_dead())
+        return _response(self._why_dead())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return _answer(await self._why_unready())
+        return _response(await self._why_unready())
 
     async def _render(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _answer(problem: str) -> web.Response:
+def _response(problem: str) -> web.Response:
     return web.Response(text=problem or "ok", status=503 if problem else 200)

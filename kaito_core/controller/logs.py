@@ -1,7 +1,7 @@
-"""How the operator logs: which fields a line has, and in which form it is written. What is logged is not decided here.
+"""The form of the operator's log: which fields a line has, and whether it is text or JSON.
 
-`python-json-logger` writes the JSON: kopf brings it along, and it formats the records of the standard library, so that
-kopf's lines and those of plugins come out in the same form.
+`python-json-logger` writes the JSON. It formats records of the standard library, so that the lines of kopf and of
+plugins have the same form as ours.
 """
 
 import logging
@@ -17,17 +17,17 @@ from pythonjsonlogger.json import JsonFormatter
 
 from kaito_core.controller.records import Key
 
-__all__ = ["configure", "handling", "talking_of"]
+__all__ = ["configure", "handling", "logging_about"]
 
 _workspace: ContextVar[Key | None] = ContextVar("workspace", default=None)
 
-#: What kopf attaches to its records for itself.
+#: Attributes of kopf's records that are meant for kopf itself.
 _KOPFS = ("k8s_ref", "k8s_skip", "settings")
 
 
 @contextmanager
-def talking_of(key: Key) -> Iterator[None]:
-    """Lets every line that is logged meanwhile name a Workspace, whoever logs it."""
+def logging_about(key: Key) -> Iterator[None]:
+    """Adds a Workspace to every line that is logged within the block, by any module."""
     token = _workspace.set(key)
     try:
         yield
@@ -75,9 +75,9 @@ def handling(log_format: str, stream: TextIO) -> logging.Handler:
 
 
 def configure(log_format: str, level: str) -> None:
-    """Logs everything from a level on to stderr; warnings of Python are logged too."""
+    """Logs to stderr from a level on, Python's warnings included."""
     logging.basicConfig(handlers=[handling(log_format, sys.stderr)], level=level, force=True)
     logging.captureWarnings(True)
-    # One line for each change is ours; kopf's own are about its innards, the client's about each request.
+    # Our own lines are one per change; kopf's are about its internals, those of the HTTP clients about each request.
     for name in ("kopf", "httpx", "httpcore", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

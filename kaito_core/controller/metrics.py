@@ -1,4 +1,4 @@
-"""What the operator counts, for Prometheus."""
+"""The operator's metrics, for Prometheus."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -23,7 +23,7 @@ LABELS: Mapping[str, tuple[str, ...]] = {
 
 
 class Metrics:
-    """The operator's metrics, in a registry of their own: a process may start the operator more than once."""
+    """The metrics, in a registry of their own, since a process may run the operator more than once."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -56,22 +56,22 @@ class Metrics:
     def _counter(self, name: str, meaning: str) -> Counter:
         return Counter(f"kaito_{name}", meaning, LABELS.get(f"kaito_{name}", ()), registry=self.registry)
 
-    def tell_plugins(self, plugins: Iterable[PluginInfo]) -> None:
-        """Says which plugins were found at start, and how many of them are broken."""
+    def show_plugins(self, plugins: Iterable[PluginInfo]) -> None:
+        """Sets the metrics of the plugins found at start."""
         found = list(plugins)
         self.plugins_failed.set(sum(info.state == "failed" for info in found))
         for info in found:
             self.plugin_info.labels(info.name, info.distribution, info.state).set(1)
 
     def follow(self, gauge: Gauge, count: Callable[[], int]) -> None:
-        """Lets a gauge show what a function returns at the time of asking."""
+        """Makes a gauge show what a function returns when it is read."""
         gauge.set_function(lambda: float(count()))
 
-    def wrote(self, write: Write) -> None:
+    def count_write(self, write: Write) -> None:
         """Counts an attempt to write to the Kubernetes API."""
         self.api_writes.labels(write.resource.kind, write.subresource, write.verb, str(write.status)).inc()
 
-    def provider_failed(self, provider: str, error: Exception) -> None:
+    def count_provider_error(self, provider: str, error: Exception) -> None:
         """Counts an error of a node provider."""
         self.provider_errors.labels(provider, type(error).__name__).inc()
 

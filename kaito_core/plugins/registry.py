@@ -11,6 +11,7 @@ from kaito_core import hookspecs
 from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, Weights, Workspace
 from kaito_core.api.workspace.model import PROVIDER_ANNOTATION
 from kaito_core.errors import FieldError, UnknownPresetError, UnknownProviderError, UnknownSourceError
+from kaito_core.plugins.calls import plugin_call
 from kaito_core.plugins.candidates import find_candidates
 from kaito_core.plugins.info import PluginInfo
 from kaito_core.plugins.loader import PluginLoader, checked
@@ -148,10 +149,12 @@ class PluginRegistry:
         A provider that fails is logged and passed over.
         """
         for name, provider in sorted(self._providers.items()):
+            plugin, function = self.origin("node provider", name), f"skus of node provider '{name}'"
             try:
-                skus = checked(f"skus() of '{name}'", provider.skus(), GpuSku)
-            except (Exception, SystemExit):
-                _log.exception("node provider '%s' of plugin '%s' failed", name, self.origin("node provider", name))
+                with plugin_call(plugin, function):
+                    skus = checked(function, provider.skus(), GpuSku)
+            except Exception:
+                _log.exception("plugin '%s': %s failed", plugin, function)
                 continue
             yield from ((name, sku) for sku in skus)
 
@@ -183,8 +186,9 @@ class PluginRegistry:
         errors: list[FieldError] = []
         for plugin, answer in self._loader.call_each(hook, workspace=workspace, preset=preset):
             try:
-                errors.extend(checked(hook, answer, FieldError))
-            except (Exception, SystemExit):
+                with plugin_call(plugin, hook):  # the answer may be a generator, which runs now
+                    errors.extend(checked(hook, answer, FieldError))
+            except Exception:
                 _log.exception("plugin '%s': %s failed", plugin, hook)
         return errors
 

@@ -8,6 +8,7 @@ from kaito_core.api.workspace.model import Adapter, PresetOptions
 from kaito_core.builtin.commands import copy_folder, hub_token
 from kaito_core.errors import AdapterSpecError
 from kaito_core.plugins import PluginRegistry
+from kaito_core.plugins.calls import plugin_call
 from kaito_core.reconcile.sizing import size
 from kaito_core.reconcile.validate import source_failure, validate
 
@@ -89,8 +90,9 @@ def _machines(instance_type: str, registry: PluginRegistry) -> tuple[GpuSku | No
 def _adapter_step(ref: AdapterRef, registry: PluginRegistry) -> FetchStep:
     source = registry.source(ref.scheme, ref.field)
     try:
-        return source.fetch(ref, f"{ADAPTERS_PATH}/{ref.folder}")
-    except (Exception, SystemExit) as error:
+        with plugin_call(registry.origin("adapter source", source.name), f"fetch of adapter source '{source.name}'"):
+            return source.fetch(ref, f"{ADAPTERS_PATH}/{ref.folder}")
+    except Exception as error:
         raise AdapterSpecError([source_failure(ref, source, error, registry)]) from error
 
 

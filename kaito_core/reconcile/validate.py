@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from kaito_core.api import AdapterRef, AdapterSource, ModelPreset, Workspace
-from kaito_core.errors import AdapterSpecError, FieldError, InvalidWorkspaceError
+from kaito_core.errors import AdapterSpecError, FieldError, InvalidWorkspaceError, PluginError
 from kaito_core.plugins import PluginRegistry
+from kaito_core.plugins.calls import plugin_call
 from kaito_core.reconcile.rollout import check_rollout
 
 __all__ = ["source_failure", "validate"]
@@ -60,15 +61,16 @@ def _weights_faults(workspace: Workspace, preset: ModelPreset) -> list[FieldErro
 def _reference_faults(ref: AdapterRef, registry: PluginRegistry) -> list[FieldError]:
     source = registry.source(ref.scheme, ref.field)
     try:
-        return list(source.check(ref))
-    except (Exception, SystemExit) as error:
+        with plugin_call(registry.origin("adapter source", source.name), f"check of adapter source '{source.name}'"):
+            return list(source.check(ref))
+    except Exception as error:
         return [source_failure(ref, source, error, registry)]
 
 
-def source_failure(
-    ref: AdapterRef, source: AdapterSource, error: BaseException, registry: PluginRegistry
-) -> FieldError:
+def source_failure(ref: AdapterRef, source: AdapterSource, error: Exception, registry: PluginRegistry) -> FieldError:
     """Returns the fault of a reference whose source raised an exception: the user learns which plugin is broken."""
+    if isinstance(error, PluginError):
+        return FieldError(ref.field, f"cannot be read: {error}")
     plugin = registry.origin("adapter source", source.name)
     return FieldError(
         ref.field,

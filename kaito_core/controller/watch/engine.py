@@ -159,7 +159,7 @@ async def watch(
     try:
         await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
         while not (await asyncio.wait({run}, timeout=_END_SECONDS))[0]:
-            # kopf cancels each of its tasks once and waits without end for one that missed it.
+            # kopf cancels each task once and then waits; a watch that is just logging in again loses the cancellation.
             for task in asyncio.all_tasks() - others - {run, stopped}:
                 task.cancel()
         await run

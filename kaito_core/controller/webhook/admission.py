@@ -1,7 +1,7 @@
-"""The verdict of the admission webhook: an AdmissionReview in, one out. Pure; who is asked and how is in `webhook`.
+"""The decision of the admission webhook: a function from AdmissionReview to AdmissionReview. HTTPS is in `server`.
 
-It refuses what the reconciler would refuse, and says it earlier. It never keeps anybody from deleting, nor from
-editing around a fault that was there before; where it fails itself it lets pass, and says so.
+It refuses what the reconciler would refuse later. It never refuses a deletion, nor an edit for a fault that the
+Workspace had before; where it fails itself, it allows the request with a warning.
 
 Source: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
 """
@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from kaito_core.api import KubeObject, Workspace, parse_workspace
+from kaito_core.api.strength import strength_text
 from kaito_core.api.workspace.changes import change_faults
 from kaito_core.errors import FieldError, KaitoError, WorkspaceError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.reconcile.resolve import resolve
 
-__all__ = ["MalformedReviewError", "answer"]
+__all__ = ["MalformedReviewError", "review_response"]
 
 log = logging.getLogger(__name__)
 
@@ -24,20 +25,20 @@ _VERSION, _KIND = "admission.k8s.io/v1", "AdmissionReview"
 
 
 class MalformedReviewError(KaitoError):
-    """What was sent is no AdmissionReview that could be answered."""
+    """The request is not an AdmissionReview that could be answered."""
 
 
-def answer(review: object, registry: PluginRegistry) -> KubeObject:
-    """Returns the answer to an AdmissionReview.
+def review_response(review: object, registry: PluginRegistry) -> KubeObject:
+    """Returns the AdmissionReview that answers another.
 
     Raises:
-        MalformedReviewError: It has not the form of one, so that there is no uid to answer to.
+        MalformedReviewError: It does not have the form of an AdmissionReview, so there is no uid to answer to.
     """
     if not isinstance(review, Mapping) or (review.get("apiVersion"), review.get("kind")) != (_VERSION, _KIND):
         raise MalformedReviewError(f"the body must be an {_KIND} of {_VERSION}")
     request = review.get("request")
     if not isinstance(request, Mapping) or not isinstance(request.get("uid"), str) or not request["uid"]:
-        raise MalformedReviewError("request.uid must be a string, and is missing")
+        raise MalformedReviewError("request.uid must be a string that is not empty")
     try:
         response = _verdict(request, registry)
     except Exception as error:
@@ -51,7 +52,7 @@ def answer(review: object, registry: PluginRegistry) -> KubeObject:
 
 def _verdict(request: Mapping[str, Any], registry: PluginRegistry) -> dict[str, Any]:
     new, old = request.get("object"), request.get("oldObject")
-    if request.get("operation") not in ("CREATE", "UPDATE") or _is_going(new):
+    if request.get("operation") not in ("CREATE", "UPDATE") or _is_being_deleted(new):
         return {"allowed": True}
 
     def check(document: object) -> list[FieldError]:
@@ -69,8 +70,8 @@ def _verdict(request: Mapping[str, Any], registry: PluginRegistry) -> dict[str, 
     return {"allowed": True, **({"warnings": warnings} if warnings else {})}
 
 
-def _is_going(document: object) -> bool:
-    """Returns whether an object is being deleted: taking a finalizer off is an update too."""
+def _is_being_deleted(document: object) -> bool:
+    """Returns whether an object is being deleted; removing a finalizer is an update too."""
     metadata = document.get("metadata") if isinstance(document, Mapping) else None
     return isinstance(metadata, Mapping) and metadata.get("deletionTimestamp") is not None
 
@@ -88,13 +89,14 @@ def _refusal(document: object, errors: list[FieldError]) -> KubeObject:
 
 
 def _warnings(document: object) -> list[str]:
-    """Returns what kubectl shows beside a success: strengths that KAITO refuses and kaito applies."""
+    """Returns warnings, which kubectl shows: strengths outside 0 to 1, which upstream KAITO refuses."""
     try:
         workspace: Workspace = parse_workspace(document)
     except WorkspaceError:
-        return []  # an old fault that the edit leaves
+        return []  # a fault that the Workspace had before
     return [
-        f"inference.adapters[{index}].strength is applied as written: {adapter.strength:g} is outside 0 to 1"
+        f"inference.adapters[{index}].strength is applied as written: "
+        f"{strength_text(adapter.strength)} is outside 0 to 1"
         for index, adapter in enumerate(workspace.inference.adapters)
         if not 0 <= adapter.strength <= 1
     ]

@@ -1,7 +1,6 @@
-"""The certificate of the admission webhook: made, judged and renewed. The clock is an argument, keys are random.
+"""The certificate of the admission webhook: made, read and renewed. No I/O here; where it is kept is in `server`.
 
-An authority of our own signs it, so that the certificate can change often while what the API server trusts does not.
-Where it is kept, and by whom it is shown, is not known here.
+An authority of our own signs it, so that the certificate can change often while the API server trusts the same one.
 """
 
 import base64
@@ -26,13 +25,13 @@ Key = ec.EllipticCurvePrivateKey
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a Secret of a webhook holds, as PEM.
+    """The contents of the webhook's Secret, as PEM.
 
     Attributes:
-        certificate: tls.crt, with what signed it.
+        certificate: tls.crt: the certificate, then the authority's.
         key: tls.key.
-        authorities: ca.crt, what the API server is to trust: one certificate, or two while one replaces the other.
-        authority_key: ca.key; empty where the certificate is somebody else's to renew.
+        authorities: ca.crt: certificates that the API server is to trust; two while one authority replaces another.
+        authority_key: ca.key; empty where somebody else makes and renews the certificate.
     """
 
     certificate: bytes
@@ -52,14 +51,14 @@ class Bundle:
 
 
 def read_bundle(data: Mapping[str, str]) -> Bundle | None:
-    """Returns what the data of a Secret holds; None where it is no usable certificate with its key."""
+    """Returns the bundle in the data of a Secret; None where there is no usable certificate with its key."""
     try:
         parts = [
             base64.b64decode(data.get(name) or "", validate=True) for name in ("tls.crt", "tls.key", "ca.crt", "ca.key")
         ]
         bundle = Bundle(*parts)
         leaf = x509.load_pem_x509_certificate(bundle.certificate)
-        key = serialization.load_pem_private_key(bundle.key, password=None)  # of any kind: it may be the user's
+        key = serialization.load_pem_private_key(bundle.key, password=None)  # of any kind, since it can be the user's
         if bundle.authority_key:
             x509.load_pem_x509_certificates(bundle.authorities)
             _key(bundle.authority_key)
@@ -69,7 +68,7 @@ def read_bundle(data: Mapping[str, str]) -> Bundle | None:
 
 
 def make_bundle(hosts: Sequence[str], now: datetime) -> Bundle:
-    """Returns a new authority, and a certificate of it for DNS names."""
+    """Returns a new authority and a certificate that it signed for DNS names."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kaito webhook authority")])
     authority = (
@@ -82,10 +81,10 @@ def make_bundle(hosts: Sequence[str], now: datetime) -> Bundle:
 
 
 def renewed(bundle: Bundle, hosts: Sequence[str], now: datetime) -> Bundle | None:
-    """Returns a bundle to take the place of one that ends soon or names other hosts; None where it may stay.
+    """Returns the successor of a bundle that expires soon or names other hosts; None where it can stay.
 
-    A new authority is trusted beside the one before it until the next renewal: other replicas still show certificates
-    of the old one, until they have read the new.
+    A new authority is trusted beside the old one until the next renewal: other replicas use certificates of the old one
+    until they have read the new.
     """
     if not bundle.authority_key:
         return None
@@ -94,10 +93,17 @@ def renewed(bundle: Bundle, hosts: Sequence[str], now: datetime) -> Bundle | Non
         fresh = make_bundle(hosts, now)
         return Bundle(fresh.certificate, fresh.key, fresh.authorities + _first(bundle.authorities), fresh.authority_key)
     leaf = x509.load_pem_x509_certificate(bundle.certificate)
-    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    if set(names.get_values_for_type(x509.DNSName)) == set(hosts) and leaf.not_valid_after_utc - now >= _LEFT:
+    if _names(leaf) == set(hosts) and leaf.not_valid_after_utc - now >= _LEFT:
         return None
     return _issue(hosts, now, _first(bundle.authorities), _key(bundle.authority_key))
+
+
+def _names(certificate: x509.Certificate) -> set[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return set(names.get_values_for_type(x509.DNSName))
 
 
 def _issue(hosts: Sequence[str], now: datetime, authority: bytes, authority_key: Key) -> Bundle:
@@ -146,12 +152,12 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 def _key(pem: bytes) -> Key:
     key = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("an authority of ours has another kind of key")
+        raise ValueError("ca.key must be an elliptic curve key, as the operator makes them")
     return key
 
 
 def _first(pem: bytes) -> bytes:
-    """Returns the first certificate of several: the youngest authority."""
+    """Returns the first of several certificates, which is the newest authority's."""
     return _BEGIN + pem.split(_BEGIN)[1]
 
 

@@ -1,4 +1,4 @@
-"""What the admission webhook is made of on the cluster: names, Service and configuration. Data and pure functions."""
+"""The webhook's objects on the cluster: names, Service and webhook configuration. Data and pure functions."""
 
 from kaito_core.api import KubeObject, ResourceType
 from kaito_core.api.workspace.model import GROUP, VERSIONS, WORKSPACES
@@ -27,13 +27,13 @@ WEBHOOKS = ResourceType(
 
 
 def service_hosts(namespace: str) -> tuple[str, ...]:
-    """Returns the names under which the Service is reached; the API server uses the first."""
+    """Returns the DNS names of the Service; the API server uses the first."""
     name = f"{WEBHOOK_NAME}.{namespace}.svc"
     return (name, f"{name}.cluster.local", f"{WEBHOOK_NAME}.{namespace}")
 
 
 def webhook_service(namespace: str, labels: dict[str, str], selector: dict[str, str]) -> KubeObject:
-    """Returns the Service that the API server asks; replicas that are starting up answer as well."""
+    """Returns the Service that the API server calls."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -46,9 +46,9 @@ def webhook_service(namespace: str, labels: dict[str, str], selector: dict[str, 
 
 
 def webhook_configuration(namespace: str, labels: dict[str, str]) -> KubeObject:
-    """Returns the configuration; the operator adds its authority.
+    """Returns the webhook configuration, to which the operator adds its authority.
 
-    An operator that is down must not keep anybody from writing Workspaces: they are checked again when it is back.
+    While no operator answers, Workspaces are stored unchecked; the operator checks them once it is back.
     """
     return {
         "apiVersion": WEBHOOKS.api_version,

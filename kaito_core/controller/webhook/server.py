@@ -1,8 +1,8 @@
-"""The admission webhook as a server: its certificate is kept in a Secret, and what is asked is answered over HTTPS.
+"""The admission webhook's HTTPS server, whose certificate is kept in a Secret.
 
-kopf's own admission server is not used: it runs inside kopf's operator, which only the leader runs; each process makes
-an authority of its own, so that replicas would overwrite each other's; and it writes its whole configuration by itself,
-where ours is printed by `kaito install` for all to read, and the operator only adds the authority.
+kopf's admission server is not used. It runs inside kopf's operator, which only the leader runs; each process makes an
+authority of its own, so that replicas would overwrite each other's; and it writes the whole webhook configuration,
+which `kaito install` prints here, so that users can read and change it. The operator only adds the authority to it.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import logging
+import random
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from aiohttp import web
 
 from kaito_core.api import KubeObject
 from kaito_core.api.workload import MANAGED_BY_LABEL, MANAGER
+from kaito_core.controller.backoff import backoff_seconds
 from kaito_core.controller.cluster import KubernetesCluster
-from kaito_core.controller.webhook.admission import MalformedReviewError, answer
+from kaito_core.controller.webhook.admission import MalformedReviewError, review_response
 from kaito_core.controller.webhook.certificates import Bundle, make_bundle, read_bundle, renewed
 from kaito_core.controller.webhook.objects import PATH, SECRETS, WEBHOOK_NAME, WEBHOOKS, service_hosts
 from kaito_core.errors import ClusterError
@@ -31,20 +33,20 @@ __all__ = ["Webhook"]
 
 log = logging.getLogger(__name__)
 
-_LARGEST_BYTES = 16 << 20  # a review holds two objects, and the API stores some of 3 MiB as JSON
-_CHECK_SECONDS, _RETRY_SECONDS = 600.0, 5.0
+_LARGEST_BYTES = 16 << 20  # a review holds two objects, and the API stores objects of up to 3 MiB as JSON
+_CHECK_SECONDS = 600.0
 
 
 class Webhook:
-    """One replica's endpoint. Every replica answers, also those that stand by.
+    """The endpoint of one replica. Every replica has one, also while it stands by.
 
     Args:
-        cluster: Where the Secret and the configuration are.
-        registry: The plugins, which are asked too.
+        cluster: Where the Secret and the webhook configuration are.
+        registry: The plugins, which check Workspaces too.
         namespace: Namespace of the operator.
-        port: Port to answer on.
+        port: Port to listen on.
         now: The clock.
-        check_seconds: How often the certificate is looked at.
+        check_seconds: Between two checks of the certificate.
     """
 
     def __init__(
@@ -60,48 +62,49 @@ class Webhook:
         self._now, self._check_seconds = now, check_seconds
         self._hosts = service_hosts(namespace)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._shown: Bundle | None = None
+        self._used: Bundle | None = None
         app = web.Application(client_max_size=_LARGEST_BYTES)
         app.add_routes([web.post(PATH, self._validate)])
         self._runner = web.AppRunner(app, access_log=None)
         self._port = port
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Starts to answer, as soon as there is a certificate."""
-        self._task = asyncio.create_task(self._run(), name="webhook")
-
-    async def close(self) -> None:
-        """Stops answering."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._runner.cleanup()
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Listens as soon as there is a certificate, and keeps the certificate valid, until cancelled."""
+        failures = 0
         while True:
-            wait = self._check_seconds
             try:
                 await self.refresh()
-            except (ClusterError, OSError, ssl.SSLError) as error:
-                log.warning("the admission webhook: %s; it is tried again", error)
-                wait = min(_RETRY_SECONDS, wait)
+            except Exception as error:  # whatever it is: without this task there is no admission, and nobody notices
+                wait = min(backoff_seconds(failures, random.random()), self._check_seconds)
+                failures += 1
+                expected = isinstance(error, ClusterError | OSError)
+                log.warning(
+                    "the admission webhook cannot be set up: %s; trying again in %.1f s",
+                    error if expected else repr(error),
+                    wait,
+                    exc_info=not expected,
+                )
+            else:
+                failures, wait = 0, self._check_seconds
             await asyncio.sleep(wait)
 
+    async def close(self) -> None:
+        """Stops listening."""
+        await self._runner.cleanup()
+
     async def refresh(self) -> None:
-        """Sees to it that there is a certificate, that it is shown, and that the API server trusts it.
+        """Makes sure that there is a certificate, that it is in use, and that the API server trusts it.
 
         Raises:
-            ClusterError: The Secret or the configuration cannot be read or written.
+            ClusterError: The Secret or the webhook configuration cannot be read or written, or the Secret is unusable.
             OSError: The port is taken.
         """
         bundle = await self._bundle()
-        await self._trust(
-            bundle
-        )  # before it is shown: an API server that knows the new authority knows the old one too
-        if bundle != self._shown:
+        # Trusted before it is used: a configuration with the new authority still holds the old one.
+        await self._trust(bundle)
+        if bundle != self._used:
             _load(self._context, bundle)
-            self._shown = bundle
+            self._used = bundle
         if not self._runner.sites:
             await self._runner.setup()
             site = web.TCPSite(self._runner, port=self._port, ssl_context=self._context)
@@ -109,13 +112,13 @@ class Webhook:
             log.info("the admission webhook answers on port %d", self._port)
 
     async def _bundle(self) -> Bundle:
-        """Returns the Secret's certificate; makes or renews it where it is ours and due."""
+        """Returns the certificate of the Secret, after making or renewing it where that is due and it is ours."""
         secret = await self._cluster.get(SECRETS, WEBHOOK_NAME, self._namespace)
         data = (secret or {}).get("data") or {}
         bundle = read_bundle(data)
         if data and bundle is None and "ca.key" not in data:
-            what = f"the Secret {self._namespace}/{WEBHOOK_NAME} must hold tls.crt and tls.key that belong together"
-            raise ClusterError(f"{what}: put it right, or delete it and the operator makes one")
+            message = f"the Secret {self._namespace}/{WEBHOOK_NAME} must hold tls.crt and tls.key that belong together"
+            raise ClusterError(f"{message}: correct it, or delete it and the operator makes one")
         fresh = (
             renewed(bundle, self._hosts, self._now()) if bundle is not None else make_bundle(self._hosts, self._now())
         )
@@ -126,20 +129,20 @@ class Webhook:
             if secret is None:
                 await self._cluster.create(SECRETS, self._manifest(fresh))
             else:
-                # The resource version in it lets only one of several replicas succeed.
+                # Its resource version lets only one of several replicas succeed.
                 await self._cluster.replace(SECRETS, {**secret, "data": {**data, **fresh.to_data()}})
         except ClusterError as error:
             if error.status == 409:
-                return await self._bundle()  # another replica was faster, and its certificate is taken
+                return await self._bundle()  # another replica was faster; its certificate is used
             raise
         log.info("the certificate of the admission webhook is %s", "made" if bundle is None else "renewed")
         return fresh
 
     async def _trust(self, bundle: Bundle) -> None:
-        """Writes the authorities into the configuration, where it exists and says something else."""
+        """Writes the authorities into the webhook configuration, where it exists and holds others."""
         configuration = await self._cluster.get(WEBHOOKS, WEBHOOK_NAME)
         if configuration is None:
-            log.warning("there is no %s/%s: nothing asks the webhook", WEBHOOKS.kind, WEBHOOK_NAME)
+            log.warning("%s/%s is missing, so nothing calls the webhook", WEBHOOKS.kind, WEBHOOK_NAME)
             return
         trusted = base64.b64encode(bundle.authorities).decode()
         hooks = configuration.get("webhooks") or []
@@ -149,7 +152,7 @@ class Webhook:
         try:
             await self._cluster.replace(WEBHOOKS, {**configuration, "webhooks": changed})
         except ClusterError as error:
-            if error.status != 409:  # another replica was faster; the next look shows whether it wrote the same
+            if error.status != 409:  # another replica was faster; the next check shows whether it wrote the same
                 raise
 
     def _manifest(self, bundle: Bundle) -> KubeObject:
@@ -159,7 +162,7 @@ class Webhook:
 
     async def _validate(self, request: web.Request) -> web.Response:
         try:
-            return web.json_response(answer(await request.json(), self._registry))
+            return web.json_response(review_response(await request.json(), self._registry))
         except MalformedReviewError as error:
             return web.Response(status=400, text=str(error))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
@@ -167,7 +170,7 @@ class Webhook:
 
 
 def _load(context: ssl.SSLContext, bundle: Bundle) -> None:
-    """Shows a certificate to connections that are made from now on; Python's ssl reads files only."""
+    """Uses a certificate for connections made from now on; Python's ssl reads certificates from files only."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kaito-")))
         certificate, key = folder / "tls.crt", folder / "tls.key"

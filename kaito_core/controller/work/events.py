@@ -1,4 +1,4 @@
-"""Events: what a change of a condition is worth telling whoever runs `kubectl describe`. One per change."""
+"""Events about a Workspace, which `kubectl describe` shows: one for each change of a condition."""
 
 import logging
 import uuid
@@ -47,10 +47,10 @@ def event_manifest(document: KubeObject, event: Event, now: datetime) -> KubeObj
 
 
 async def emit(cluster: KubernetesCluster, document: KubeObject, event: Event, now: datetime) -> None:
-    """Writes an event and a line of the log. One that cannot be written is not worth another try."""
+    """Writes an event and logs it; an event that cannot be written is not retried."""
     level = logging.WARNING if event.type == "Warning" else logging.INFO
     log.log(level, "%s: %s", event.reason, event.message, extra={"action": "Status", "reason": event.reason})
     try:
         await cluster.create(EVENTS, event_manifest(document, event, now))
     except ClusterError as error:
-        log.warning("the event was not written: %s", error, extra={"action": "Event", "reason": "Failed"})
+        log.warning("the event could not be written: %s", error, extra={"action": "Event", "reason": "Failed"})

@@ -1,4 +1,4 @@
-"""Executes what was planned: one API call for each action, all of which may be repeated."""
+"""Executes the actions of a plan: one API call for each, all of which can be repeated."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,10 @@ __all__ = ["execute"]
 
 
 async def execute(actions: Iterable[Action], cluster: KubernetesCluster) -> None:
-    """Carries out actions in their order.
+    """Executes actions in their order.
 
     Raises:
-        ClusterError: One failed; those after it were not tried.
+        ClusterError: An action failed; those after it were not executed.
     """
     for action in actions:
         await _do(action, cluster)
@@ -36,5 +36,5 @@ async def _do(action: Action, cluster: KubernetesCluster) -> None:
         else:
             await cluster.add_ephemeral_container(PODS, action.pod, action.namespace, action.uid, action.container)
     except ClusterError as error:
-        if error.status != 404:  # a pod that is gone needs nothing; its successor starts with what is wanted
+        if error.status != 404:  # the pod is gone, and its successor starts with what is wanted
             raise

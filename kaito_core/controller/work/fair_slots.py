@@ -1,21 +1,21 @@
-"""Places for passes that run at the same time, and who gets the next one. What a pass does is not known here."""
+"""A limit to the passes that run at the same time, with a queue that lets urgent ones first without starving others."""
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-__all__ = ["Slots"]
+__all__ = ["FairSlots"]
 
-#: Of so many places in a row at least one goes to those who are not urgent, so that they come on under any flood.
+#: Of so many slots in a row at least one goes to the others, so that urgent ones never starve them.
 _TURNS = 8
 
 
-class Slots:
-    """Gives places to the urgent first, and among equals in the order in which they came.
+class FairSlots:
+    """Gives slots to the urgent first, and among equals in the order of their arrival.
 
     Args:
-        count: Places.
+        count: Number of slots.
     """
 
     def __init__(self, count: int) -> None:
@@ -26,7 +26,7 @@ class Slots:
 
     @asynccontextmanager
     async def taken(self, *, urgent: bool) -> AsyncIterator[None]:
-        """Holds a place for as long as the block; waits for one first."""
+        """Holds a slot within the block; waits for one first."""
         if self._free:
             self._free -= 1
         else:
@@ -42,7 +42,7 @@ class Slots:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it was given the place just before
+            if turn.done() and not turn.cancelled():  # it was given the slot just before
                 self._give_back()
             raise
 

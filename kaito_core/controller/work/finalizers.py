@@ -1,7 +1,7 @@
-"""Keeps a Workspace from going before the machines that were made for it, and hands machines over between providers.
+"""Keeps a Workspace until the nodes made for it are released, and hands nodes over from one provider to another.
 
-Only Workspaces of providers that create nodes get our finalizer. Nobody else's is ever touched: our own entry of the
-list is applied, and taken out, as the field manager that owns it.
+Only Workspaces whose provider creates nodes get our finalizer. Other finalizers are never touched: server-side apply
+adds and removes our entry alone, as the field manager that owns it.
 """
 
 import asyncio
@@ -14,12 +14,13 @@ from kaito_core.controller.api_calls import identity
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.errors import NotReadyError, ProviderError
 from kaito_core.plugins import PluginRegistry
+from kaito_core.plugins.calls import plugin_call
 from kaito_core.reconcile.transition import Event
 
 __all__ = ["HOLDER_ANNOTATION", "NODES_FINALIZER", "NodeKeeper", "holder_of", "is_held"]
 
 NODES_FINALIZER = "kaito.sh/nodes"
-#: Names the provider whose nodes the finalizer stands for: it may be another one by the time they are given back.
+#: Names the provider that made the nodes: by the time they are released the Workspace may name another one.
 HOLDER_ANNOTATION = "kaito.sh/nodes-provider"
 
 _PROVIDER_SECONDS = 60.0
@@ -32,85 +33,99 @@ def is_held(document: KubeObject) -> bool:
 
 
 def holder_of(document: KubeObject) -> str:
-    """Returns the provider that has made nodes for a Workspace, "" where none has."""
+    """Returns the name of the provider that made nodes for a Workspace, "" for none."""
     return str((document["metadata"].get("annotations") or {}).get(HOLDER_ANNOTATION, ""))
 
 
 @dataclass(frozen=True, slots=True)
 class NodeKeeper:
-    """Asks providers for nodes and gives them back; `on_error` is told the provider and what it raised."""
+    """Asks node providers for nodes and has them released.
+
+    Attributes:
+        registry: The plugins.
+        cluster: Passed to the providers.
+        on_error: Called with the provider's name and the error of a call that failed.
+    """
 
     registry: PluginRegistry
     cluster: KubernetesCluster
     on_error: Callable[[str, Exception], None]
 
     async def ensure(self, document: KubeObject, provider: NodeProvider | None, request: NodeRequest) -> NodeState:
-        """Returns how the nodes of a Workspace stand; without a provider any node will do.
+        """Returns the state of a Workspace's nodes; without a provider any node will do.
 
         Raises:
-            KaitoError: What the provider raises; `NotReadyError` while another one still gives its nodes back.
+            NotReadyError: Another provider is still releasing the nodes it made for this Workspace.
+            ProviderError: The provider took too long, or the one that made the nodes is not installed.
+            Exception: What the provider raises.
         """
         wanted = provider.name if provider is not None and provider.creates_nodes else ""
         if is_held(document) and (holder := holder_of(document)) != wanted:
-            if holder not in self.registry.providers:  # perhaps its plugin is broken today only: nothing is let go yet
-                message = f"node provider '{holder}', which has made nodes for this Workspace, is not installed"
-                raise ProviderError(f"{message}; install it again, or delete the Workspace, which leaves them")
-            await self._give_back(holder, request)
+            if holder not in self.registry.providers:  # its plugin may be broken for a moment only
+                message = f"node provider '{holder}', which made nodes for this Workspace, is not installed"
+                raise ProviderError(f"{message}; install it again, or delete the Workspace and the nodes by hand")
+            await self._have_released(holder, request)
             document = await self.let_go(document)
         if wanted and not is_held(document):
-            await self._hold(document, wanted)  # before anything is made: nothing may outlive the Workspace unnoticed
+            await self._apply_finalizer(document, wanted)  # before any node is made, so that none is left behind
         if provider is None:
             return NodeState(ready=())
-        async with self._patience(provider):
+        async with self._calling(provider, "ensure"):
             return await provider.ensure(request, self.cluster)
 
     async def release(self, document: KubeObject) -> Event | None:
-        """Gives back what was made for a Workspace that is being deleted; returns what to tell about what cannot be.
+        """Releases the nodes of a Workspace that is being deleted; returns an event where nodes may be left behind.
 
         Raises:
-            NotReadyError: Something is left; it is asked for again.
-            BackendError: The provider failed.
+            NotReadyError: The provider is still releasing nodes.
+            ProviderError: The provider took too long.
+            Exception: What the provider raises.
         """
         metadata = document["metadata"]
         holder = holder_of(document)
-        await self._give_back(holder, NodeRequest(metadata["name"], metadata["namespace"], metadata["uid"], count=0))
+        await self._have_released(
+            holder, NodeRequest(metadata["name"], metadata["namespace"], metadata["uid"], count=0)
+        )
         if holder in self.registry.providers:
             return None
-        message = f"node provider '{holder}' is not installed: nodes that it made may be left; delete them by hand"
+        message = f"node provider '{holder}' is not installed, so the nodes it made may remain; delete them by hand"
         return Event("Warning", "NodesNotReleased", message)
 
     async def let_go(self, document: KubeObject) -> KubeObject:
-        """Takes our finalizer off."""
-        return await self._hold(document, "")
+        """Removes our finalizer and returns the Workspace."""
+        return await self._apply_finalizer(document, "")
 
-    async def _give_back(self, holder: str, request: NodeRequest) -> None:
+    async def _have_released(self, holder: str, request: NodeRequest) -> None:
         provider = self.registry.providers.get(holder)
         if provider is None:
             return
-        async with self._patience(provider):
+        async with self._calling(provider, "release"):
             released = await provider.release(request, self.cluster)
         if not released:
-            message = f"waiting until node provider '{holder}' has given its nodes back"
+            message = f"waiting for node provider '{holder}' to release its nodes"
             raise NotReadyError("ReleasingNodes", message, _RELEASE_RETRY_SECONDS)
 
-    async def _hold(self, document: KubeObject, provider: str) -> KubeObject:
+    async def _apply_finalizer(self, document: KubeObject, provider: str) -> KubeObject:
         manifest = identity(document)
         if provider:
             manifest["metadata"] |= {"finalizers": [NODES_FINALIZER], "annotations": {HOLDER_ANNOTATION: provider}}
         return await self.cluster.apply(manifest)
 
     @asynccontextmanager
-    async def _patience(self, provider: NodeProvider) -> AsyncIterator[None]:
-        """Ends a provider's call that takes too long: it is asked to say how things stand, not to wait."""
+    async def _calling(self, provider: NodeProvider, method: str) -> AsyncIterator[None]:
+        """Encloses a call of a provider, which is to report how things stand and must not wait for them to change."""
+        plugin = self.registry.origin("node provider", provider.name)
         try:
-            async with asyncio.timeout(_PROVIDER_SECONDS):
-                yield
-        except TimeoutError as error:
-            self.on_error(provider.name, error)
-            message = f"node provider '{provider.name}' did not answer within {_PROVIDER_SECONDS:g} seconds"
-            raise ProviderError(message) from error
+            async with asyncio.timeout(_PROVIDER_SECONDS) as limit:
+                with plugin_call(plugin, f"{method} of node provider '{provider.name}'", blocking=False):
+                    yield
         except NotReadyError:
             raise  # a normal wait
         except Exception as error:
             self.on_error(provider.name, error)
-            raise
+            if not limit.expired():
+                raise
+            message = (
+                f"node provider '{provider.name}' did not return from {method} within {_PROVIDER_SECONDS:g} seconds"
+            )
+            raise ProviderError(message) from error

@@ -1,6 +1,6 @@
-"""The loop: which Workspace is looked at when. One pass at a time for each, timers, and backoff after failures.
+"""The loop: when a pass runs for which Workspace. One at a time for each, with timers and a backoff after failures.
 
-What a pass does is not known here.
+What a pass does is in `reconciler`.
 """
 
 import asyncio
@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 from kaito_core.controller.backoff import backoff_seconds
 from kaito_core.controller.records import Key
-from kaito_core.controller.work.fair_slots import Slots
+from kaito_core.controller.work.fair_slots import FairSlots
 
 __all__ = ["Loop", "Outcome"]
 
 log = logging.getLogger(__name__)
 
-#: Passes in a row that may write before the next one is put off: a world that somebody else keeps changing back
-#: must not be fought at full speed.
+#: Passes in a row that may write before the backoff begins: somebody else may be undoing each write.
 _FREE_WRITES = 5
 
 
@@ -27,10 +26,10 @@ class Outcome:
     """How a pass ended.
 
     Attributes:
-        wake_after_seconds: When to look again if nothing happens first; None: never.
-        failed: Whether it has to be tried again, later each time.
-        acted: Whether it wrote; the next pass follows at once and sees what came of it.
-        gone: Whether there is nothing left to look at.
+        wake_after_seconds: When the next pass runs if no event causes one before; None: never.
+        failed: Whether it must be repeated, after a longer wait each time.
+        acted: Whether it wrote; the next pass follows at once and sees the result.
+        gone: Whether the Workspace no longer exists.
     """
 
     wake_after_seconds: float | None = None
@@ -41,7 +40,15 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Work:
-    """The state of one key. `streak` counts passes in a row that failed or wrote; `urgent` is of the pass to come."""
+    """The state of one key.
+
+    Attributes:
+        dirty: Whether a pass is due.
+        urgent: Whether that pass goes before others.
+        streak: Passes in a row that failed or wrote.
+        task: Runs the passes while any is due.
+        timer: Wakes the key when nothing else does.
+    """
 
     dirty: bool = False
     urgent: bool = False
@@ -54,29 +61,29 @@ class Loop:
     """Runs passes.
 
     Args:
-        run: The pass; gets the key and how many passes in a row have failed or written before it.
-        parallel: Passes that may run at the same time.
+        run: The pass; is given the key and the number of passes in a row before it that failed or wrote.
+        parallel: Most passes that run at the same time.
     """
 
     def __init__(self, run: Callable[[Key, int], Awaitable[Outcome]], *, parallel: int = 16) -> None:
         self._run = run
-        self._slots = Slots(parallel)
+        self._slots = FairSlots(parallel)
         self._work: dict[Key, _Work] = {}
         self._is_open = False
 
     @property
     def depth(self) -> int:
-        """How many keys wait for a pass."""
+        """The number of keys that wait for a pass."""
         return sum(work.dirty for work in self._work.values())
 
     def open(self) -> None:
-        """Starts with the keys that were woken so far."""
+        """Starts passes, first for the keys that were woken so far."""
         self._is_open = True
         for key in list(self._work):
             self.wake(key)
 
     def wake(self, key: Key, *, urgent: bool = False) -> None:
-        """Looks at a key now, or once more after the pass that is under way; before others where it is urgent."""
+        """Runs a pass for a key now, or another one after the current; before others where it is urgent."""
         work = self._work.setdefault(key, _Work())
         work.dirty, work.urgent = True, work.urgent or urgent
         self._disarm(work)
@@ -84,7 +91,7 @@ class Loop:
             work.task = asyncio.create_task(self._drain(key, work), name=f"workspace {'/'.join(key)}")
 
     async def close(self) -> None:
-        """Ends all passes, which may stop anywhere: the next start takes up what they left."""
+        """Cancels all passes wherever they are: after the next start another pass completes what they began."""
         self._is_open = False
         tasks = [work.task for work in self._work.values() if work.task is not None]
         for work in self._work.values():
@@ -114,7 +121,7 @@ class Loop:
     async def _pass(self, key: Key, work: _Work) -> Outcome:
         try:
             return await self._run(key, work.streak)
-        except Exception:  # one Workspace must not end the others
+        except (Exception, SystemExit):  # of whatever code it runs; the passes of other Workspaces go on
             log.exception("the pass for Workspace %s failed", "/".join(key))
             return Outcome(failed=True)
 

@@ -1,4 +1,4 @@
-"""How long new Workspaces take to get their nodes, their server, and to be ready. What is done with it is not here."""
+"""Measures how long new Workspaces take until their nodes, their server and they themselves are ready."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ from kaito_core.api import KubeObject
 from kaito_core.api.conditions import INFERENCE_READY, RESOURCE_READY, WORKSPACE_SUCCEEDED
 from kaito_core.controller.records import Key
 
-__all__ = ["STAGES", "Stages"]
+__all__ = ["STAGES", "ReadyTimer"]
 
 #: The condition that ends each stage.
 STAGES = {"nodes": RESOURCE_READY, "server": INFERENCE_READY, "ready": WORKSPACE_SUCCEEDED}
@@ -22,11 +22,11 @@ class _Start:
     left: set[str] = field(default_factory=lambda: set(STAGES))
 
 
-class Stages:
-    """Measures each Workspace once, from the first pass over it: the API server's clock may be another than ours.
+class ReadyTimer:
+    """Measures each Workspace once, from its first pass on: the API server's clock may differ from ours.
 
     Args:
-        observe: Is told the name of a stage and the seconds to its end.
+        observe: Called with the name of a stage and the seconds until its end.
         clock: Monotonic seconds.
     """
 
@@ -35,14 +35,14 @@ class Stages:
         self._starts: dict[Key, _Start] = {}
 
     def begin(self, key: Key, document: KubeObject) -> None:
-        """Starts the clock of a Workspace that nobody has looked at yet; others are not measured."""
+        """Starts to measure a Workspace without a status; others have been looked at before and are not measured."""
         uid = str(document["metadata"].get("uid", ""))
         known = self._starts.get(key)
         if not document.get("status") and (known is None or known.uid != uid):
             self._starts[key] = _Start(uid, self._clock())
 
     def reach(self, key: Key, conditions: Iterable[dict[str, Any]]) -> None:
-        """Notes the stages that have ended, each once."""
+        """Reports the stages whose condition is true now, each once."""
         start = self._starts.get(key)
         if start is None:
             return

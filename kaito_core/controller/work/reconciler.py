@@ -1,4 +1,4 @@
-"""The pass: one look at one Workspace, whatever the cause: observe, let `plan` decide, act, write the status."""
+"""The pass: observe one Workspace, let `plan` decide, act, write the status. The same one for every cause."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from kaito_core.api import KubeObject, Workspace, parse_workspace
 from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.cluster import KubernetesCluster
-from kaito_core.controller.logs import talking_of
+from kaito_core.controller.logs import logging_about
 from kaito_core.controller.metrics import Metrics
 from kaito_core.controller.records import Key
 from kaito_core.controller.resources import CHILDREN, EVENTS
@@ -17,7 +17,8 @@ from kaito_core.controller.work import events
 from kaito_core.controller.work.execute import execute
 from kaito_core.controller.work.finalizers import NodeKeeper, is_held
 from kaito_core.controller.work.loop import Outcome
-from kaito_core.controller.work.ready_timer import Stages
+from kaito_core.controller.work.observers import Observers
+from kaito_core.controller.work.ready_timer import ReadyTimer
 from kaito_core.controller.work.replicas import Replicas
 from kaito_core.errors import BackendError, ClusterError, NotReadyError, WorkspaceError
 from kaito_core.plugins import PluginRegistry
@@ -36,21 +37,28 @@ __all__ = ["Reconciler"]
 
 log = logging.getLogger(__name__)
 
-#: An API that answers with an error now and then is not worth a condition; one that goes on doing so is.
+#: Failures in a row that only the log reports; an API that fails now and then is not worth a condition.
 _QUIET_FAILURES = 3
 
 
-def _is_passing(error: BackendError) -> bool:
-    """Returns whether an error is of the kind that mostly is gone the next time."""
+def _is_temporary(error: BackendError) -> bool:
+    """Returns whether an error mostly does not happen again at the next attempt."""
     return isinstance(error, ClusterError) and (error.status in (0, 409, 429) or error.status >= 500)
 
 
 @dataclass(slots=True)
 class Reconciler:
-    """Passes over Workspaces.
+    """Runs passes.
 
     Attributes:
+        settings: Settings of the operator.
+        registry: The plugins.
+        cluster: Where Workspaces live.
+        replicas: What the pods report.
+        metrics: Where passes are counted.
         now: The clock, for transition times.
+        timer: Measures how long new Workspaces take.
+        observers: The plugins that are told the outcomes.
     """
 
     settings: Settings
@@ -59,28 +67,31 @@ class Reconciler:
     replicas: Replicas
     metrics: Metrics
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    stages: Stages = field(init=False)
-    _complaints: dict[Key, str] = field(init=False, default_factory=dict)  # what was logged last, said once
+    timer: ReadyTimer = field(init=False)
+    observers: Observers = field(init=False)
+    _complaints: dict[Key, str] = field(init=False, default_factory=dict)  # last logged failure, to log it once
 
     def __post_init__(self) -> None:
-        self.stages = Stages(lambda stage, seconds: self.metrics.ready_seconds.labels(stage).observe(seconds))
+        self.timer = ReadyTimer(lambda stage, seconds: self.metrics.ready_seconds.labels(stage).observe(seconds))
+        self.observers = Observers(self.registry.reconciled)
 
     async def run(self, key: Key, streak: int) -> Outcome:
-        """Passes over one Workspace.
+        """Runs a pass for one Workspace.
 
         Args:
             key: Its namespace and name.
-            streak: How many passes in a row have failed or written before this one.
+            streak: The number of passes in a row before this one that failed or wrote.
         """
         namespace, name = key
         document = self.cluster.cache.get(WORKSPACES, name, namespace)
         if document is None:
             self.replicas.forget(key)
-            self.stages.forget(key)
+            self.timer.forget(key)
+            self.observers.forget(key)
             self._complaints.pop(key, None)
             return Outcome(gone=True)
-        self.stages.begin(key, document)
-        with self.metrics.pass_seconds.time(), talking_of(key):
+        self.timer.begin(key, document)
+        with self.metrics.pass_seconds.time(), logging_about(key):
             outcome = await self._pass(document, streak)
         if not outcome.failed:
             self._complaints.pop(key, None)
@@ -100,15 +111,15 @@ class Reconciler:
             for action in planned.actions:
                 self.metrics.actions.labels(type(action).__name__).inc()
             if planned.actions and streak == 0:
-                return Outcome(acted=True)  # the next pass follows at once, and says what came of it
+                return Outcome(acted=True)  # the next pass follows at once and writes the status
         except (WorkspaceError, NotReadyError) as error:
             planned = plan_failure(document, error, self.now())
         except BackendError as error:
-            if _is_passing(error) and streak < _QUIET_FAILURES:
-                self._complain(document, f"{error}; it is tried again")
+            if _is_temporary(error) and streak < _QUIET_FAILURES:
+                self._complain(document, f"{error}; trying again")
                 return Outcome(failed=True)
             planned, failed = plan_failure(document, error, self.now()), True
-        except Exception as error:  # a fault of ours or of a plugin: this Workspace says so, the others go on
+        except Exception as error:  # a bug, here or in a plugin: this Workspace reports it, the others go on
             self._complain(document, f"the pass failed: {error!r}", trace=True)
             fault = BackendError(f"{type(error).__name__}: {error}; the operator's log has more")
             planned, failed = plan_failure(document, fault, self.now()), True
@@ -117,11 +128,11 @@ class Reconciler:
     async def _conclude(
         self, document: KubeObject, workspace: Workspace | None, planned: Plan, *, failed: bool
     ) -> Outcome:
-        """Writes the status where it says anything new, and says when to look again."""
+        """Writes the status where it changed, and returns when the next pass is due."""
         try:
             if has_changed(document.get("status") or {}, planned.status):
                 await self.cluster.apply_status(document, planned.status)
-                self.stages.reach(_key(document), planned.status["conditions"])
+                self.timer.reach(_key(document), planned.status["conditions"])
                 if not planned.events:
                     state = str(planned.status["state"])
                     log.info(
@@ -136,7 +147,7 @@ class Reconciler:
             self._complain(document, f"the status was not written: {error}")
             return Outcome(failed=True)
         if workspace is not None:
-            self.registry.reconciled(workspace, str(planned.status["state"]))
+            self.observers.tell(workspace, str(planned.status["state"]))
         return Outcome(planned.wake_after_seconds, failed=failed, acted=bool(planned.actions))
 
     async def _plan(self, document: KubeObject, workspace: Workspace) -> Plan:
@@ -150,7 +161,7 @@ class Reconciler:
             workloads = [*cache.list(DEPLOYMENTS), *cache.list(STATEFUL_SETS)]
             taken = taken_gpus(f"{workspace.namespace}/{workspace.name}", workloads, cache.list(PODS))
             request = replace(request, taken=taken)
-        keeper = NodeKeeper(self.registry, self.cluster, self.metrics.provider_failed)
+        keeper = NodeKeeper(self.registry, self.cluster, self.metrics.count_provider_error)
         nodes = await keeper.ensure(document, provider, request)
         wanted = desired(resolved, nodes, self.settings)
         return plan(wanted, await self._observe(wanted), self.now())
@@ -161,7 +172,7 @@ class Reconciler:
         children: list[KubeObject] = []
         for resource in CHILDREN.values():
             children += await self.cluster.list(resource, workspace.namespace, labels)
-        # An object of a name that we need may be somebody else's; without our label it is not watched.
+        # An object with a name that we need may belong to somebody else; without our label it is not watched.
         have = {(child["kind"], child["metadata"]["name"]) for child in children}
         for kind, name in [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted.objects]:
             if (kind, name) not in have:
@@ -172,9 +183,9 @@ class Reconciler:
         return Observed(tuple(children), tuple(pods), reports, await self._warnings(children, pods))
 
     async def _warnings(self, children: Sequence[KubeObject], pods: Sequence[KubeObject]) -> tuple[KubeObject, ...]:
-        """Returns the warnings of the namespace, where a StatefulSet lacks pods or a kubelet does not begin with one.
+        """Returns the warnings of the namespace where a StatefulSet lacks pods or a kubelet does not start one.
 
-        Of both only events tell. Nobody watches events: there are too many of them.
+        Only events explain either. They are listed then and never watched, since there are too many of them.
         """
         lacking = [
             child
@@ -188,19 +199,19 @@ class Reconciler:
         return (await self.cluster.fetch(EVENTS, namespace, fields="type=Warning")).items
 
     async def _release(self, document: KubeObject) -> Outcome:
-        """Lets a Workspace that is being deleted go; its children follow by their owner references."""
+        """Releases the nodes of a Workspace that is being deleted; Kubernetes collects its other objects."""
         if not is_held(document):
             return Outcome()
-        keeper = NodeKeeper(self.registry, self.cluster, self.metrics.provider_failed)
-        told = await keeper.release(document)
-        if told is not None:
-            await events.emit(self.cluster, document, told, self.now())
+        keeper = NodeKeeper(self.registry, self.cluster, self.metrics.count_provider_error)
+        warning = await keeper.release(document)
+        if warning is not None:
+            await events.emit(self.cluster, document, warning, self.now())
         await keeper.let_go(document)
-        log.info("its nodes are given back", extra={"action": "Release", "reason": "NodesReleased"})
+        log.info("its nodes are released", extra={"action": "Release", "reason": "NodesReleased"})
         return Outcome()
 
     def _complain(self, document: KubeObject, message: str, *, trace: bool = False) -> None:
-        """Logs a failure; one that goes on in the same words was said already."""
+        """Logs a failure, once for as long as its message stays the same."""
         again = self._complaints.get(_key(document)) == message
         self._complaints[_key(document)] = message
         level = logging.DEBUG if again else logging.ERROR if trace else logging.WARNING

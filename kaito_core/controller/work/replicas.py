@@ -1,4 +1,4 @@
-"""Replicas: what each ready pod says that it has applied. Asked only while that can still change."""
+"""What each ready pod reports to have applied. Pods are asked only while their report can still change."""
 
 import asyncio
 import logging
@@ -23,10 +23,10 @@ _TIMEOUT_SECONDS = 2.0
 
 
 def parse_report(answer: Mapping[str, Any]) -> AdapterReport:
-    """Returns what a replica's GET /v1/adapters says.
+    """Returns the report in the response of a replica to GET /v1/adapters.
 
     Raises:
-        KeyError, TypeError, ValueError: It is no such answer.
+        KeyError, TypeError, ValueError: It has another form.
     """
     rows = [
         {
@@ -42,7 +42,7 @@ def parse_report(answer: Mapping[str, Any]) -> AdapterReport:
 
 
 async def ask_over_http(pod: KubeObject) -> AdapterReport | None:
-    """Returns what a pod says, or None where it does not answer."""
+    """Returns the report of a pod, None where it does not answer."""
     address = pod.get("status", {}).get("podIP", "")
     if not address:
         return None
@@ -52,26 +52,26 @@ async def ask_over_http(pod: KubeObject) -> AdapterReport | None:
             answer = await client.get(f"http://{host}:{PORT}/v1/adapters")
             return parse_report(answer.raise_for_status().json())
     except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-        log.debug("pod %s does not say what it has applied: %r", pod["metadata"]["name"], error)
+        log.debug("pod %s reports no adapters: %r", pod["metadata"]["name"], error)
         return None
 
 
 def is_settled(report: AdapterReport, workspace: Workspace) -> bool:
-    """Returns whether a replica has applied all that the Workspace asks for, so that it need not be asked again."""
+    """Returns whether a replica has applied everything in the Workspace, so that it need not be asked again."""
     ready = {row["name"]: row["strength"] for row in report.adapters if row["state"] == "Ready"}
     wanted = {adapter.name: adapter.strength for adapter in workspace.inference.adapters}
     return report.generation == workspace.generation and ready == wanted
 
 
 def _incarnation(pod: KubeObject) -> tuple[str, str]:
-    """Returns what changes when the runtime of a pod starts anew."""
+    """Returns a value that changes when the runtime of a pod starts again."""
     statuses = pod.get("status", {}).get("containerStatuses") or ()
     runtime: KubeObject = next((status for status in statuses if status.get("name") == RUNTIME_CONTAINER), {})
     return str(pod["metadata"].get("uid", "")), f"{runtime.get('containerID', '')}/{runtime.get('restartCount', 0)}"
 
 
 class Replicas:
-    """Remembers what replicas have said.
+    """Remembers the reports of replicas.
 
     Args:
         ask: Asks one pod.
@@ -82,16 +82,16 @@ class Replicas:
         self._known: dict[Key, dict[tuple[str, str], AdapterReport]] = {}
 
     async def reports(self, workspace: Workspace, pods: Sequence[KubeObject]) -> dict[str, AdapterReport]:
-        """Returns what the ready pods say, by name; a pod that has said all that it can is not asked again."""
+        """Returns the reports of the ready pods, by name; asks only those whose report can change."""
         key = (workspace.namespace, workspace.name)
         known = self._known.get(key, {})
         ready = {_incarnation(pod): pod for pod in pods if is_ready(pod)}
-        open_ones = [who for who in ready if who not in known or not is_settled(known[who], workspace)]
-        answers = await asyncio.gather(*(self._ask(ready[who]) for who in open_ones))
-        said = {who: report for who, report in known.items() if who in ready and who not in open_ones}
-        said |= {who: answer for who, answer in zip(open_ones, answers, strict=True) if answer is not None}
-        self._known[key] = said
-        return {ready[who]["metadata"]["name"]: report for who, report in said.items()}
+        unsettled = [who for who in ready if who not in known or not is_settled(known[who], workspace)]
+        answers = await asyncio.gather(*(self._ask(ready[who]) for who in unsettled))
+        reports = {who: report for who, report in known.items() if who in ready and who not in unsettled}
+        reports |= {who: answer for who, answer in zip(unsettled, answers, strict=True) if answer is not None}
+        self._known[key] = reports
+        return {ready[who]["metadata"]["name"]: report for who, report in reports.items()}
 
     def forget(self, key: Key) -> None:
         """Forgets a Workspace."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from kaito_core.api import Cluster, GpuSku, KubeObject, NodeRequest, NodeState, ResourceType
+from kaito_core import hookimpl
+from kaito_core.api import Cluster, GpuSku, KubeObject, NodeRequest, NodeState, ResourceType, Workspace
 from kaito_core.api.workspace.crd import workspace_crd
 from kaito_core.controller.resources import LEASE_NAME
 from kaito_core.errors import ClusterError
@@ -294,7 +295,10 @@ def test_a_lease_is_judged_by_what_is_seen_of_it_not_by_its_date(
 
 
 class _Broken:
-    """A provider with a fault of its own."""
+    """A provider that raises an error whatever it is asked."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
     name = "broken"
     creates_nodes = True
@@ -304,14 +308,14 @@ class _Broken:
         return (GpuSku("broken-1", 1, 80, "example"),)
 
     async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
-        raise KeyError("a fault of the plugin")
+        raise self.error
 
     async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
-        return True
+        raise self.error
 
 
 def test_a_fault_that_goes_on_is_logged_once_with_its_traceback(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.start(providers=(_Broken(),))
+    world.start(providers=(_Broken(KeyError("a bug of the plugin")),))
     world.apply(workspace("w", "on-gpu", resource={"instanceType": "broken-1"}))
     world.wait_reason("w", "WorkspaceSucceeded", "BackendError")
     for _ in range(2):
@@ -319,3 +323,39 @@ def test_a_fault_that_goes_on_is_logged_once_with_its_traceback(world: World, ca
     said = [record for record in caplog.records if "the pass failed" in record.getMessage()]
     assert [record.levelname for record in said if record.levelno > logging.DEBUG] == ["ERROR"]
     assert said[0].exc_info is not None
+
+
+def test_a_plugin_that_exits_ends_neither_the_operator_nor_other_workspaces(world: World) -> None:
+    world.start(providers=(_Broken(SystemExit(3)),))
+    world.apply(workspace("w", "on-gpu", resource={"instanceType": "broken-1"}))
+    failed = world.wait_reason("w", "WorkspaceSucceeded", "BackendError")
+    assert "plugin 'given': ensure of node provider 'broken' raised SystemExit: 3" in failed["message"]
+    world.apply(workspace("other"))
+    world.wait_state("other", "Ready")
+    world.delete("workspaces", "w")
+    world.wait("release fails", lambda: _said(world, "w", "release of node provider 'broken' raised"))
+    world.stop()  # raises what had ended it
+
+
+def _said(world: World, name: str, words: str) -> bool:
+    return words in conditions(world.get("workspaces", name))["WorkspaceSucceeded"]["message"]
+
+
+def test_an_observer_that_blocks_holds_up_nothing_else(world: World) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Exporter:
+        @hookimpl
+        def kaito_reconciled(self, workspace: Workspace, outcome: str) -> None:
+            entered.set()
+            leave.wait()
+
+    try:
+        world.start(plugins=(Exporter(),))
+        for name in ("a", "b"):
+            world.apply(workspace(name))
+            world.wait_state(name, "Ready")
+        assert entered.is_set()
+        world.stop()
+    finally:
+        leave.set()

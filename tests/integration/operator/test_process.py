@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType
 from kaito_core.controller.app import run_operator
+from kaito_core.controller.webhook.server import Webhook
 from kaito_core.errors import CapacityError, ConfigError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.settings import Settings
@@ -131,6 +132,16 @@ def test_a_watch_that_stays_silent_fails_the_liveness_probe_and_is_named(
     assert re.fullmatch(r"watches are silent: /api/v1/namespaces/default/services for \d+ s", text)
     assert _value(_scrape(port), "kaito_watches_silent") == 1
     silent.times = 0
+
+
+def test_a_webhook_that_has_ended_fails_the_liveness_probe(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(_: Webhook) -> None:
+        return None
+
+    monkeypatch.setattr(Webhook, "run", run)
+    port = _free_port()
+    world.start(settings=Settings(namespaces=(world.namespace,), health_port=port, webhook_port=_free_port()))
+    assert _read(port, "/livez") == (503, "the task 'webhook' has ended")
 
 
 def _watches(cluster: FakeCluster, path: str) -> list[RequestRecord]:

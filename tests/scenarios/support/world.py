@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kaito_core import hookimpl
-from kaito_core.api import KubeObject, ModelPreset, NodeProvider, Workspace
+from kaito_core.api import KubeObject, ModelPreset, NodeProvider
 from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.controller.app import run_operator
+from kaito_core.controller.records import Key
+from kaito_core.controller.work.loop import Outcome
 from kaito_core.plugins import PluginRegistry
 from kaito_core.settings import Settings
 from kaito_gpu_azure.provider import AzureProvider
@@ -65,18 +66,19 @@ def conditions(document: KubeObject | None) -> dict[str, KubeObject]:
 
 
 class Passes:
-    """A plugin that notes the passes: (name of the Workspace, state)."""
+    """Notes the Workspaces, by name, whose passes had nothing more to write than a status."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, str]] = []
+        self.seen: list[str] = []
 
-    @hookimpl
-    def kaito_reconciled(self, workspace: Workspace, outcome: str) -> None:
-        self.seen.append((workspace.name, outcome))
+    def note(self, key: Key, outcome: Outcome) -> None:
+        """Notes a pass."""
+        if not outcome.acted:
+            self.seen.append(key[1])
 
     def of(self, name: str) -> int:
-        """Returns how many passes there were for a Workspace."""
-        return sum(seen == name for seen, _ in self.seen)
+        """Returns the number of passes for a Workspace."""
+        return self.seen.count(name)
 
 
 class World:
@@ -108,9 +110,10 @@ class World:
         *,
         providers: Sequence[NodeProvider] | None = None,
         settings: Settings | None = None,
+        plugins: Sequence[object] = (),
     ) -> None:
         """Starts an operator in a thread and waits until it has begun."""
-        self.launch(providers=providers, settings=settings)
+        self.launch(providers=providers, settings=settings, plugins=plugins)
         self.wait_ready()
 
     def launch(
@@ -118,13 +121,15 @@ class World:
         *,
         providers: Sequence[NodeProvider] | None = None,
         settings: Settings | None = None,
+        plugins: Sequence[object] = (),
     ) -> None:
         """Starts an operator in a thread; one of several may have to stand by before it begins."""
         settings = settings or Settings(namespaces=(self.namespace,), health_port=0)
         installed = (OnPremProvider(), AzureProvider()) if providers is None else providers
         registry = registry_with(PRESETS, installed, settings=settings)
+        for number, plugin in enumerate(plugins):
+            registry.register(plugin, f"plugin-{number}")
         self.passes = Passes()
-        registry.register(self.passes, "passes")
         self._stop, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, args=(settings, registry, self._ready, self._stop))
         self._thread.start()
@@ -142,7 +147,15 @@ class World:
 
     def _run(self, settings: Settings, registry: PluginRegistry, ready: threading.Event, stop: threading.Event) -> None:
         try:
-            run_operator(settings, registry, kubeconfig=self._kubeconfig, ready=ready, stop=stop, ask=self.runtimes.ask)
+            run_operator(
+                settings,
+                registry,
+                kubeconfig=self._kubeconfig,
+                ready=ready,
+                stop=stop,
+                ask=self.runtimes.ask,
+                on_pass=self.passes.note,
+            )
         except BaseException as error:  # whoever waits for it has to see it
             self._failure = error
 

@@ -26,7 +26,7 @@ def _lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 def test_json_has_a_field_for_everything_that_one_looks_for() -> None:
     with _logger("json") as (logger, stream):
-        with logs.talking_of(("team", "w")):
+        with logs.logging_about(("team", "w")):
             logger.info("Create %s", "Service/w", extra={"action": "Create", "reason": "Missing"})
         logger.warning("no Workspace")
     first, second = _lines(stream)
@@ -62,7 +62,7 @@ def test_a_traceback_is_a_field_of_its_line() -> None:
 
 def test_text_is_for_people() -> None:
     with _logger("text") as (logger, stream):
-        with logs.talking_of(("team", "w")):
+        with logs.logging_about(("team", "w")):
             logger.info("Create Service/w")
         logger.warning("no Workspace")
     first, second = stream.getvalue().splitlines()

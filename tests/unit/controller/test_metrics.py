@@ -1,4 +1,4 @@
-"""What the operator tells of its plugins."""
+"""The metrics of the plugins."""
 
 from kaito_core.controller.metrics import Metrics
 from kaito_core.plugins import PluginInfo
@@ -6,7 +6,7 @@ from kaito_core.plugins import PluginInfo
 
 def test_every_plugin_is_a_series_with_its_state_and_the_broken_ones_are_counted() -> None:
     metrics = Metrics()
-    metrics.tell_plugins(
+    metrics.show_plugins(
         [
             PluginInfo("good", "kaito-good 1.0", "good", "loaded"),
             PluginInfo("bad", "kaito-bad 2.0", "bad", "failed", error="boom"),

@@ -386,5 +386,5 @@ def test_a_provider_whose_machine_types_cannot_be_read_hides_no_other(caplog: py
     registry = registry_with(providers=[Failing("a"), Wordy("b"), Provider("c", skus=["BIG"])])
     assert [(name, sku.name) for name, sku in registry.machines()] == [("c", "BIG")]
     assert registry.sku("big") == GpuSku("BIG", 1, 80.0, "GPU")
-    assert "node provider 'a' of plugin 'given' failed" in caplog.text
-    assert "skus() of 'b' must return a list of GpuSku, got str" in caplog.text
+    assert "plugin 'given': skus of node provider 'a' failed" in caplog.text
+    assert "skus of node provider 'b' must return a list of GpuSku, got str" in caplog.text

@@ -1,5 +1,6 @@
 """From names to what plugins bring: presets, sources, weights, and plugins that misbehave while asked."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class Moody:
     """A source whose scheme says how it fails."""
 
     name = "moody"
-    schemes = ("checks", "raises", "fetches", "lates")
+    schemes = ("checks", "raises", "fetches", "lates", "exits")
 
     def check(self, ref: AdapterRef) -> Iterable[FieldError]:
         if ref.scheme == "raises":
@@ -39,6 +40,8 @@ class Moody:
             yield FieldError(ref.field, "is not to my liking")
         if ref.scheme == "lates":
             raise ValueError("late")
+        if ref.scheme == "exits":
+            sys.exit(3)
 
     def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
         raise KeyError("bucket")
@@ -118,6 +121,7 @@ def test_an_unknown_scheme(origin: dict[str, Any], field: str) -> None:
         ("raises://x", "the adapter source 'moody' of plugin 'given' failed with ZeroDivisionError: by zero"),
         ("fetches://x", "the adapter source 'moody' of plugin 'given' failed with KeyError: 'bucket'"),
         ("lates://x", "the adapter source 'moody' of plugin 'given' failed with ValueError: late"),
+        ("exits://x", "plugin 'given': check of adapter source 'moody' raised SystemExit: 3"),
     ],
 )
 def test_a_source_that_refuses_or_breaks(uri: str, message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from kaito_core import hookimpl
 from kaito_core.api import parse_workspace
 from kaito_core.controller.webhook import admission
-from kaito_core.controller.webhook.admission import MalformedReviewError, answer
+from kaito_core.controller.webhook.admission import MalformedReviewError, review_response
 from kaito_core.errors import FieldError
 from kaito_core.plugins import PluginRegistry
 from kaito_gpu_azure.provider import AzureProvider
@@ -46,7 +46,7 @@ def review(operation: str, new: object = None, old: object = None, **more: Any) 
 
 
 def verdict(operation: str, new: object = None, old: object = None) -> Document:
-    found = answer(review(operation, new, old), REGISTRY)
+    found = review_response(review(operation, new, old), REGISTRY)
     assert (found["apiVersion"], found["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
     response: Document = found["response"]
     assert response["uid"] == "u-1"
@@ -107,12 +107,11 @@ def test_one_part_that_is_wrong_for_what_another_has_become_is_refused() -> None
     resource = {"instanceType": "Standard_NC4as_T4_v3"}
     fits = workspace_document(resource=resource, inference={"preset": {"name": "small"}})
     grown = workspace_document(resource=resource, inference={"preset": {"name": "large"}})
-    refused = answer(review("UPDATE", grown, fits), azure)["response"]
+    refused = review_response(review("UPDATE", grown, fits), azure)["response"]
     assert refused["allowed"] is False
     assert refused["status"]["details"]["causes"][0]["field"] == "resource.instanceType"
-    assert answer(review("UPDATE", {**grown, "metadata": {"name": "demo", "labels": {}}}, grown), azure)["response"][
-        "allowed"
-    ]
+    relabelled = {**grown, "metadata": {"name": "demo", "labels": {}}}
+    assert review_response(review("UPDATE", relabelled, grown), azure)["response"]["allowed"]
 
 
 def test_plugins_are_asked() -> None:
@@ -145,7 +144,7 @@ def test_strengths_that_kaito_would_refuse_are_warned_of() -> None:
 )
 def test_what_is_no_review_is_said_so(body: object) -> None:
     with pytest.raises(MalformedReviewError):
-        answer(body, REGISTRY)
+        review_response(body, REGISTRY)
 
 
 @pytest.mark.parametrize("new", [None, [], "x", {}, {"metadata": []}, {"metadata": None, "inference": 3}], ids=repr)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import verification
 
 from kaito_core.controller.webhook.certificates import Bundle, make_bundle, read_bundle, renewed
@@ -60,6 +63,27 @@ def test_other_names_are_a_reason_to_renew() -> None:
     fresh = renewed(bundle, others, NOW)
     assert fresh is not None
     assert is_trusted(fresh, bundle, NOW, others[0])
+
+
+def test_a_certificate_of_ours_that_names_no_host_is_renewed() -> None:
+    whole = make_bundle(HOSTS, NOW)
+    issuer = x509.load_pem_x509_certificate(whole.authorities)
+    key = serialization.load_pem_private_key(whole.authority_key, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    leaf_key = ec.generate_private_key(ec.SECP256R1())
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(issuer.subject)
+        .issuer_name(issuer.subject)
+        .public_key(leaf_key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=80))
+        .sign(key, hashes.SHA256())
+    )
+    pem = leaf.public_bytes(serialization.Encoding.PEM)
+    fresh = renewed(dataclasses.replace(whole, certificate=pem), HOSTS, NOW)
+    assert fresh is not None and is_trusted(fresh, whole, NOW)
 
 
 def test_a_new_authority_is_trusted_beside_the_old_one_for_a_while() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from kaito_core.controller.work.fair_slots import Slots
+from kaito_core.controller.work.fair_slots import FairSlots
 
 
 def play(story: Callable[[], Awaitable[None]]) -> None:
@@ -14,12 +14,12 @@ def play(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(limited())
 
 
-async def hold(slots: Slots, name: str, order: list[str], *, urgent: bool = False) -> None:
+async def hold(slots: FairSlots, name: str, order: list[str], *, urgent: bool = False) -> None:
     async with slots.taken(urgent=urgent):
         order.append(name)
 
 
-async def queue(slots: Slots, names: list[str], order: list[str]) -> list[asyncio.Task[None]]:
+async def queue(slots: FairSlots, names: list[str], order: list[str]) -> list[asyncio.Task[None]]:
     """Lets those of the names wait, in their order; names in capitals are urgent."""
     tasks = []
     for name in names:
@@ -30,7 +30,7 @@ async def queue(slots: Slots, names: list[str], order: list[str]) -> list[asynci
 
 def test_the_urgent_come_first_and_equals_in_their_order() -> None:
     async def story() -> None:
-        slots, order = Slots(1), list[str]()
+        slots, order = FairSlots(1), list[str]()
         async with slots.taken(urgent=False):
             tasks = await queue(slots, ["a", "b", "A", "B"], order)
             assert order == []
@@ -42,7 +42,7 @@ def test_the_urgent_come_first_and_equals_in_their_order() -> None:
 
 def test_a_flood_of_the_urgent_does_not_keep_the_others_out() -> None:
     async def story() -> None:
-        slots, order = Slots(1), list[str]()
+        slots, order = FairSlots(1), list[str]()
         async with slots.taken(urgent=False):
             tasks = await queue(slots, ["a", "b", *(["A"] * 20)], order)
         await asyncio.gather(*tasks)
@@ -53,7 +53,7 @@ def test_a_flood_of_the_urgent_does_not_keep_the_others_out() -> None:
 
 def test_as_many_run_at_a_time_as_there_are_places() -> None:
     async def story() -> None:
-        slots, running, most = Slots(3), 0, 0
+        slots, running, most = FairSlots(3), 0, 0
 
         async def work() -> None:
             nonlocal running, most
@@ -72,7 +72,7 @@ def test_as_many_run_at_a_time_as_there_are_places() -> None:
 def test_one_that_is_cancelled_leaves_its_place_to_the_next_whenever_that_happens() -> None:
     async def story() -> None:
         for is_given_it in (False, True):
-            slots, order = Slots(1), list[str]()
+            slots, order = FairSlots(1), list[str]()
             async with slots.taken(urgent=False):
                 first, second = await queue(slots, ["a", "b"], order)
                 if not is_given_it:

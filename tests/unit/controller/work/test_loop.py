@@ -129,6 +129,31 @@ def test_failures_are_tried_again_and_counted(monkeypatch: pytest.MonkeyPatch) -
     play(story)
 
 
+def test_a_pass_that_asks_to_exit_ends_neither_the_others_nor_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.001)
+
+    async def story() -> None:
+        passes: list[Key] = []
+        done = asyncio.Event()
+
+        async def run(key: Key, streak: int) -> Outcome:
+            passes.append(key)
+            if key == A and streak == 0:
+                raise SystemExit(3)
+            if {A, B} <= set(passes) and passes.count(A) == 2:
+                done.set()
+            return Outcome()
+
+        loop = Loop(run)
+        loop.open()
+        loop.wake(A)
+        loop.wake(B)
+        await done.wait()
+        await loop.close()
+
+    play(story)
+
+
 def test_a_fight_over_an_object_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         streaks: list[int] = []

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kaito_core.controller.work.ready_timer import Stages
+from kaito_core.controller.work.ready_timer import ReadyTimer
 
 KEY = ("default", "w")
 
@@ -20,38 +20,38 @@ class Watch:
     def __init__(self) -> None:
         self.now = 100.0
         self.seen: list[tuple[str, float]] = []
-        self.stages = Stages(lambda stage, seconds: self.seen.append((stage, seconds)), lambda: self.now)
+        self.timer = ReadyTimer(lambda stage, seconds: self.seen.append((stage, seconds)), lambda: self.now)
 
 
 def test_each_stage_is_measured_once_from_the_first_pass_on() -> None:
     watch = Watch()
-    watch.stages.begin(KEY, _document())
+    watch.timer.begin(KEY, _document())
     watch.now += 5
-    watch.stages.begin(KEY, _document())  # a second pass, before a status was written
-    watch.stages.reach(KEY, _true("ResourceReady"))
+    watch.timer.begin(KEY, _document())  # a second pass, before a status was written
+    watch.timer.reach(KEY, _true("ResourceReady"))
     watch.now += 5
-    watch.stages.reach(KEY, _true("ResourceReady"))
-    watch.stages.reach(KEY, _true("ResourceReady", "InferenceReady", "WorkspaceSucceeded"))
+    watch.timer.reach(KEY, _true("ResourceReady"))
+    watch.timer.reach(KEY, _true("ResourceReady", "InferenceReady", "WorkspaceSucceeded"))
     watch.now += 5
-    watch.stages.reach(KEY, _true())
-    watch.stages.reach(KEY, _true("ResourceReady", "InferenceReady", "WorkspaceSucceeded"))
+    watch.timer.reach(KEY, _true())
+    watch.timer.reach(KEY, _true("ResourceReady", "InferenceReady", "WorkspaceSucceeded"))
     assert watch.seen == [("nodes", 5), ("server", 10), ("ready", 10)]
 
 
 def test_what_somebody_else_has_looked_at_is_not_measured() -> None:
     watch = Watch()
-    watch.stages.begin(KEY, _document(state="Pending"))
-    watch.stages.reach(KEY, _true("ResourceReady"))
+    watch.timer.begin(KEY, _document(state="Pending"))
+    watch.timer.reach(KEY, _true("ResourceReady"))
     assert watch.seen == []
 
 
 def test_one_that_is_made_again_is_measured_again() -> None:
     watch = Watch()
-    watch.stages.begin(KEY, _document("1"))
+    watch.timer.begin(KEY, _document("1"))
     watch.now += 5
-    watch.stages.begin(KEY, _document("2"))
+    watch.timer.begin(KEY, _document("2"))
     watch.now += 1
-    watch.stages.reach(KEY, _true("ResourceReady"))
-    watch.stages.forget(KEY)
-    watch.stages.reach(KEY, _true("InferenceReady"))
+    watch.timer.reach(KEY, _true("ResourceReady"))
+    watch.timer.forget(KEY)
+    watch.timer.reach(KEY, _true("InferenceReady"))
     assert watch.seen == [("nodes", 1)]
