@@ -1,4 +1,4 @@
-"""Each kind of folder in `adapter_defects` is refused before load, by name of what is wrong, or applied exactly."""
+"""Each kind of folder in `adapter_defects` is refused before it is loaded, with what is wrong, or applied exactly."""
 
 import importlib.util
 import json
@@ -22,8 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from kaito_core.api.serving import ServedAdapter, ServedModel, ServingConfig
 from kaito_runtime.errors import AdapterLoadError
 from kaito_runtime.formats.files import read_adapter
+from kaito_runtime.formats.keys import EXACT, HARMLESS, HEADS, REFUSED, TASKS
 from kaito_runtime.formats.patterns import is_bounded
-from kaito_runtime.formats.peft_config import EXACT, HARMLESS, HEADS, REFUSED, TASKS, parse_config
+from kaito_runtime.formats.peft_config import parse_config
 from kaito_runtime.lora.inject import LoraModel, inject_lora
 from kaito_runtime.testing.models import load_fp32, save_adapter
 
@@ -154,8 +155,7 @@ def test_an_applied_name_answers(case: Case, live: Live) -> None:
 def test_every_key_of_pefts_configuration_is_classified() -> None:
     known = {*EXACT, *HARMLESS, *REFUSED}
     assert not [field.name for field in fields(LoraConfig) if field.name not in known], (
-        "PEFT has new keys: put each into one table of kaito_runtime.formats.peft_config,"
-        " and a case into adapter_defects"
+        "PEFT has new keys: put each into one table of kaito_runtime.formats.keys, and a case into adapter_defects"
     )
     assert len(known) == len(EXACT) + len(HARMLESS) + len(REFUSED), "a key is in two tables"
 
@@ -173,7 +173,7 @@ def test_the_default_of_a_refused_key_is_accepted_and_something_else_is_not(key:
 
 
 @pytest.mark.parametrize(("value", "accepted"), [(16, True), (None, True), (17, False), (16.0, False)])
-def test_a_key_that_nobody_classified_passes_with_pefts_default(
+def test_a_key_in_no_table_is_accepted_with_pefts_default(
     monkeypatch: pytest.MonkeyPatch, value: object, accepted: bool
 ) -> None:
     """What a newer PEFT writes into every configuration does no harm while it has the default."""
@@ -193,7 +193,7 @@ def test_a_key_that_nobody_classified_passes_with_pefts_default(
         (r".*decoder.*(SelfAttention|EncDecAttention).*(q|v)$", True),
         (r"(?:.*\.)?layers\.\d+\.(?!mlp)[^.]+\.(q|k|v)_proj", True),
         (r"(?:ab){3}(?>c|d)(e)?(?(1)f|g)", True),
-        (r"(", True),  # what is no regular expression is refused elsewhere
+        (r"(", True),  # what is not a regular expression is refused elsewhere
         (r"(a+)+b", False),
         (r"(a|a)*b", False),
         (r"(?:a?){30}a{30}", False),
@@ -202,7 +202,7 @@ def test_a_key_that_nobody_classified_passes_with_pefts_default(
         ("(" * 5000 + ")" * 5000, False),
     ],
 )
-def test_patterns_that_could_match_for_years_are_told_from_others(pattern: str, bounded: bool) -> None:
+def test_patterns_that_could_match_for_years_are_recognised(pattern: str, bounded: bool) -> None:
     assert is_bounded(pattern) is bounded
 
 
@@ -217,7 +217,7 @@ def test_links_of_the_hubs_cache_are_followed(workshop: Workshop, ours: tuple[An
     assert read_adapter(snapshot, ours[0], name="a").digest == read_adapter(good, ours[0], name="a").digest
 
 
-def test_a_circle_of_links_is_refused(workshop: Workshop, ours: tuple[Any, LoraModel], tmp_path: Path) -> None:
+def test_links_in_a_circle_are_refused(workshop: Workshop, ours: tuple[Any, LoraModel], tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").symlink_to(tmp_path / "adapter_config.json")
     with pytest.raises(AdapterLoadError, match=r"cannot be read|has no adapter_config.json"):
         read_adapter(tmp_path, ours[0], name="a")

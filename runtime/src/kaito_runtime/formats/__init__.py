@@ -1,1 +1,1 @@
-"""What the folder of an adapter says: read, checked, and refused where it could not be applied exactly."""
+"""The folder of an adapter: read, checked, and refused if it could not be applied exactly."""

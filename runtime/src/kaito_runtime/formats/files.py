@@ -1,7 +1,7 @@
-"""Reads a PEFT LoRA folder into tensors, and refuses whatever could not be applied exactly.
+"""Reads a PEFT LoRA folder into tensors, and refuses what could not be applied exactly.
 
-Here live the files, their tensors and their shapes; what the configuration means is in `lora.peft_config`. Where the
-tensors go afterwards is `lora.bank`'s business; where the folder came from is the adapter sources'.
+Files, tensors and shapes are checked here, the meaning of the configuration in `peft_config`. `adapters.fetch` brings
+the folder, `lora.bank` takes the tensors.
 """
 
 import hashlib
@@ -16,15 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from kaito_runtime.errors import AdapterLoadError, is_out_of_memory
-from kaito_runtime.formats.peft_config import (
-    CONFIG_FILE,
-    LARGEST,
-    REFUSED,
-    Refuse,
-    parse_config,
-    rank_and_scaling,
-    targeted,
-)
+from kaito_runtime.formats.keys import REFUSED
+from kaito_runtime.formats.peft_config import CONFIG_FILE, LARGEST, Refuse, parse_config, rank_and_scaling, targeted
 from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 from kaito_runtime.lora.targets import linear_shape
 
@@ -34,7 +27,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
 PREFIX = "base_model.model."
 LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
-# PEFT writes a few kilobytes, more where each module has a rank of its own.
+# Bytes. PEFT writes a few kilobytes, more where each module has its own rank.
 LARGEST_CONFIG = 1 << 20
 SPARE_BYTES = 64 << 20
 DTYPES = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
@@ -50,8 +43,8 @@ def read_adapter(path: Path, model: nn.Module, *, name: str, digest: str | None 
         digest: "sha256:..." that the content must have, or None.
 
     Raises:
-        AdapterLoadError: The folder is incomplete or damaged, its content is another than `digest` says, or it holds
-            something that would not be applied exactly.
+        AdapterLoadError: The folder is incomplete or damaged, its content does not have the digest, or it holds
+            something that could not be applied exactly.
     """
 
     def refuse(reason: str) -> AdapterLoadError:
@@ -76,7 +69,7 @@ def read_adapter(path: Path, model: nn.Module, *, name: str, digest: str | None 
 def _read_files(path: Path, model: nn.Module, refuse: Refuse) -> tuple[bytes, bytes]:
     if not path.is_dir():
         raise refuse(f"'{path}' is not a folder")
-    # So far an adapter of full rank can reach, at eight bytes a value, and then some for the header.
+    # An adapter of full rank in float64, and room for the header.
     most = sum(8 * k * n for k, n in _linears(model).values()) + SPARE_BYTES
     if not (path / CONFIG_FILE).is_file():
         raise refuse(f"'{path}' has no {CONFIG_FILE}; is it a PEFT adapter?")
@@ -98,15 +91,15 @@ def _read_files(path: Path, model: nn.Module, refuse: Refuse) -> tuple[bytes, by
 def _read(folder: Path, name: str, most: int, refuse: Refuse) -> bytes:
     try:
         root, file = folder.resolve(strict=True), (folder / name).resolve(strict=True)
-        # The hub's cache has links in .../snapshots/REVISION to .../blobs. Others would let an adapter choose a file.
+        # The hub's cache links from .../snapshots/REVISION to .../blobs. Other links could name any file here.
         blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else root
         if not (file.is_relative_to(root) or file.is_relative_to(blobs)):
-            raise refuse(f"{name} is a link out of its folder; copy the file")
+            raise refuse(f"{name} is a link to a file outside of its folder; copy the file instead")
         with file.open("rb") as stream:
             if os.fstat(stream.fileno()).st_size > most:
-                raise refuse(f"{name} has more than {most} bytes, as much as any adapter of this model could need")
+                raise refuse(f"{name} has more than {most} bytes, the most that an adapter of this model can need")
             return stream.read()
-    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         refusal = refuse(f"'{folder / name}' cannot be read: {error}")
         refusal.transient = isinstance(error, OSError)  # a file system that answers again
         raise refusal from error
@@ -128,10 +121,10 @@ def _parse_tensors(content: bytes, refuse: Refuse) -> dict[str, Tensor]:
 
 
 def _pair_tensors(tensors: Mapping[str, Tensor], model: nn.Module, refuse: Refuse) -> dict[str, tuple[Tensor, Tensor]]:
-    """Groups the tensors by module, each with its A and B; every tensor must have a place."""
+    """Returns A and B of each module. Every tensor must be one of them."""
     modules = dict(model.named_modules())
     halves: dict[str, dict[str, Tensor]] = {}
-    adapters: dict[str | None, str] = {}  # to a key that names it
+    adapters: dict[str | None, str] = {}  # from the name in a key to the first key with that name
     for key, tensor in sorted(tensors.items()):
         bare = key.removeprefix(PREFIX)
         match = LORA_KEY.fullmatch(bare)
@@ -145,7 +138,7 @@ def _pair_tensors(tensors: Mapping[str, Tensor], model: nn.Module, refuse: Refus
         halves[module_path][half] = tensor
     if len(adapters) > 1:
         first, second = list(adapters.values())[:2]
-        raise refuse(f"tensors '{first}' and '{second}' are of two adapters; save one adapter per folder")
+        raise refuse(f"tensors '{first}' and '{second}' belong to two adapters; save one adapter per folder")
     for module_path, pair in halves.items():
         for half in "AB":
             if half not in pair:
@@ -154,7 +147,7 @@ def _pair_tensors(tensors: Mapping[str, Tensor], model: nn.Module, refuse: Refus
 
 
 def _what_it_is(bare: str, tensor: Tensor, modules: Mapping[str, nn.Module]) -> str:
-    """Says of a tensor that is neither lora_A nor lora_B what it is, and what to do."""
+    """Says what a tensor is that is neither lora_A nor lora_B, and what to do about it."""
     if "lora_embedding_" in bare:
         return "adapts an embedding; only linear layers can be adapted"
     if "lora_magnitude_vector" in bare:
@@ -193,35 +186,32 @@ def _check_values(key: str, tensor: Tensor, refuse: Refuse) -> None:
 def _expected_targets(
     config: Mapping[str, Any], model: nn.Module, pairs: Mapping[str, object], refuse: Refuse
 ) -> Iterable[str]:
-    """The modules that the configuration names, which must be the modules that the tensors name."""
+    """Returns the modules that the configuration targets, which must be those that there are tensors for."""
     linears = _linears(model)
     modules = dict(model.named_modules())
     for module_path in pairs:
         if module_path not in linears:
             module = modules.get(module_path)
-            what = "no module of the base model" if module is None else f"a {type(module).__name__}, not a linear layer"
-            raise refuse(
-                f"the adapter's tensors name '{module_path}', which is {what}; was it trained on another model?"
-            )
+            what = "not in the base model" if module is None else f"a {type(module).__name__}, not a linear layer"
+            raise refuse(f"there are tensors for '{module_path}', which is {what}; was it trained on another model?")
     if config.get("target_modules") is None:
-        return list(pairs)  # PEFT saves null only where its own table per architecture chose: the tensors say which
+        return list(pairs)  # PEFT saves null only where its own table chose the modules: the tensors say which
     others = [path for path in modules if path and path not in linears]
     named = targeted(config, model, linears, others, refuse)
     if not named:
-        raise refuse(
-            f"target_modules {config['target_modules']!r} name no module of the base model; is it for another?"
-        )
+        target = config["target_modules"]
+        raise refuse(f"target_modules {target!r} matches no module of the base model; was it trained on another model?")
     if extra := sorted(set(pairs) - named):
-        raise refuse(f"the adapter has tensors for '{extra[0]}', which target_modules do not name; make both agree")
+        raise refuse(f"there are tensors for '{extra[0]}', which target_modules does not include; make both agree")
     if missing := sorted(named - set(pairs)):
         raise refuse(
-            f"target_modules name '{missing[0]}', but {WEIGHTS_FILE} has no lora_A and lora_B of it; make both agree"
+            f"target_modules includes '{missing[0]}', but {WEIGHTS_FILE} has no tensors for it; make both agree"
         )
     return named
 
 
 def _linears(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """(K, N) of each linear layer by its path."""
+    """Returns (K, N) of each linear layer, by path."""
     return {path: shape for path, module in model.named_modules() if (shape := linear_shape(module)) is not None}
 
 

@@ -1,6 +1,6 @@
-"""How long a regular expression of an adapter could take, before it is tried on the names of a model's modules.
+"""Bounds the time of an adapter's regular expressions before they are matched against the names of a model's modules.
 
-Python's `re` has no time limit and stops the whole process while it matches, so one adapter could stop the server.
+Python's `re` has no time limit and blocks the whole process while it matches, so one adapter could stop the server.
 """
 
 import math
@@ -11,23 +11,23 @@ from typing import Any
 
 __all__ = ["is_bounded"]
 
-# Ways to match a name. Four open repetitions and some alternatives are fewer, which is more than tools write.
+# Most ways to match a name. Four open repetitions and some alternatives, more than any tool writes, stay below.
 MOST_WAYS = 2e8
 NAME_LENGTH = 64
 
 
 def is_bounded(pattern: str) -> bool:
-    """Whether a pattern is done with a name in a few seconds at worst; true of one that is no regular expression."""
+    """Returns whether a pattern matches a name in a few seconds at worst. True for what is not a regular expression."""
     try:
         return _ways(parser.parse(pattern)) <= MOST_WAYS
     except re.error:
-        return True  # `re` says what is wrong with it
+        return True  # `re` itself will say what is wrong with it
     except (OverflowError, RecursionError):
         return False
 
 
 def _ways(sequence: Iterable[tuple[Any, Any]]) -> float:
-    """An estimate from above of how many ways there are to match a name."""
+    """Returns an upper estimate of the number of ways to match a name."""
     return math.prod((_ways_of(str(kind), value) for kind, value in sequence), start=1.0)
 
 
@@ -35,7 +35,7 @@ def _ways_of(kind: str, value: Any) -> float:
     match kind:
         case "BRANCH":
             if all(str(each) == "LITERAL" for branch in value[1] for each, _ in branch):
-                return 2.0  # of words that differ, hardly ever do two match at a place
+                return 2.0  # of different words, hardly ever do two match at one place
             return sum(_ways(branch) for branch in value[1])
         case "SUBPATTERN":
             return _ways(value[3])

@@ -1,7 +1,6 @@
-"""What a PEFT `adapter_config.json` means: which modules, at which rank and scaling, and whether that is all it means.
+"""The meaning of a PEFT `adapter_config.json`: which modules it adapts, and at which rank and scaling.
 
-Every key is in one of three tables: it is part of the formula, it does not matter, or it must be off. The reader of
-the folder is `kaito_runtime.formats.files`.
+A configuration that means anything more is refused. The keys are in `keys`, the folder is read in `files`.
 """
 
 import json
@@ -15,84 +14,24 @@ from typing import Any
 from torch import nn
 
 from kaito_runtime.errors import AdapterLoadError
+from kaito_runtime.formats.keys import EXACT, HARMLESS, HARMLESS_INITS, HEADS, REFUSED, TASKS
 from kaito_runtime.formats.patterns import is_bounded
 
-__all__ = [
-    "CONFIG_FILE",
-    "EXACT",
-    "HARMLESS",
-    "HEADS",
-    "LARGEST",
-    "REFUSED",
-    "TASKS",
-    "Refuse",
-    "parse_config",
-    "rank_and_scaling",
-    "targeted",
-]
+__all__ = ["CONFIG_FILE", "LARGEST", "Refuse", "parse_config", "rank_and_scaling", "targeted"]
 
 CONFIG_FILE = "adapter_config.json"
-# Beyond fp16's range a value is no trained weight, and sums over it could turn into infinities in a shared batch.
+# Trained weights stay within fp16's range; sums over larger values could become infinite in a shared batch.
 LARGEST = 65504.0
 Refuse = Callable[[str], AdapterLoadError]
-
-# Of y = W x + s * scaling * B (A x), or checked against what is served.
-EXACT: Mapping[str, str] = {
-    "peft_type": "must be 'LORA'",
-    "task_type": "of PEFT's, and none that puts a head of its own on the model",
-    "r": "the rank, which the tensors must have",
-    "lora_alpha": "part of the scaling, which may be 0 or negative, and 65504 at most",
-    "use_rslora": "alpha / sqrt(r) instead of alpha / r",
-    "rank_pattern": "ranks of single modules, by PEFT's matching",
-    "alpha_pattern": "alphas of single modules, by PEFT's matching",
-    "target_modules": "by PEFT's matching; the tensors must be of just these modules",
-    "exclude_modules": "by PEFT's matching",
-    "layers_to_transform": "by PEFT's matching",
-    "layers_pattern": "by PEFT's matching",
-    "init_lora_weights": "any that leaves the base weights alone",
-}
-HARMLESS: Mapping[str, str] = {
-    "auto_mapping": "a note about the base model's class",
-    "base_model_name_or_path": "a note; names, shapes and targets are checked against the model that is served",
-    "revision": "a note about the base model",
-    "peft_version": "a note about who wrote it",
-    "inference_mode": "matters to training only",
-    "lora_dropout": "matters to training only",
-    "fan_in_fan_out": "says how W is stored, which the model itself knows; A and B are the same",
-    "runtime_config": "says where PEFT computes",
-    "megatron_core": "matters with megatron_config only",
-    "loftq_config": "matters with init_lora_weights='loftq' only",
-    "eva_config": "says how A was initialised",
-    "corda_config": "matters with init_lora_weights='corda' only",
-    "lora_ga_config": "matters with init_lora_weights='lora_ga' only",
-    "qalora_group_size": "matters with use_qalora only",
-    "ensure_weight_tying": "matters to embeddings and the output head only, which are refused",
-}
-REFUSED: Mapping[str, str] = {
-    "bias": "trained biases cannot be weighted by a strength",
-    "use_dora": "DoRA rescales the base weight by a learnt magnitude, which is no sum of strengths",
-    "modules_to_save": "whole modules were trained and cannot be weighted by a strength",
-    "lora_bias": "a bias on lora_B is not supported",
-    "trainable_token_indices": "trained token embeddings cannot be weighted by a strength",
-    "target_parameters": "LoRA on bare parameters is not supported, only on linear layers",
-    "layer_replication": "it changes the layers of the base model",
-    "alora_invocation_tokens": "an activated LoRA (aLoRA) applies to a part of the prompt only",
-    "use_qalora": "QA-LoRA pools the input by groups",
-    "arrow_config": "Arrow routes between adapters inside the layer",
-    "velora_config": "VeLoRA is a layer of its own, which is not supported",
-    "monteclora_config": "MonteCLoRA samples the adapter's weights",
-    "use_bdlora": "BD-LoRA stores block-diagonal matrices",
-    "kasa_config": "KaSA truncates the base weight and scales between A and B",
-    "megatron_config": "it was trained in Megatron's layers, which may hold a part of each matrix",
-    "_custom_modules": "custom LoRA layers may compute anything",
-}
-# These leave the base weights alone; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) train against a changed base.
-HARMLESS_INITS = ("gaussian", "eva", "orthogonal", "mica")
-TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
-HEADS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+"""Makes the refusal of one adapter from its reason."""
 
 
 def parse_config(content: bytes, refuse: Refuse) -> dict[str, Any]:
+    """Returns the configuration in the bytes of an `adapter_config.json`.
+
+    Raises:
+        AdapterLoadError: It is damaged, or asks for something that could not be applied exactly.
+    """
     try:
         config = json.loads(content, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
@@ -109,7 +48,7 @@ def parse_config(content: bytes, refuse: Refuse) -> dict[str, Any]:
         if key in REFUSED and value:
             raise refuse(f"{key} is set to {_short(value)}: {REFUSED[key]}; train the adapter without it")
         if key not in REFUSED and not _is_off(key, value):
-            raise refuse(f"{key} is set to {_short(value)}: it is not known here, so the result might not be exact")
+            raise refuse(f"{key} is set to {_short(value)}: the key is unknown here, so the result might not be exact")
     _check_task(config.get("task_type"), refuse)
     _check_init(config.get("init_lora_weights", True), refuse)
     _check_types(config, refuse)
@@ -118,23 +57,23 @@ def parse_config(content: bytes, refuse: Refuse) -> dict[str, Any]:
         value = () if key.endswith("_modules") and isinstance(config.get(key), list) else config.get(key) or ()
         for pattern in (value,) if isinstance(value, str) else value:
             if not is_bounded(pattern):
-                raise refuse(f"{key} {_short(pattern)} could take forever to match; repeat nothing within a repetition")
+                raise refuse(f"{key} {_short(pattern)} could take forever to match; avoid nested repetitions")
     return config
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """What JSON parsers do with a key that stands there twice differs, and so would what the adapter means."""
+    """Refuses duplicate keys: JSON parsers differ in which value they keep."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
     return found
 
 
 def _is_off(key: str, value: object) -> bool:
-    """Whether an unclassified key has no effect: it is unset, or has the default of the installed PEFT.
+    """Returns whether a key that is in none of the tables has no effect.
 
-    Configurations that were written before a key existed get its default, so PEFT keeps that without effect.
+    PEFT gives the default to configurations that were written before the key existed, so the default must have none.
     """
     from peft import LoraConfig
 
@@ -150,8 +89,7 @@ def _is_off(key: str, value: object) -> bool:
 def _check_task(task: object, refuse: Refuse) -> None:
     if task in HEADS:
         raise refuse(
-            f"task_type is {task!r}, whose head is no part of a language model; train the adapter with task_type "
-            "'CAUSAL_LM'"
+            f"task_type is {task!r}, which puts another head on the model; train the adapter with task_type 'CAUSAL_LM'"
         )
     if task is not None and task not in TASKS:
         raise refuse(f"task_type must be one of {', '.join(TASKS)} or null, got {_short(task)}")
@@ -169,7 +107,7 @@ def _check_init(init: object, refuse: Refuse) -> None:
 
 
 def _check_types(config: Mapping[str, Any], refuse: Refuse) -> None:
-    """Refuses values of which PEFT and Python would make something by chance, such as the text "false"."""
+    """Refuses values that PEFT or Python would accept and misread, such as the text "false"."""
     for key in ("rank_pattern", "alpha_pattern"):
         if not isinstance(config.get(key) or {}, dict):
             raise refuse(f"{key} must map module patterns to numbers, got {_short(config[key])}")
@@ -183,15 +121,25 @@ def _check_types(config: Mapping[str, Any], refuse: Refuse) -> None:
         raise refuse(f"layers_to_transform must be a number or a list of numbers, got {_short(layers)}")
     for key in ("layers_to_transform", "layers_pattern"):
         if isinstance(config.get("target_modules"), str) and config.get(key) is not None:
-            raise refuse(f"{key} is set beside a pattern, target_modules {_short(config['target_modules'])}; drop one")
+            target = _short(config["target_modules"])
+            raise refuse(f"{key} cannot be combined with a pattern in target_modules, {target}; drop one of them")
     if config.get("layers_pattern") and layers is None:
-        raise refuse(f"layers_pattern is set to {_short(config['layers_pattern'])} without layers_to_transform")
+        raise refuse(f"layers_pattern is set to {_short(config['layers_pattern'])}, but layers_to_transform is not set")
 
 
 def targeted(
     config: Mapping[str, Any], model: nn.Module, linears: Collection[str], others: Iterable[str], refuse: Refuse
 ) -> set[str]:
-    """The linear layers that the configuration names. It must name nothing else that is in the model."""
+    """Returns the linear layers that the configuration targets.
+
+    Args:
+        config: From `parse_config`, with target_modules.
+        linears: Paths of the model's linear layers.
+        others: Paths of its other modules, none of which may be targeted.
+
+    Raises:
+        AdapterLoadError: A pattern is broken, or a module that is not a linear layer is targeted.
+    """
     # PEFT's own matcher, so that the rules for suffixes, regular expressions and layer indices are PEFT's.
     from peft.tuners.tuners_utils import check_target_module_exists
 
@@ -214,15 +162,19 @@ def targeted(
     except (re.error, OverflowError, RecursionError) as error:
         given = {key: config[key] for key in ("target_modules", "exclude_modules", "layers_pattern") if config.get(key)}
         says = ", ".join(f"{key} {_short(value)}" for key, value in given.items())
-        raise refuse(f"{says} cannot be read as regular expressions: {error}") from error
+        raise refuse(f"{says} cannot be read as a regular expression: {error}") from error
     if stray is not None:
         what = type(model.get_submodule(stray)).__name__
-        raise refuse(f"target_modules name '{stray}', a module of type {what}; only linear layers can be adapted")
+        raise refuse(f"target_modules includes '{stray}', a module of type {what}; only linear layers can be adapted")
     return named
 
 
 def rank_and_scaling(config: Mapping[str, Any], module: str, refuse: Refuse) -> tuple[int, float]:
-    """Rank and scaling (alpha / rank, or alpha / sqrt(rank) for rsLoRA) that the configuration gives to `module`."""
+    """Returns the rank and the scaling (alpha / rank, or alpha / sqrt(rank) for rsLoRA) of `module`.
+
+    Raises:
+        AdapterLoadError: One of them is not a number, or out of range.
+    """
     rank = _pattern(config, "rank_pattern", "r", 8, module, refuse)
     alpha = _pattern(config, "alpha_pattern", "lora_alpha", 8, module, refuse)
     if not isinstance(rank, int) or rank < 1:
@@ -234,7 +186,7 @@ def rank_and_scaling(config: Mapping[str, Any], module: str, refuse: Refuse) -> 
 
 
 def _pattern(config: Mapping[str, Any], key: str, fallback: str, default: int, module: str, refuse: Refuse) -> Any:
-    """The value that holds for `module`: the first pattern that matches its end, else the general one."""
+    """Returns the value for `module`: that of the first pattern that matches its end, else the general one."""
     from peft.utils.other import get_pattern_key
 
     pattern = config.get(key) or {}
@@ -250,7 +202,7 @@ def _pattern(config: Mapping[str, Any], key: str, fallback: str, default: int, m
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond every float
+    except OverflowError:  # an integer that no float can hold
         return False
 
 
@@ -259,6 +211,6 @@ def _is_list_of(value: object, kind: type) -> bool:
 
 
 def _short(value: object) -> str:
-    """What stands there, cut where it would fill the log."""
+    """Returns how a value is written, cut where it would fill the log."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."
