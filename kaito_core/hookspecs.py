@@ -1,4 +1,4 @@
-"""The hooks: what a plugin may implement. Each says when it is called and what an error in it does.
+"""The hooks that a plugin may implement: when each is called, and what happens if it fails.
 
 Hooks are synchronous and cheap and return typed records; behaviour with I/O lives on the Protocol objects that they
 return. An implementation is a function of the same name marked with `kaito_core.hookimpl`; it may leave out
@@ -88,7 +88,7 @@ def kaito_validate_workspace(workspace: Workspace, preset: ModelPreset | None) -
     """Return what is wrong with a Workspace beyond the common rules. Pure; called before each plan.
 
     `preset` is None where the Workspace brings its own template. An exception is logged with the plugin's name and
-    counts as no objection, so that a broken plugin locks nobody out.
+    counts as no objection, so that a broken plugin does not lock users out.
 
     Example:
         @hookimpl
@@ -100,11 +100,11 @@ def kaito_validate_workspace(workspace: Workspace, preset: ModelPreset | None) -
 
 @hookspec(firstresult=True)
 def kaito_select_node_provider(workspace: Workspace, candidates: Sequence[NodeProvider]) -> NodeProvider | None:
-    """Return the provider that serves a Workspace, or None to leave the choice to others.
+    """Return the provider that serves a Workspace, or None to leave the choice to the next plugin. The first answer counts.
 
     Called where neither the Workspace's annotation nor the settings name one. The built-in answer, tried last, is the
     provider that knows the instance type, else the one that creates no nodes. Errors are logged, and the next plugin
-    is asked.
+    is called.
 
     Example:
         @hookimpl

@@ -23,8 +23,8 @@ _running: dict[int, tuple[str, float]] = {}
 def plugin_call(plugin: str, function: str, *, blocking: bool = True) -> Iterator[None]:
     """Encloses a call of a plugin's code.
 
-    `SystemExit` and whatever else is no `Exception` becomes a `PluginError`, so that `except Exception` around the call
-    is enough. `KeyboardInterrupt` passes, and so does `asyncio.CancelledError` where the task is being cancelled.
+    `SystemExit` and everything else that is not an `Exception` becomes a `PluginError`, so that `except Exception`
+    around the call is enough. `KeyboardInterrupt` passes, and so does `asyncio.CancelledError` where the task is being cancelled.
 
     Args:
         plugin: Name of the plugin.
@@ -32,7 +32,7 @@ def plugin_call(plugin: str, function: str, *, blocking: bool = True) -> Iterato
         blocking: Whether nothing else runs meanwhile, so that a slow call is worth a warning.
 
     Raises:
-        PluginError: The code raised something that is no Exception.
+        PluginError: The code raised something that is not an Exception.
     """
     thread, began = threading.get_ident(), time.perf_counter()
     if blocking:

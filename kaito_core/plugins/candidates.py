@@ -1,6 +1,4 @@
-"""What could be a plugin: entry points of installed distributions, and files of the plugins folder. Nothing is imported
-here until `load` is called.
-"""
+"""Finds plugins without importing them: entry points of installed distributions, and files of the plugins folder."""
 
 import ast
 import importlib.util
@@ -62,11 +60,11 @@ class Candidate(ABC):
                 f"asks for plugin API {asked}, this kaito-core has {installed}; install a version of it that fits"
             )
 
-    def check_honesty(self, plugin: object) -> tuple[str, ...]:
-        """Returns in words how the loaded plugin's own versions differ from those of its metadata.
+    def check_versions(self, plugin: object) -> tuple[str, ...]:
+        """Returns remarks on versions in the loaded plugin's code that differ from those of its metadata.
 
         Raises:
-            PluginLoadError: It says itself that it was written for other hooks.
+            PluginLoadError: Its code says that it was written for other hooks.
         """
         declared = getattr(plugin, _API_CONSTANT, self.project.api_version)
         if declared != self.project.api_version:
@@ -94,13 +92,13 @@ class _Installed(Candidate):
     def file(self) -> str:
         return str(getattr(sys.modules.get(self.entry.module), "__file__", None) or "")
 
-    def check_honesty(self, plugin: object) -> tuple[str, ...]:
+    def check_versions(self, plugin: object) -> tuple[str, ...]:
         # Zero-argument super() does not work in a dataclass with slots.
-        remarks = Candidate.check_honesty(self, plugin)
-        said = getattr(sys.modules.get(self.entry.module.partition(".")[0]), "__version__", None)
+        remarks = Candidate.check_versions(self, plugin)
+        own = getattr(sys.modules.get(self.entry.module.partition(".")[0]), "__version__", None)
         installed = self.distribution.rpartition(" ")[2]
-        if isinstance(said, str) and installed and said != installed:
-            remarks += (f"calls itself version {said}, and is installed as {installed}",)
+        if isinstance(own, str) and installed and own != installed:
+            remarks += (f"has __version__ {own}, but is installed as {installed}",)
         return remarks
 
 
@@ -112,7 +110,7 @@ class _ModuleFile(Candidate):
         try:
             tree = ast.parse(Path(self.module).read_bytes(), self.module)
         except (SyntaxError, ValueError):
-            return _FIRST_API  # importing it says better what is wrong
+            return _FIRST_API  # the error of the import says what is wrong
         for node in tree.body:
             if isinstance(node, ast.Assign) and any(
                 isinstance(target, ast.Name) and target.id == _API_CONSTANT for target in node.targets
@@ -203,7 +201,7 @@ def _files(project: HookProject, folder: str) -> Iterator[Candidate]:
     except OSError as error:
         raise ConfigError(f"KAITO_PLUGINS_DIR: '{folder}' cannot be read: {error.strerror}") from error
     for path in paths:
-        if path.name.startswith((".", "_")):  # hidden, or a helper that is no plugin
+        if path.name.startswith((".", "_")):  # hidden, or a helper module
             continue
         if path.suffix == ".py":
             yield _ModuleFile(path.stem, "", str(path), project)

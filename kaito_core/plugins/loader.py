@@ -89,7 +89,7 @@ class PluginLoader(Generic[Records]):
             with redirect_stdout(sys.stderr):
                 plugin = candidate.load()
                 info = replace(info, file=candidate.file(), import_seconds=time.perf_counter() - started)
-                remarks = candidate.check_honesty(plugin)
+                remarks = candidate.check_versions(plugin)
         except BaseException as error:  # a plugin may also call exit() while it is imported
             self._fail(replace(info, remarks=before.changes()), error)
             return None
@@ -115,7 +115,7 @@ class PluginLoader(Generic[Records]):
     def call_each(self, hook: str, **arguments: object) -> Iterator[tuple[str, object]]:
         """Calls a hook plugin by plugin, and yields each plugin's name and its answer other than None.
 
-        The order is pluggy's: `tryfirst`, then those without a wish, the last registered first, then `trylast`. Each
+        The order is pluggy's: `tryfirst`, then the others from the last registered to the first, then `trylast`. Each
         call is a call of pluggy's with one plugin, since in a call of all the first failure keeps the others from
         being asked. A plugin that fails is logged and passed over. For a hook of which the first result counts, stop
         iterating.

@@ -1,5 +1,6 @@
-"""Presets of models that no plugin brings, from a configuration on this machine. No hub is ever asked: presets are
-looked up while a Workspace is validated.
+"""Presets of models that no plugin brings, made from a config.json on this machine.
+
+No hub is asked, since presets are looked up while a Workspace is validated.
 """
 
 import json
@@ -30,14 +31,15 @@ def local_preset(name: str, settings: Settings) -> ModelPreset:
         raise _error(f"must be the name of a preset, ORG/MODEL or ORG/MODEL@REVISION, got {shown(name)}")
     if not settings.generic_models_dir:
         raise _error(
-            f"'{name}' is no installed preset, and nothing is known of it: set KAITO_GENERIC_MODELS_DIR to a folder "
-            f"with {match['path']}/{_CONFIG}, or give kaito up --weights with its folder"
+            f"'{name}' is not an installed preset, and its configuration is not on this machine: set "
+            f"KAITO_GENERIC_MODELS_DIR to a folder with {match['path']}/{_CONFIG}, or name the model's folder with "
+            "kaito up --weights"
         )
     return _read(name, Path(settings.generic_models_dir) / match["path"])
 
 
 def folder_preset(name: str, folder: Path, settings: Settings) -> ModelPreset:
-    """Returns the preset of "org/model", whose weights lie in a folder.
+    """Returns the preset of "org/model", whose weights are in `folder`.
 
     Raises:
         InvalidWorkspaceError: As `local_preset` does.
@@ -49,8 +51,8 @@ def folder_preset(name: str, folder: Path, settings: Settings) -> ModelPreset:
 def _check_allowed(name: str, settings: Settings) -> None:
     if not settings.allow_generic_models:
         raise _error(
-            f"'{name}' is no installed preset, and models that no plugin brings are not allowed here: install a "
-            "plugin that brings it, or set KAITO_ALLOW_GENERIC_MODELS=true"
+            f"'{name}' is not an installed preset, and presets are not made from a model's config.json here: install "
+            "a plugin that brings it, or set KAITO_ALLOW_GENERIC_MODELS=true"
         )
 
 
@@ -74,7 +76,7 @@ def _json(name: str, path: Path) -> dict[str, Any]:
     except OSError as error:
         raise _error(f"'{name}' needs the model's {_CONFIG}: {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise _error(f"'{name}': {path} is no JSON: {error}") from error
+        raise _error(f"'{name}': {path} is not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise _error(f"'{name}': {path} must hold a mapping, got {shown(document)}")
     return document

@@ -1,4 +1,4 @@
-"""What is wrong with a preset, in words: the same for one in Python and one in a file."""
+"""Error messages for presets, the same for one in Python and one in a file."""
 
 import difflib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Presets as YAML or JSON: the same record as in Python, checked by the same class, faults named by file and line."""
+"""Presets in YAML or JSON files: checked by the class that checks those in Python, with errors by file and line."""
 
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ __all__ = ["preset_plugin", "read_presets"]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: a key stands once, and what looks like a date is text."""
+    """YAML without its traps: duplicate keys are errors, and what looks like a date is text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (as the class above has it)
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -29,9 +29,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := next((key for key in node.value if keys.count(key[0].value) > 1), None):
-            raise yaml.MarkedYAMLError(
-                problem=f"the key '{twice[0].value}' stands twice", problem_mark=twice[0].start_mark
-            )
+            raise yaml.MarkedYAMLError(problem=f"duplicate key '{twice[0].value}'", problem_mark=twice[0].start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -59,7 +57,7 @@ def read_presets(path: Path) -> list[ModelPreset]:
     """Returns the presets of a file with one or more documents.
 
     Raises:
-        PluginLoadError: It cannot be read or holds anything but valid presets; every fault is told, with its line.
+        PluginLoadError: It cannot be read, or a document is not a valid preset; the message lists each fault with its line.
     """
     loader = None
     presets, faults = [], []
@@ -77,9 +75,9 @@ def read_presets(path: Path) -> list[ModelPreset]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise PluginLoadError(f"{where}: is no YAML that can be used: {getattr(error, 'problem', error)}") from error
+        raise PluginLoadError(f"{where}: invalid YAML: {getattr(error, 'problem', error)}") from error
     except UnicodeDecodeError as error:
-        raise PluginLoadError(f"{path}: is no text file") from error
+        raise PluginLoadError(f"{path}: not a text file") from error
     except OSError as error:
         raise PluginLoadError(f"{path}: {error.strerror or error}") from error
     finally:
@@ -94,7 +92,7 @@ def read_presets(path: Path) -> list[ModelPreset]:
 
 def _preset(document: Mapping[str, Any]) -> ModelPreset:
     record = {key: value for key, value in document.items() if key not in ("apiVersion", "kind")}
-    # Strict, so that `gpus: yes` is no 1; as JSON, since a strict model takes mappings for its parts in JSON alone.
+    # Strict, so that `gpus: yes` is not 1; as JSON, since a strict model takes mappings for its parts from JSON only.
     return ModelPreset.model_validate_json(json.dumps(record), strict=True)
 
 
@@ -117,7 +115,7 @@ def _faults(node: yaml.Node, document: object) -> Iterator[tuple[int, str]]:
         for location, words in preset_faults(error):
             yield _line(node, location), words
     except (TypeError, ValueError) as error:  # keys or values that JSON does not have, such as !!binary
-        yield node.start_mark.line + 1, f"holds what JSON cannot: {error}"
+        yield node.start_mark.line + 1, f"holds a value that JSON does not have: {error}"
 
 
 def _line(node: yaml.Node, location: Sequence[int | str]) -> int:

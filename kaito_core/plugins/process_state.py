@@ -1,4 +1,4 @@
-"""What a plugin may change in the process while it loads. It is told, not undone: the change may be what it is for.
+"""Detects what a plugin changes in the process while it loads. Changes are reported, not reverted: some are meant.
 
 The environment is compared here, and nothing is taken from it.
 """
@@ -17,7 +17,7 @@ __all__ = ["ProcessState"]
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """A snapshot of what all code of a process shares."""
+    """A snapshot of the state that all code of a process shares."""
 
     environment: dict[str, str]
     values: dict[str, Any]
@@ -43,7 +43,7 @@ class ProcessState:
         )
 
     def changes(self) -> tuple[str, ...]:
-        """Returns what has changed since the snapshot, in words; values stay untold, they may be secrets."""
+        """Returns what has changed since the snapshot, in words; without values, which may be secrets."""
         after = ProcessState.now()
         found = [
             (

@@ -120,7 +120,7 @@ class PluginRegistry:
         return self._presets[name]
 
     def adopt(self, name: str, folder: Path) -> None:
-        """Makes the model of a folder on this machine known, where `name` is "org/model" and the folder has its files.
+        """Makes a preset of the model in a folder on this machine, if `name` is "org/model" and its files are there.
 
         Raises:
             InvalidWorkspaceError: The settings do not allow it, or no preset can be made of it.
@@ -162,7 +162,7 @@ class PluginRegistry:
         """Returns the node provider of a Workspace: the one it names, the settings' one, or the plugins' answer.
 
         Raises:
-            UnknownProviderError: There is no such provider, or nobody answers.
+            UnknownProviderError: There is no such provider, or no plugin chooses one.
         """
         asked = workspace.metadata.annotations.get(PROVIDER_ANNOTATION, "")
         if name := asked or self.settings.node_provider:
@@ -193,9 +193,9 @@ class PluginRegistry:
         return errors
 
     def reconciled(self, workspace: Workspace, outcome: str) -> None:
-        """Tells the observers how a pass ended."""
+        """Calls the observers with the outcome of a pass."""
         for _ in self._loader.call_each("kaito_reconciled", workspace=workspace, outcome=outcome):
-            pass  # what observers return means nothing
+            pass  # observers return nothing
 
 
 def _preset_words(error: BaseException) -> str:

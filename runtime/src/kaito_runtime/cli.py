@@ -7,11 +7,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from importlib_metadata import version as distribution_version
 
 from kaito_core.api.serving import ADAPTERS_PATH, PORT
 from kaito_runtime.config import ConfigError, config_from_flags, config_schema_text, read_config

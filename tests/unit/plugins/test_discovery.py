@@ -171,7 +171,7 @@ def test_a_plugin_whose_code_was_written_for_another_api_than_its_metadata_say(
 def test_a_plugin_that_calls_itself_another_version_works_and_is_remarked(install: Install) -> None:
     install("kaito-fake", {"fake_good": GOOD.format(name="tiny") + "\n__version__ = '2.0'\n"}, kaito="fake = fake_good")
     info = discover("fake")[1]["fake"]
-    assert (info.state, info.remarks) == ("loaded", ("calls itself version 2.0, and is installed as 1.0",))
+    assert (info.state, info.remarks) == ("loaded", ("has __version__ 2.0, but is installed as 1.0",))
     assert info.file.endswith("fake_good.py")
 
 

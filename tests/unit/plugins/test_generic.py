@@ -76,8 +76,8 @@ def test_without_the_setting_it_says_which_one_to_set(tmp_path: Path) -> None:
         with pytest.raises(InvalidWorkspaceError) as caught:
             look_up(NAME)
         assert str(caught.value) == (
-            "inference.preset.name 'acme/Tiny' is no installed preset, and models that no plugin brings are not "
-            "allowed here: install a plugin that brings it, or set KAITO_ALLOW_GENERIC_MODELS=true"
+            "inference.preset.name 'acme/Tiny' is not an installed preset, and presets are not made from a "
+            "model's config.json here: install a plugin that brings it, or set KAITO_ALLOW_GENERIC_MODELS=true"
         )
 
 
@@ -86,7 +86,7 @@ def test_without_the_setting_it_says_which_one_to_set(tmp_path: Path) -> None:
     [
         ({}, NAME, "'acme/Tiny' needs the model's config.json: "),
         ({}, "acme/Other", "'acme/Other' needs the model's config.json: "),
-        ({"config.json": "{"}, NAME, "is no JSON: "),
+        ({"config.json": "{"}, NAME, "is not valid JSON: "),
         ({"config.json": [1]}, NAME, "must hold a mapping, got a list"),
         ({"config.json": CONFIG, "model.safetensors.index.json": {}}, NAME, "has no metadata.total_size in bytes, got"),
         ({"config.json": CONFIG, "model.safetensors.index.json": {"metadata": {"total_size": "1"}}}, NAME, "got '1'"),
@@ -104,8 +104,9 @@ def test_without_a_folder_it_says_where_to_put_the_configuration() -> None:
     with pytest.raises(InvalidWorkspaceError) as caught:
         registry().preset(NAME)
     assert str(caught.value) == (
-        "inference.preset.name 'acme/Tiny' is no installed preset, and nothing is known of it: set "
-        "KAITO_GENERIC_MODELS_DIR to a folder with acme/Tiny/config.json, or give kaito up --weights with its folder"
+        "inference.preset.name 'acme/Tiny' is not an installed preset, and its configuration is not on this machine: "
+        "set KAITO_GENERIC_MODELS_DIR to a folder with acme/Tiny/config.json, or name the model's folder with kaito up "
+        "--weights"
     )
 
 

@@ -54,7 +54,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "  size_gib: 2\n  gate: true",
         ":11: weights.gate is not a field of a preset; did you mean gated?",
     ),
-    "a key twice": ("gpus: 1", "gpus: 1\ngpus: 2", ":11: is no YAML that can be used: the key 'gpus' stands twice"),
+    "a key twice": ("gpus: 1", "gpus: 1\ngpus: 2", ":11: invalid YAML: duplicate key 'gpus'"),
     "negative memory": ("memory_gib: 16", "memory_gib: -1", ":13: memory_gib must be greater than 0, got -1"),
     "negative size": ("  size_gib: 2", "  size_gib: -2", ":10: weights.size_gib must be greater than 0, got -2"),
     "empty image": ("gpus: 1", "image: ''\ngpus: 1", ":11: image must have at least 1 character, got ''"),
@@ -74,11 +74,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "apiVersion: kaito.sh/v9",
         ":2: apiVersion and kind must be kaito.s",
     ),
-    "no YAML": ("gpus: 1", "gpus: [1", ":12: is no YAML that can be used: expected ',' or ']'"),
+    "no YAML": ("gpus: 1", "gpus: [1", ":12: invalid YAML: expected ',' or ']'"),
     "no mapping": (GOOD, "- 1", ":1: must be a mapping, got a list"),
     "nothing": (GOOD, "# nothing\n", ": holds no ModelPreset"),
-    "a Python object": ("gpus: 1", "gpus: !!python/name:os.system", ":11: is no YAML that can be used: could not"),
-    "bytes": ("license: Apache-2.0", "license: !!binary aGk=", ":2: holds what JSON cannot"),
+    "a Python object": ("gpus: 1", "gpus: !!python/name:os.system", ":11: invalid YAML: could not"),
+    "bytes": ("license: Apache-2.0", "license: !!binary aGk=", ":2: holds a value that JSON does not have"),
     "a number for a key": ("gpus: 1", "1: 1\ngpus: 1", ":11: [1] is not a field of a preset"),
 }
 
@@ -104,7 +104,7 @@ def test_all_faults_of_all_documents_are_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "error"), [(b"\xff\xfe\x00", "is no text file"), (None, "No such file or directory")]
+    ("content", "error"), [(b"\xff\xfe\x00", "not a text file"), (None, "No such file or directory")]
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, content: Any, error: str) -> None:
     path = tmp_path / "mine.yaml"

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from importlib_metadata import version
 from starlette.types import Receive, Scope, Send
 
 from kaito_runtime.adapters.manager import Residents
