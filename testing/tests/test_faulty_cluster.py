@@ -25,11 +25,11 @@ CM: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}
 
 
 @pytest.fixture(params=["emulated", "proxied"])
-def cluster(request: pytest.FixtureRequest, fake_cluster: FakeCluster) -> Iterator[FaultyCluster]:
+def cluster(request: pytest.FixtureRequest, kaito_cluster: FakeCluster) -> Iterator[FaultyCluster]:
     """An emulated API, and a proxy before one."""
     with contextlib.ExitStack() as stack:
         proxied = request.param == "proxied"
-        yield stack.enter_context(ProxiedCluster(fake_cluster)) if proxied else fake_cluster
+        yield stack.enter_context(ProxiedCluster(kaito_cluster)) if proxied else kaito_cluster
 
 
 def watching(cluster: FaultyCluster, query: str) -> tuple[threading.Thread, list[Object]]:
@@ -131,10 +131,10 @@ def test_only_the_watches_that_are_meant_fail_to_open(cluster: FaultyCluster) ->
     assert lines(f"{url}&watch=1&timeoutSeconds=0.1") == []
 
 
-def test_a_proxy_asks_as_its_client_may_and_passes_errors_on(fake_cluster: FakeCluster) -> None:
-    with ProxiedCluster(fake_cluster) as cluster:
+def test_a_proxy_asks_as_its_client_may_and_passes_errors_on(kaito_cluster: FakeCluster) -> None:
+    with ProxiedCluster(kaito_cluster) as cluster:
         with pytest.raises(urllib.error.HTTPError) as caught:
             call(f"{cluster.url}/api/v1/namespaces/default/configmaps/none?a=%2F")
         assert (caught.value.code, json.load(caught.value)["reason"]) == (404, "NotFound")
         assert [(record.status, record.query) for record in cluster.requests()] == [(404, {"a": "/"})]
-        assert [record.query for record in fake_cluster.requests()] == [{"a": "/"}]
+        assert [record.query for record in kaito_cluster.requests()] == [{"a": "/"}]

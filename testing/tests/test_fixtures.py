@@ -11,10 +11,10 @@ def test_registry_has_what_is_installed(kaito_registry: Any) -> None:
     assert not kaito_registry.failures
 
 
-def test_clock_moves_only_when_told(clock: Any) -> None:
-    before = timestamp(clock())
-    assert timestamp(clock()) == before == "2026-01-01T00:00:00Z"
-    assert timestamp(clock.advance(61)) == timestamp(clock()) == "2026-01-01T00:01:01Z"
+def test_clock_moves_only_when_told(kaito_clock: Any) -> None:
+    before = timestamp(kaito_clock())
+    assert timestamp(kaito_clock()) == before == "2026-01-01T00:00:00Z"
+    assert timestamp(kaito_clock.advance(61)) == timestamp(kaito_clock()) == "2026-01-01T00:01:01Z"
 
 
 def test_tiny_models_are_on_disk(tiny_llama: Path, tiny_adapters: Path) -> None:

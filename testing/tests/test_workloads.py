@@ -25,10 +25,10 @@ def workload(kind: str = "Deployment", replicas: int = 1, image: str = "x", **po
 
 
 @pytest.fixture
-def cluster(fake_cluster: FakeCluster) -> Iterator[FakeCluster]:
-    fake_cluster.add_node("gpu-1", {"pool": "gpu"}, gpus=2)
-    fake_cluster.run_workloads()
-    yield fake_cluster
+def cluster(kaito_cluster: FakeCluster) -> Iterator[FakeCluster]:
+    kaito_cluster.add_node("gpu-1", {"pool": "gpu"}, gpus=2)
+    kaito_cluster.run_workloads()
+    yield kaito_cluster
 
 
 def pods(cluster: FakeCluster) -> list[Object]:

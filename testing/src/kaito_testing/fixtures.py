@@ -1,7 +1,8 @@
-"""Fixtures that pytest finds by itself wherever kaito-core is installed. What they need is imported when used."""
+"""The pytest plugin of kaito-testing: fixtures. It is loaded in every run, so what they need is imported when used."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,8 +14,19 @@ if TYPE_CHECKING:
     from kaito_testing.world.cluster import FakeCluster
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Silences a warning of pytest-asyncio, which kmock brings along, in packages that have not chosen a loop scope."""
+    if not config.getini("asyncio_default_fixture_loop_scope"):
+        warnings.filterwarnings(
+            "ignore",
+            message='The configuration option "asyncio_default_fixture_loop_scope" is unset',
+            category=pytest.PytestDeprecationWarning,
+        )
+
+
 class Clock:
-    """A clock that stands still until it is told to go on: what `plan(..., now=clock())` is given in tests."""
+    """A clock that a test moves, for what takes the time as an argument."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,20 +36,20 @@ class Clock:
         return self.now
 
     def advance(self, seconds: float) -> datetime:
-        """Lets `seconds` pass and returns the time then."""
+        """Moves the clock and returns the new time."""
         self.now += timedelta(seconds=seconds)
         return self.now
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """A clock that stands still."""
+def kaito_clock() -> Clock:
+    """A clock that starts on 2026-01-01 and stands still until a test moves it."""
     return Clock()
 
 
 @pytest.fixture
 def kaito_registry() -> PluginRegistry:
-    """A registry of the installed plugins, with default settings whatever the environment says."""
+    """A registry of the installed plugins with the default settings; the environment is not read."""
     from kaito_core.plugins import PluginRegistry
     from kaito_core.settings import Settings
 
@@ -45,8 +57,8 @@ def kaito_registry() -> PluginRegistry:
 
 
 @pytest.fixture
-def fake_cluster() -> Iterator[FakeCluster]:
-    """An emulated Kubernetes API on a local port, empty but for the usual namespaces; needs kaito-core[testing]."""
+def kaito_cluster() -> Iterator[FakeCluster]:
+    """An emulated Kubernetes API on a local port, empty but for the usual namespaces."""
     from kaito_testing.world.cluster import FakeCluster
 
     with FakeCluster() as cluster:

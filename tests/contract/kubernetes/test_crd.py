@@ -109,10 +109,10 @@ BROKEN_RULES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN_RULES)
-def test_the_emulated_api_refuses_rules_that_are_not_cel(what: str, fake_cluster: FakeCluster) -> None:
+def test_the_emulated_api_refuses_rules_that_are_not_cel(what: str, kaito_cluster: FakeCluster) -> None:
     rule, field = BROKEN_RULES[what]
     with pytest.raises(ApiError, match="is invalid") as caught:
-        fake_cluster.create(with_rule(".inference.adapters[].source", rule))
+        kaito_cluster.create(with_rule(".inference.adapters[].source", rule))
     assert caught.value.details is not None
     fields = [cause["field"] for cause in caught.value.details["causes"]]
     assert any(found.endswith(f"properties[source].x-kubernetes-validations[0].{field}") for found in fields), fields

@@ -48,12 +48,12 @@ def _compare(url: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_every_step_answers_as_recorded_but_for_the_named_ones(fake_cluster: FakeCluster) -> None:
-    found = _compare(fake_cluster.url)
+def test_every_step_answers_as_recorded_but_for_the_named_ones(kaito_cluster: FakeCluster) -> None:
+    found = _compare(kaito_cluster.url)
     assert set(found) == set(DISAGREEMENTS), found
 
 
 @pytest.mark.slow
-def test_the_comparison_sees_a_server_that_answers_otherwise(fake_cluster: FakeCluster) -> None:
-    fake_cluster.fail("DELETE", "configmaps/a$", 500, times=3)
-    assert {"cm delete", "cm delete again: NotFound"} <= set(_compare(fake_cluster.url))
+def test_the_comparison_sees_a_server_that_answers_otherwise(kaito_cluster: FakeCluster) -> None:
+    kaito_cluster.fail("DELETE", "configmaps/a$", 500, times=3)
+    assert {"cm delete", "cm delete again: NotFound"} <= set(_compare(kaito_cluster.url))

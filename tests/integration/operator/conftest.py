@@ -13,23 +13,23 @@ from scenarios.support.world import World
 
 
 @pytest.fixture
-def cluster(fake_cluster: FakeCluster) -> FaultyCluster:
+def cluster(kaito_cluster: FakeCluster) -> FaultyCluster:
     """The cluster of tests that run on a real API server too, see tests/cluster."""
-    return fake_cluster
+    return kaito_cluster
 
 
 @pytest.fixture
-def world(bare_world: World, fake_cluster: FakeCluster) -> World:
+def world(bare_world: World, kaito_cluster: FakeCluster) -> World:
     """A World on the emulated API, with simulated workloads; its operator is not started yet."""
-    fake_cluster.add_node("cpu-1", gpus=0)
-    fake_cluster.run_workloads()
+    kaito_cluster.add_node("cpu-1", gpus=0)
+    kaito_cluster.run_workloads()
     return bare_world
 
 
 @pytest.fixture
-def bare_world(fake_cluster: FakeCluster, tmp_path: Path) -> Iterator[World]:
+def bare_world(kaito_cluster: FakeCluster, tmp_path: Path) -> Iterator[World]:
     """A World on the emulated API without controllers: what they do is done by hand while the World waits."""
-    fake_cluster.apply(workspace_crd())
-    made = World(fake_cluster, tmp_path)
+    kaito_cluster.apply(workspace_crd())
+    made = World(kaito_cluster, tmp_path)
     yield made
     made.stop()

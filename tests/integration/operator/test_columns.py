@@ -39,8 +39,8 @@ def _table(cluster: FakeCluster) -> tuple[list[tuple[str, int]], dict[str, list[
     return columns, {row["cells"][0]: row["cells"] for row in table["rows"]}
 
 
-def test_the_tables_columns_are_upstreams_with_state_and_age(shown: World, fake_cluster: FakeCluster) -> None:
-    columns, rows = _table(fake_cluster)
+def test_the_tables_columns_are_upstreams_with_state_and_age(shown: World, kaito_cluster: FakeCluster) -> None:
+    columns, rows = _table(kaito_cluster)
     assert [name for name, priority in columns if priority == 0] == COLUMNS
     assert [name for name, _ in columns] == WIDE
     good, wrong = (dict(zip(WIDE, rows[name], strict=True)) for name in ("good", "wrong"))
@@ -61,12 +61,12 @@ def test_the_tables_columns_are_upstreams_with_state_and_age(shown: World, fake_
 
 @pytest.mark.parametrize(("wide", "columns"), [(False, COLUMNS), (True, WIDE)])
 def test_kubectl_prints_them(
-    wide: bool, columns: list[str], shown: World, fake_cluster: FakeCluster, tmp_path: Path
+    wide: bool, columns: list[str], shown: World, kaito_cluster: FakeCluster, tmp_path: Path
 ) -> None:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")
-    kubeconfig, cache = fake_cluster.kubeconfig(tmp_path / "kubeconfig"), tmp_path / "cache"
+    kubeconfig, cache = kaito_cluster.kubeconfig(tmp_path / "kubeconfig"), tmp_path / "cache"
     command = [kubectl, "--kubeconfig", str(kubeconfig), "--cache-dir", str(cache), "get", "workspaces"]
     text = subprocess.run(
         [*command, *(["-o", "wide"] if wide else [])], capture_output=True, text=True, check=True, timeout=60

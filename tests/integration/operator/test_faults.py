@@ -92,19 +92,19 @@ def _loose_crd() -> KubeObject:
     ],
 )
 def test_documents_that_got_past_the_crd(
-    inference: KubeObject, field: str, bare_world: World, fake_cluster: FakeCluster
+    inference: KubeObject, field: str, bare_world: World, kaito_cluster: FakeCluster
 ) -> None:
-    fake_cluster.apply(_loose_crd())
+    kaito_cluster.apply(_loose_crd())
     bare_world.start()
     bare_world.apply(workspace("w", inference=inference))
     failed = bare_world.wait_reason("w", "WorkspaceSucceeded", "InvalidWorkspace")
     assert failed["status"] == "False" and failed["message"].startswith(field)
     bare_world.wait("an event", lambda: bare_world.events("w"))
-    fake_cluster.clear_log()
-    fake_cluster.add_node("another", gpus=0)  # concerns every Workspace
+    kaito_cluster.clear_log()
+    kaito_cluster.add_node("another", gpus=0)  # concerns every Workspace
     bare_world.apply(workspace("valid"))
     bare_world.wait("the valid one is served", lambda: bare_world.get("deployments", "valid"))
-    assert not fake_cluster.writes(manager="kaito", path="/workspaces/w/")
+    assert not kaito_cluster.writes(manager="kaito", path="/workspaces/w/")
     assert [event["reason"] for event in bare_world.events("w")] == ["InvalidWorkspace"]
 
 
@@ -168,26 +168,28 @@ def test_what_is_deleted_while_watches_are_broken_is_noticed(world: World, clust
     blind.times = 0
 
 
-def test_an_edit_that_only_the_answer_to_a_write_shows_is_noticed(bare_world: World, fake_cluster: FakeCluster) -> None:
+def test_an_edit_that_only_the_answer_to_a_write_shows_is_noticed(
+    bare_world: World, kaito_cluster: FakeCluster
+) -> None:
     bare_world.start()
     bare_world.apply(workspace("w"))
     bare_world.wait_state("w", "Ready")
-    blind = fake_cluster.fail("WATCH", "/workspaces", 500, times=1000)
-    fake_cluster.drop_watches()
+    blind = kaito_cluster.fail("WATCH", "/workspaces", 500, times=1000)
+    kaito_cluster.drop_watches()
     bare_world.apply(workspace("w", resource={"count": 2}))
-    fake_cluster.clear_log()
+    kaito_cluster.clear_log()
     lost = {"status": {"readyReplicas": 0}}  # the operator writes a status, and gets the edit in return
-    fake_cluster.patch("deployments", "w", lost, content_type=STRATEGIC, subresource="status")
+    kaito_cluster.patch("deployments", "w", lost, content_type=STRATEGIC, subresource="status")
     # Not by the World, whose hands would cause the next event.
-    fake_cluster.wait("replicas", lambda: (fake_cluster.get("deployments", "w") or {})["spec"]["replicas"] == 2)
-    assert not fake_cluster.requests(method="GET", manager="kaito-operator", path="/workspaces$")
+    kaito_cluster.wait("replicas", lambda: (kaito_cluster.get("deployments", "w") or {})["spec"]["replicas"] == 2)
+    assert not kaito_cluster.requests(method="GET", manager="kaito-operator", path="/workspaces$")
     blind.times = 0
 
 
 @pytest.mark.slow  # kopf waits for its own tasks
-def test_it_ends_rather_than_go_blind(world: World, fake_cluster: FakeCluster) -> None:
+def test_it_ends_rather_than_go_blind(world: World, kaito_cluster: FakeCluster) -> None:
     status = {"kind": "Status", "code": 500, "message": "etcd is gone"}
-    fake_cluster.mock["get /api/v1/nodes", {"watch": "true"}] << {"type": "ERROR", "object": status}
+    kaito_cluster.mock["get /api/v1/nodes", {"watch": "true"}] << {"type": "ERROR", "object": status}
     with pytest.raises(ClusterError, match="etcd is gone"):
         world.start()  # ends before or after it was ready
         world.join()

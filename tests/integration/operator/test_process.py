@@ -57,7 +57,7 @@ def _value(samples: dict[tuple[str, frozenset[tuple[str, str]]], float], name: s
     return samples[name, frozenset(labels.items())]
 
 
-def test_probes_and_metrics(world: World, fake_cluster: FakeCluster) -> None:
+def test_probes_and_metrics(world: World, kaito_cluster: FakeCluster) -> None:
     port = _free_port()
     world.start(settings=Settings(health_port=port), providers=(OnPremProvider(), _Failing()))  # all namespaces
     world.apply(workspace("w"))
@@ -81,7 +81,7 @@ def test_probes_and_metrics(world: World, fake_cluster: FakeCluster) -> None:
     for kind in ("ConfigMap", "Service", "Deployment"):
         assert _value(samples, "kaito_api_writes_total", kind=kind, subresource="", verb="patch", code="201") == 1
     write = {"kind": "Workspace", "subresource": "status", "verb": "patch", "code": "200"}
-    written = [r for r in fake_cluster.writes(manager="kaito") if r.path.endswith("/status")]
+    written = [r for r in kaito_cluster.writes(manager="kaito") if r.path.endswith("/status")]
     assert _value(samples, "kaito_api_writes_total", **write) == len(written)
     assert _value(samples, "kaito_provider_errors_total", provider="failing", error="CapacityError") >= 1
     for stage in ("nodes", "server", "ready"):
@@ -116,17 +116,17 @@ class _Failing:
 
 @pytest.mark.slow  # silence takes its time
 def test_a_watch_that_stays_silent_fails_the_liveness_probe_and_is_named(
-    world: World, fake_cluster: FakeCluster
+    world: World, kaito_cluster: FakeCluster
 ) -> None:
     port = _free_port()
     settings = Settings(namespaces=("default",), health_port=port, watch_silence_seconds=3)
     world.start(settings=settings)
-    world.wait("every watch is open", lambda: fake_cluster.open_watches >= 8)
+    world.wait("every watch is open", lambda: kaito_cluster.open_watches >= 8)
     # Nothing happens in this cluster: what keeps the operator alive are watches that are opened anew.
-    count = len(_watches(fake_cluster, "/services$"))
-    world.wait("opened anew", lambda: len(_watches(fake_cluster, "/services$")) >= count + 4)
+    count = len(_watches(kaito_cluster, "/services$"))
+    world.wait("opened anew", lambda: len(_watches(kaito_cluster, "/services$")) >= count + 4)
     assert _read(port, "/livez") == (200, "ok")
-    silent = fake_cluster.fail("WATCH", "/services$", manner="hang", times=10**9)
+    silent = kaito_cluster.fail("WATCH", "/services$", manner="hang", times=10**9)
     world.wait("it fails", lambda: _read(port, "/livez")[0] == 503)
     text = _read(port, "/livez")[1]
     assert re.fullmatch(r"watches are silent: /api/v1/namespaces/default/services for \d+ s", text)
@@ -149,23 +149,23 @@ def _watches(cluster: FakeCluster, path: str) -> list[RequestRecord]:
 
 
 @pytest.mark.slow  # silence takes its time
-def test_watches_of_a_type_that_is_gone_are_not_missed(world: World, fake_cluster: FakeCluster) -> None:
+def test_watches_of_a_type_that_is_gone_are_not_missed(world: World, kaito_cluster: FakeCluster) -> None:
     port = _free_port()
-    fake_cluster.apply(nodeclaim_crd())
+    kaito_cluster.apply(nodeclaim_crd())
     settings = Settings(namespaces=("default",), health_port=port, watch_silence_seconds=3, resync_seconds=1)
     world.start(settings=settings)
-    world.wait("it is watched", lambda: _watches(fake_cluster, "/nodeclaims$"))
-    fake_cluster.delete("customresourcedefinitions", "nodeclaims.karpenter.sh", "")
-    count = len(_watches(fake_cluster, "/services$"))
-    world.wait("some time has passed", lambda: len(_watches(fake_cluster, "/services$")) >= count + 6)
+    world.wait("it is watched", lambda: _watches(kaito_cluster, "/nodeclaims$"))
+    kaito_cluster.delete("customresourcedefinitions", "nodeclaims.karpenter.sh", "")
+    count = len(_watches(kaito_cluster, "/services$"))
+    world.wait("some time has passed", lambda: len(_watches(kaito_cluster, "/services$")) >= count + 6)
     assert _read(port, "/livez") == (200, "ok")
 
 
-def test_it_is_not_ready_while_the_api_cannot_be_reached(world: World, fake_cluster: FakeCluster) -> None:
+def test_it_is_not_ready_while_the_api_cannot_be_reached(world: World, kaito_cluster: FakeCluster) -> None:
     port = _free_port()
     world.start(settings=Settings(namespaces=("default",), health_port=port))
     world.wait("it is ready", lambda: _read(port, "/readyz") == (200, "ok"))
-    down = fake_cluster.fail("GET", "/version$", 503, times=10**9, message="etcd is gone")
+    down = kaito_cluster.fail("GET", "/version$", 503, times=10**9, message="etcd is gone")
     status, text = _read(port, "/readyz")
     assert status == 503 and text.startswith("the Kubernetes API cannot be reached: ") and "etcd is gone" in text
     assert _read(port, "/livez") == (200, "ok")  # a new start would not help
@@ -173,9 +173,9 @@ def test_it_is_not_ready_while_the_api_cannot_be_reached(world: World, fake_clus
     assert _read(port, "/readyz") == (200, "ok")
 
 
-def test_it_is_not_ready_before_the_caches_are_filled(world: World, fake_cluster: FakeCluster) -> None:
+def test_it_is_not_ready_before_the_caches_are_filled(world: World, kaito_cluster: FakeCluster) -> None:
     port = _free_port()
-    down = fake_cluster.fail("GET", "/deployments$", 500, times=10**9)
+    down = kaito_cluster.fail("GET", "/deployments$", 500, times=10**9)
     world.launch(settings=Settings(namespaces=("default",), health_port=port))
     world.wait("it answers", lambda: _answers(port))
     assert _read(port, "/readyz") == (503, "the caches are not filled yet")
@@ -190,31 +190,31 @@ def _answers(port: int) -> bool:
         return False
 
 
-def test_other_namespaces_are_out_of_sight(world: World, fake_cluster: FakeCluster) -> None:
-    fake_cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})
+def test_other_namespaces_are_out_of_sight(world: World, kaito_cluster: FakeCluster) -> None:
+    kaito_cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})
     world.start()
     elsewhere = workspace("w")
     elsewhere["metadata"]["namespace"] = "other"
-    fake_cluster.apply(elsewhere)
+    kaito_cluster.apply(elsewhere)
     world.apply(workspace("w"))
     world.wait_state("w", "Ready")
-    assert fake_cluster.get("deployments", "w", "other") is None
-    assert not fake_cluster.requests(manager="kaito-operator", path="^/api/v1/pods$")
-    watches = [record for record in fake_cluster.requests(manager="kopf", path="/pods$") if "watch" in record.query]
+    assert kaito_cluster.get("deployments", "w", "other") is None
+    assert not kaito_cluster.requests(manager="kaito-operator", path="^/api/v1/pods$")
+    watches = [record for record in kaito_cluster.requests(manager="kopf", path="/pods$") if "watch" in record.query]
     assert {record.query["labelSelector"] for record in watches} == {"kaito.sh/workspace"}
 
 
-def test_two_namespaces_do_not_mix(world: World, fake_cluster: FakeCluster) -> None:
-    fake_cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})
+def test_two_namespaces_do_not_mix(world: World, kaito_cluster: FakeCluster) -> None:
+    kaito_cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})
     world.start(settings=Settings(health_port=0))
     elsewhere = workspace("w", adapters=[adapter("style")])
     elsewhere["metadata"]["namespace"] = "other"
-    fake_cluster.apply(elsewhere)
+    kaito_cluster.apply(elsewhere)
     world.apply(workspace("w"))
     world.wait_state("w", "Ready")
     world.wait(
         "the other is ready",
-        lambda: ((fake_cluster.get("workspaces", "w", "other") or {}).get("status") or {}).get("state") == "Ready",
+        lambda: ((kaito_cluster.get("workspaces", "w", "other") or {}).get("status") or {}).get("state") == "Ready",
     )
     assert world.existing("workspaces", "w")["status"]["adapters"] == []
 
@@ -234,11 +234,11 @@ def test_a_port_that_is_taken_is_said_at_once(world: World) -> None:
 
 @pytest.mark.slow  # a Python process starts
 def test_the_log_has_one_line_for_each_change_and_none_for_none(
-    world: World, fake_cluster: FakeCluster, tmp_path: Path
+    world: World, kaito_cluster: FakeCluster, tmp_path: Path
 ) -> None:
     config = tmp_path / "kaito.yaml"
     config.write_text("namespaces: [default]\nresync_seconds: 1\n")
-    with Process(fake_cluster, tmp_path, config=config) as process:
+    with Process(kaito_cluster, tmp_path, config=config) as process:
         world.apply(workspace("w", "smollm2-135m-instruct"))
         world.apply(workspace("bad", "nobodys"))
         world.wait_state("w", "Ready")
@@ -258,13 +258,13 @@ def test_the_log_has_one_line_for_each_change_and_none_for_none(
         said = [(line.get("workspace"), line["message"]) for line in process.lines()]
         assert len(set(said)) == len(said)
         # Passes of which nothing comes, and several resyncs.
-        lists = len(fake_cluster.requests(manager="kaito-operator", path="/pods$"))
-        fake_cluster.add_node("another", gpus=0)
-        world.wait("listed anew", lambda: len(fake_cluster.requests(path="/pods$")) > lists + 3)
+        lists = len(kaito_cluster.requests(manager="kaito-operator", path="/pods$"))
+        kaito_cluster.add_node("another", gpus=0)
+        world.wait("listed anew", lambda: len(kaito_cluster.requests(path="/pods$")) > lists + 3)
         assert len(process.lines()) == len(said)
         # kopf's own lines are of the same form.
-        fake_cluster.fail("WATCH", "/services$", 500)
-        fake_cluster.drop_watches()
+        kaito_cluster.fail("WATCH", "/services$", 500)
+        kaito_cluster.drop_watches()
         world.wait("kopf says so", lambda: any(line["logger"].startswith("kopf.") for line in process.errors()))
         process.send(signal.SIGTERM)
         assert process.wait() == 0
@@ -277,18 +277,18 @@ def _told(process: Process, name: str, reason: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow  # a Python process starts
-def test_last_words_are_in_the_log(fake_cluster: FakeCluster, tmp_path: Path) -> None:
+def test_last_words_are_in_the_log(kaito_cluster: FakeCluster, tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("0.0.0.0", 0))
         listener.listen()
-        with Process(fake_cluster, tmp_path, health_port=listener.getsockname()[1]) as process:
+        with Process(kaito_cluster, tmp_path, health_port=listener.getsockname()[1]) as process:
             assert process.wait() == 1
             (last,) = process.errors()
             assert last["level"] == "CRITICAL" and "address already in use" in last["message"]
 
 
 @pytest.mark.slow  # a Python process starts
-def test_sigterm_ends_the_process(world: World, fake_cluster: FakeCluster, tmp_path: Path) -> None:
+def test_sigterm_ends_the_process(world: World, kaito_cluster: FakeCluster, tmp_path: Path) -> None:
     program = (
         "import sys, threading\n"
         "from kaito_core.controller.app import run_operator\n"
@@ -297,10 +297,10 @@ def test_sigterm_ends_the_process(world: World, fake_cluster: FakeCluster, tmp_p
         "settings = Settings(health_port=0)\n"
         "run_operator(settings, PluginRegistry.discover(settings), kubeconfig=sys.argv[1], stop=threading.Event())\n"
     )
-    kubeconfig = str(fake_cluster.kubeconfig(tmp_path / "kubeconfig"))
+    kubeconfig = str(kaito_cluster.kubeconfig(tmp_path / "kubeconfig"))
     process = subprocess.Popen([sys.executable, "-c", program, kubeconfig], env=dict(os.environ))
     try:
-        fake_cluster.apply(workspace("w", "smollm2-135m-instruct"))
+        kaito_cluster.apply(workspace("w", "smollm2-135m-instruct"))
         world.wait("it is served", lambda: world.get("deployments", "w"))
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0

@@ -77,12 +77,12 @@ class Replica:
 
 
 @pytest.fixture
-def cluster(fake_cluster: FakeCluster) -> FakeCluster:
+def cluster(kaito_cluster: FakeCluster) -> FakeCluster:
     """A cluster to which `kaito install --webhook` was applied."""
     manifests = installation(namespace=NAMESPACE, image="i", health_port=8081, watches=(), env={}, webhook=True)
     for manifest in manifests:
-        fake_cluster.apply(manifest, manager="kubectl")
-    return fake_cluster
+        kaito_cluster.apply(manifest, manager="kubectl")
+    return kaito_cluster
 
 
 @pytest.fixture

@@ -25,12 +25,12 @@ Run = Callable[[Act], Any]
 
 
 @pytest.fixture
-def run(fake_cluster: FakeCluster, tmp_path: Path) -> Run:
+def run(kaito_cluster: FakeCluster, tmp_path: Path) -> Run:
     """Runs a coroutine with a client whose answers may take two seconds."""
 
     def runner(act: Act) -> Any:
         async def main() -> Any:
-            kubeconfig = str(fake_cluster.kubeconfig(tmp_path / "kubeconfig"))
+            kubeconfig = str(kaito_cluster.kubeconfig(tmp_path / "kubeconfig"))
             async with await connect(Cache(()), (CONFIG_MAPS, LEASES), kubeconfig, 2.0) as cluster:
                 return await act(cluster)
 
@@ -39,7 +39,7 @@ def run(fake_cluster: FakeCluster, tmp_path: Path) -> Run:
     return runner
 
 
-def test_one_that_does_not_lead_sends_no_write_but_the_leases(run: Run, fake_cluster: FakeCluster) -> None:
+def test_one_that_does_not_lead_sends_no_write_but_the_leases(run: Run, kaito_cluster: FakeCluster) -> None:
     told: list[Write] = []
 
     async def act(cluster: KubernetesCluster) -> None:
@@ -53,7 +53,7 @@ def test_one_that_does_not_lead_sends_no_write_but_the_leases(run: Run, fake_clu
 
     run(act)
     assert [(write.verb, write.resource.kind) for write in told] == [("create", "Lease")]
-    assert [record.path.rsplit("/", 1)[1] for record in fake_cluster.writes()] == ["leases"]
+    assert [record.path.rsplit("/", 1)[1] for record in kaito_cluster.writes()] == ["leases"]
 
 
 def test_a_candidate_leads_for_less_time_than_others_wait(run: Run) -> None:
@@ -75,8 +75,8 @@ def test_a_candidate_leads_for_less_time_than_others_wait(run: Run) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_api_is_asked_again_when_it_says(status: int, run: Run, fake_cluster: FakeCluster) -> None:
-    fake_cluster.fail("PATCH", "/configmaps/a$", status, retry_after_seconds=1)
+def test_a_busy_api_is_asked_again_when_it_says(status: int, run: Run, kaito_cluster: FakeCluster) -> None:
+    kaito_cluster.fail("PATCH", "/configmaps/a$", status, retry_after_seconds=1)
     told: list[Write] = []
 
     async def act(cluster: KubernetesCluster) -> None:
@@ -85,29 +85,29 @@ def test_a_busy_api_is_asked_again_when_it_says(status: int, run: Run, fake_clus
 
     run(act)
     assert [write.status for write in told] == [status, 201]  # each attempt is a write
-    first, second = fake_cluster.writes()
+    first, second = kaito_cluster.writes()
     assert (first.status, second.status) == (status, 201)
     assert second.at_seconds - first.at_seconds >= 1.0
 
 
-def test_a_busy_api_that_says_nothing_or_too_much_is_left_to_the_loop(run: Run, fake_cluster: FakeCluster) -> None:
+def test_a_busy_api_that_says_nothing_or_too_much_is_left_to_the_loop(run: Run, kaito_cluster: FakeCluster) -> None:
     for seconds in (0, 3600):
-        fake_cluster.fail("PATCH", "/configmaps/a$", 429, retry_after_seconds=seconds)
+        kaito_cluster.fail("PATCH", "/configmaps/a$", 429, retry_after_seconds=seconds)
         with pytest.raises(ClusterError) as caught:
             run(lambda cluster: cluster.apply(CM))
         assert caught.value.status == 429
-    assert len(fake_cluster.writes()) == 2
+    assert len(kaito_cluster.writes()) == 2
 
 
-def test_an_api_that_stays_busy_is_not_asked_for_ever(run: Run, fake_cluster: FakeCluster) -> None:
-    fake_cluster.fail("GET", "/version", 429, times=100, retry_after_seconds=1)
+def test_an_api_that_stays_busy_is_not_asked_for_ever(run: Run, kaito_cluster: FakeCluster) -> None:
+    kaito_cluster.fail("GET", "/version", 429, times=100, retry_after_seconds=1)
     assert run(lambda cluster: cluster.why_silent()) == "no answer within 3 seconds"
-    assert len(fake_cluster.requests(path="/version")) <= 4
+    assert len(kaito_cluster.requests(path="/version")) <= 4
 
 
 @pytest.mark.parametrize("manner", ["hang", "cut"])
-def test_no_answer_is_an_error_without_a_status(manner: Any, run: Run, fake_cluster: FakeCluster) -> None:
-    fake_cluster.fail("PATCH", "/configmaps/a$", manner=manner)
+def test_no_answer_is_an_error_without_a_status(manner: Any, run: Run, kaito_cluster: FakeCluster) -> None:
+    kaito_cluster.fail("PATCH", "/configmaps/a$", manner=manner)
     writes: list[Write] = []
 
     async def act(cluster: KubernetesCluster) -> None:
@@ -125,11 +125,11 @@ def test_no_answer_is_an_error_without_a_status(manner: Any, run: Run, fake_clus
     ]
 
 
-def test_an_api_that_answers_is_reached_and_one_that_fails_is_not(run: Run, fake_cluster: FakeCluster) -> None:
+def test_an_api_that_answers_is_reached_and_one_that_fails_is_not(run: Run, kaito_cluster: FakeCluster) -> None:
     assert run(lambda cluster: cluster.why_silent()) == ""
-    fake_cluster.fail("GET", "/version", 403)
+    kaito_cluster.fail("GET", "/version", 403)
     assert run(lambda cluster: cluster.why_silent()) == ""
-    fake_cluster.fail("GET", "/version", 500, message="etcd is gone")
+    kaito_cluster.fail("GET", "/version", 500, message="etcd is gone")
     assert "etcd is gone" in run(lambda cluster: cluster.why_silent())
 
 

@@ -15,28 +15,34 @@ from typing import Any
 
 import yaml
 
+from kaito_core.api import ResourceType
 from kaito_testing.kube.errors import ApiError
 
-__all__ = ["KubeClient"]
+__all__ = ["Kind", "KubeClient"]
 
 Object = dict[str, Any]
 Objects = list[Object]  # the class below has a method named list
 Known = list[tuple[str, Object]]
+#: A kind of object: a name as for kubectl ("pods", "deploy", "workspaces.kaito.sh") or a type as plugins name it.
+Kind = str | ResourceType
 
 MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
 STRATEGIC, APPLY = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
 
-#: How often a server may ask to come back later, as it does in the first second of a CRD.
+#: How often a request is repeated after 429 Too Many Requests, as servers answer in the first second of a CRD.
 _RETRIES = 5
 
 
 class KubeClient:
-    """What tests do with a cluster. Kinds are named as for kubectl: "pods", "deploy", "workspaces.kaito.sh".
+    """What tests do with a cluster.
+
+    A `kind` is a name as for kubectl ("pods", "deploy", "workspaces.kaito.sh") or a `ResourceType`. Cluster-wide kinds
+    ignore the namespace. Answers other than 2xx raise `ApiError` unless a method says otherwise.
 
     Args:
         url: The API server.
         token: Bearer token, "" for none.
-        ca_file: Certificate authority of an https server; "" trusts any certificate, which is fine in tests only.
+        ca_file: Certificate authority of an https server; "" trusts any certificate.
         client_cert: Files with a client certificate and its key, ("", "") for none.
         has_gc: Whether dependents of deleted owners are collected.
         has_controllers: Whether Deployments and StatefulSets get pods, and pods get nodes.
@@ -80,12 +86,12 @@ class KubeClient:
 
     @property
     def authorization(self) -> dict[str, str]:
-        """The headers by which the server knows us."""
+        """The headers that authenticate this client."""
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     @functools.cached_property
     def ssl_context(self) -> ssl.SSLContext | None:
-        """How an https server is trusted and knows us; None for another."""
+        """TLS settings for an https server, None for another."""
         if not self.url.startswith("https"):
             return None
         context = ssl.create_default_context(cafile=self._ca_file or None)
@@ -104,10 +110,10 @@ class KubeClient:
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> Object:
-        """One request; returns the answer's JSON. A server that is busy for a moment is asked again.
+        """Sends one request and returns the JSON of the answer. After 429 with Retry-After it tries again.
 
         Raises:
-            ApiError: For any answer but 2xx, with the Status that the server sent.
+            ApiError: The answer is not 2xx.
         """
         url = self.url + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         headers = {"Content-Type": content_type, "Accept": "application/json", "User-Agent": "kaito-testing/1"}
@@ -124,8 +130,8 @@ class KubeClient:
             time.sleep(int(later))
         raise refused
 
-    def get(self, kind: str, name: str, namespace: str = "default") -> Object | None:
-        """An object, None where it or its kind is absent."""
+    def get(self, kind: Kind, name: str, namespace: str = "default") -> Object | None:
+        """Returns an object, None if it or its kind does not exist."""
         try:
             return self.request("GET", self._path(kind, namespace, name))
         except ApiError as error:
@@ -133,8 +139,14 @@ class KubeClient:
                 return None
             raise
 
-    def list(self, kind: str, namespace: str = "", labels: str = "") -> Objects:
-        """Objects that a label selector matches; of all namespaces where none is named; none for an absent kind."""
+    def list(self, kind: Kind, namespace: str = "", labels: str = "") -> Objects:
+        """Returns objects, none for a kind that does not exist.
+
+        Args:
+            kind: Their kind.
+            namespace: Their namespace, "" for all.
+            labels: A label selector, "" for all.
+        """
         query = {"labelSelector": labels} if labels else None
         try:
             return list(self.request("GET", self._path(kind, namespace), query=query)["items"])
@@ -144,23 +156,23 @@ class KubeClient:
             raise
 
     def apply(self, manifest: Object, *, manager: str = "test", force: bool = True, subresource: str = "") -> Object:
-        """Server-side apply. Raises `ApiError`."""
+        """Applies a manifest (server-side apply) and returns the object."""
         query = {"fieldManager": manager, "force": str(force).lower()}
         path = self._address(manifest) + (f"/{subresource}" if subresource else "")
         return self.request("PATCH", path, manifest, query=query, content_type=APPLY)
 
     def apply_file(self, path: Path, *, manager: str = "test") -> Objects:
-        """Applies every document of a YAML file, e.g. CRDs."""
+        """Applies each document of a YAML file and returns the objects."""
         documents = yaml.safe_load_all(path.read_text())
         return [self.apply(document, manager=manager) for document in documents if document]
 
     def create(self, manifest: Object) -> Object:
-        """Creates an object. Raises `ApiError`."""
+        """Creates an object and returns it as stored."""
         return self.request("POST", self._address(manifest).rsplit("/", 1)[0], manifest)
 
     def patch(
         self,
-        kind: str,
+        kind: Kind,
         name: str,
         patch: Any,
         namespace: str = "default",
@@ -168,20 +180,20 @@ class KubeClient:
         content_type: str = MERGE,
         subresource: str = "",
     ) -> Object:
-        """Patches an object, by a merge patch where nothing else is said. Raises `ApiError`."""
+        """Patches an object and returns it; `content_type` says which kind of patch it is."""
         path = self._path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
         return self.request("PATCH", path, patch, content_type=content_type)
 
     def delete(
         self,
-        kind: str,
+        kind: Kind,
         name: str,
         namespace: str = "default",
         *,
         propagation: str = "Background",
         grace_seconds: int | None = None,
     ) -> bool:
-        """Deletes an object; False where it was absent already."""
+        """Deletes an object; False if it does not exist."""
         query = {"propagationPolicy": propagation}
         query |= {"gracePeriodSeconds": str(grace_seconds)} if grace_seconds is not None else {}
         try:
@@ -201,7 +213,7 @@ class KubeClient:
         ready: bool = True,
         gpu_resource: str = "nvidia.com/gpu",
     ) -> Object:
-        """Adds a node that no kubelet stands behind, or changes one that exists, and returns it."""
+        """Adds a node without a kubelet, or changes one, and returns it."""
         all_labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **(labels or {})}
         self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": all_labels}})
         amounts = {"cpu": "16", "memory": "128Gi", "pods": "110", gpu_resource: str(gpus)}
@@ -217,10 +229,10 @@ class KubeClient:
         return node
 
     def wait(self, what: str, condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
-        """Calls `condition` until its result is true, and returns that.
+        """Calls `condition` until its result is true, and returns the result.
 
         Raises:
-            TimeoutError: With `what`, where that takes too long.
+            TimeoutError: That takes longer than `timeout_seconds`; the message names `what`.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -243,7 +255,9 @@ class KubeClient:
                     return _join(group_version, namespace, resource["name"], meta.get("name", ""))
         raise ApiError(404, "NotFound", f"the server has no {kind} in {group_version}")
 
-    def _path(self, kind: str, namespace: str, name: str = "") -> str:
+    def _path(self, kind: Kind, namespace: str, name: str = "") -> str:
+        if isinstance(kind, ResourceType):
+            return _join(kind.api_version, namespace if kind.namespaced else "", kind.plural, name)
         plain, _, group = kind.partition(".")
         for again in (False, True):
             for group_version, resource in self._everything(group, again=again):
