@@ -100,7 +100,7 @@ def kaito_validate_workspace(workspace: Workspace, preset: ModelPreset | None) -
 
 @hookspec(firstresult=True)
 def kaito_select_node_provider(workspace: Workspace, candidates: Sequence[NodeProvider]) -> NodeProvider | None:
-    """Return the provider that serves a Workspace, or None to leave the choice to the next plugin. The first answer counts.
+    """Return the provider that serves a Workspace, or None to ask the next plugin. The first answer counts.
 
     Called where neither the Workspace's annotation nor the settings name one. The built-in answer, tried last, is the
     provider that knows the instance type, else the one that creates no nodes. Errors are logged, and the next plugin

@@ -24,7 +24,8 @@ def plugin_call(plugin: str, function: str, *, blocking: bool = True) -> Iterato
     """Encloses a call of a plugin's code.
 
     `SystemExit` and everything else that is not an `Exception` becomes a `PluginError`, so that `except Exception`
-    around the call is enough. `KeyboardInterrupt` passes, and so does `asyncio.CancelledError` where the task is being cancelled.
+    around the call is enough. `KeyboardInterrupt` passes, and so does `asyncio.CancelledError` where the task is being
+    cancelled.
 
     Args:
         plugin: Name of the plugin.

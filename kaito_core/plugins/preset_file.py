@@ -57,7 +57,7 @@ def read_presets(path: Path) -> list[ModelPreset]:
     """Returns the presets of a file with one or more documents.
 
     Raises:
-        PluginLoadError: It cannot be read, or a document is not a valid preset; the message lists each fault with its line.
+        PluginLoadError: It cannot be read, or a document is not a valid preset; lists each fault with its line.
     """
     loader = None
     presets, faults = [], []
