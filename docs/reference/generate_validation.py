@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from kaito_core.api.workspace.changes import change_faults, document_faults
+from kaito_core.api.workspace.changes import document_change_faults, document_faults
 from kaito_core.api.workspace.crd import workspace_crd
 from kaito_testing.cases.workspaces import CASES, Case
 from kaito_testing.kube.schemas import rules, schema
@@ -234,7 +234,7 @@ def _only_python_table() -> str:
 
 
 def _python(case: Case) -> str:
-    errors = document_faults(case.new) if case.old is None else change_faults(case.old, case.new)
+    errors = document_faults(case.new) if case.old is None else document_change_faults(case.old, case.new)
     return str(errors[0])
 
 

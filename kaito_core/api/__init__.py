@@ -8,7 +8,8 @@ from kaito_core.api.preset.model import ModelPreset, Weights
 from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
 from kaito_core.api.strength import parse_strength
 from kaito_core.api.workload import Workload
-from kaito_core.api.workspace.model import Workspace, parse_workspace
+from kaito_core.api.workspace.model import Workspace
+from kaito_core.api.workspace.parse import parse_workspace
 
 __all__ = [
     "NODES",

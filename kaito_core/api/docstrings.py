@@ -1,9 +1,12 @@
-"""What the docstrings of records say about their fields, for schemas and the reference."""
+"""What the docstrings of records say about their fields, for JSON schemas, the CRD and the reference."""
 
 import inspect
 import re
+from typing import Any
 
-__all__ = ["field_docs", "summary"]
+from pydantic import BaseModel
+
+__all__ = ["describe", "field_docs", "flowed", "summary"]
 
 _SECTION = re.compile(r"[A-Z]\w*:$")
 _FIELD = re.compile(r"(\w+): (.*)")
@@ -14,6 +17,11 @@ def summary(documented: object) -> str:
     lines = (inspect.getdoc(documented) or "").splitlines()
     end = next((index for index, line in enumerate(lines) if _SECTION.match(line)), len(lines))
     return "\n".join(lines[:end]).strip()
+
+
+def flowed(text: str) -> str:
+    """Returns a text with each of its paragraphs on one line."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def field_docs(record: type) -> dict[str, str]:
@@ -31,3 +39,14 @@ def field_docs(record: type) -> dict[str, str]:
         elif match := _FIELD.fullmatch(text):
             docs[match[1]] = match[2]
     return docs
+
+
+def describe(schema: dict[str, Any], record: type[BaseModel]) -> None:
+    """Adds a record's docstring to its JSON schema and takes out pydantic's titles; meant for `json_schema_extra`."""
+    docs, names = field_docs(record), {info.alias: name for name, info in record.model_fields.items()}
+    schema.pop("title", None)
+    schema["description"] = flowed(summary(record))
+    for key, field in schema.get("properties", {}).items():
+        field.pop("title", None)
+        if text := docs.get(names.get(key, key)):
+            field["description"] = text

@@ -1,6 +1,6 @@
-"""ServingConfig: the one file that the operator writes and the runtime reads, and re-reads when it changes.
+"""ServingConfig: the file that the operator writes and the runtime reads, and reads again whenever it changes.
 
-It holds what can change without a new pod. Paths, ports and images are the pod template's business.
+It holds what can change without a new pod; paths, ports and images are in the pod template.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from kaito_core.api.docstrings import describe
 from kaito_core.api.strength import DEFAULT_STRENGTH, Strength
 
 __all__ = [
@@ -34,7 +35,12 @@ CONFIG_FILE = f"{CONFIG_PATH}/{SERVING_KEY}"
 
 class _Record(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        protected_namespaces=(),
+        json_schema_extra=describe,
     )
 
 
@@ -42,10 +48,10 @@ class ServedModel(_Record):
     """The base model.
 
     Attributes:
-        name: Model id of the Workspace's own mix; the raw model is served as "base".
+        name: Model id that applies every adapter at its declared strength; the raw model is served as "base".
         recipe: Name of the runtime recipe, "default" for what transformers loads as it is.
         dtype: "auto" or a torch dtype; CPUs without bfloat16 arithmetic compute in float32 whatever it says.
-        context_length: Longest sequence in tokens, or None for what the weights say.
+        context_length: Longest sequence of prompt and answer in tokens, or None for what the weights say.
     """
 
     name: str = Field(min_length=1)
@@ -58,10 +64,11 @@ class ServedAdapter(_Record):
     """One adapter.
 
     Attributes:
-        strength: Multiplier of alpha/rank * B A, used wherever a request names no other.
+        name: Model id that applies this adapter alone, at its declared strength.
+        strength: Multiplier of alpha/rank * B A, used wherever a request gives no other.
         digest: "sha256:..." that the files must have, or None.
-        path: Folder of the files, relative to the adapters folder; None: the adapter's name. The operator names the
-            reference's revision in it, so that a replaced adapter never shares a folder with the one before.
+        path: Folder of the files, relative to the adapters folder; None: the adapter's name. The operator puts the
+            revision of the reference into it, so that a replaced adapter never shares a folder with the one before.
     """
 
     name: str = Field(min_length=1)
@@ -71,31 +78,36 @@ class ServedAdapter(_Record):
 
     @classmethod
     def checked(cls, *, name: str, strength: float, digest: str | None, path: str) -> Self:
-        """Returns the record of an adapter of a parsed Workspace, whose values were checked then and are not again."""
+        """Returns the record of an adapter in a parsed Workspace; what was checked there is not checked again."""
         return cls.model_construct(name=name, strength=strength, digest=digest, path=path)
 
 
 class ServedBlend(_Record):
-    """A named set of adapter strengths, served as a model id."""
+    """A named set of adapter strengths, served as a model id.
+
+    Attributes:
+        name: Model id of the blend.
+        strengths: Strength of each adapter in the blend, by the adapter's name.
+    """
 
     name: str = Field(min_length=1)
     strengths: dict[str, Strength]
 
     @classmethod
     def checked(cls, *, name: str, strengths: Mapping[str, float]) -> Self:
-        """Returns the record of a blend of a parsed Workspace, whose values were checked then and are not again."""
+        """Returns the record of a blend in a parsed Workspace; what was checked there is not checked again."""
         return cls.model_construct(name=name, strengths=dict(strengths))
-
-
-def _unique(names: list[str]) -> list[str]:
-    return [name for name in dict.fromkeys(names) if names.count(name) > 1]
 
 
 class ServingConfig(_Record):
     """What one pod serves.
 
     Attributes:
-        generation: Generation of the Workspace that it was planned from; read back by the operator.
+        schema_version: Version of this schema.
+        generation: Generation of the Workspace that it was made from; replicas report it to the operator.
+        model: The base model.
+        adapters: The adapters, in the Workspace's order.
+        blends: The blends.
     """
 
     schema_version: Literal[1] = 1
@@ -108,8 +120,8 @@ class ServingConfig(_Record):
     def _names_agree(self) -> Self:
         adapters = [adapter.name for adapter in self.adapters]
         ids = [self.model.name, "base", *adapters, *(blend.name for blend in self.blends)]
-        if twice := _unique(ids):
-            raise ValueError(f"model ids must be unique, used twice: {', '.join(twice)}")
+        if duplicates := [name for name in dict.fromkeys(ids) if ids.count(name) > 1]:
+            raise ValueError(f"duplicate model ids: {', '.join(duplicates)}")
         for blend in self.blends:
             if unknown := sorted(set(blend.strengths) - set(adapters)):
                 raise ValueError(f"blend '{blend.name}' names unknown adapters: {', '.join(unknown)}")

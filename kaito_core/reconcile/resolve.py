@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from kaito_core.api import AdapterRef, FetchStep, GpuSku, ModelPreset, Workspace
 from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
-from kaito_core.api.workspace.model import Adapter, PresetOptions
+from kaito_core.api.workspace.adapters import Adapter
+from kaito_core.api.workspace.model import PresetOptions
 from kaito_core.builtin.commands import copy_folder, hub_token
 from kaito_core.errors import AdapterSpecError
 from kaito_core.plugins import PluginRegistry

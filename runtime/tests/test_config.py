@@ -51,7 +51,7 @@ def test_bad_adapter_flag_says_what_is_wrong(flag: str, message: str) -> None:
 
 
 def test_same_name_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="used twice: a"):
+    with pytest.raises(ConfigError, match="duplicate model ids: a"):
         config_from_flags(Path("m"), name=None, adapters=[f"a={tmp_path}", f"a={tmp_path}"], dtype="auto")
     with pytest.raises(ConfigError, match="dtype"):
         config_from_flags(Path("m"), name=None, adapters=[], dtype="int8")

@@ -6,15 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kaito_core.api.docstrings import describe
 from kaito_core.api.messages import fault
 
 __all__ = ["PRESET_API_VERSION", "PRESET_KIND", "PRESET_NAME", "RUNTIME_IMAGE", "ModelPreset", "Weights"]
 
-#: Head of a preset that is written as a YAML document.
+#: apiVersion and kind of a preset that is written as a YAML document.
 PRESET_API_VERSION = "kaito.sh/v1"
 PRESET_KIND = "ModelPreset"
 
-#: The image that serves every preset which does not bring one; settings can move its registry.
+#: The image that serves a preset without one of its own; settings can move its registry.
 RUNTIME_IMAGE = "ghcr.io/kaito-project/kaito-runtime:0.1.0"
 PRESET_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
 
@@ -22,7 +23,9 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, json_schema_extra=describe
+    )
 
 
 class Weights(_Record):
@@ -50,20 +53,20 @@ class ModelPreset(_Record):
         name: What a Workspace writes in `inference.preset.name`; unique across plugins.
         family: Model family, such as "llama".
         architecture: Class name in transformers.
-        recipe: Name of the runtime recipe that knows the architecture ("default" needs none).
+        recipe: Name of the runtime recipe that knows the architecture, "default" for what transformers loads as it is.
         image: Image of the runtime.
         weights: Where the weights come from.
         access: "private" presets need the user's own image with the weights in it, or a model access secret, as gated
             weights do.
-        dtype: Type the weights are computed in on a GPU.
+        dtype: Type of the weights and of the arithmetic on a GPU.
         gpus: GPUs that one replica needs; 0 runs on CPU.
         gpu_memory_gib: GPU memory that one replica needs in all, in GiB.
         memory_gib: Main memory that one replica needs, in GiB; the pods of a distributed one share it equally.
         disk_gib: Disk for weights and adapters that each pod needs, in GiB; every pod has all the files.
-        heads: What the number of GPUs of a replica must divide: the key-value heads of a layer, or its query heads if
+        heads: Heads that the GPUs of a replica share equally: the key-value heads of a layer, or its query heads if
             they all have one key-value head; 0 where it is not known.
         distributed: Whether a replica spans nodes: a StatefulSet under torchrun instead of a Deployment.
-        context_length: Longest sequence, in tokens.
+        context_length: Longest sequence of prompt and answer, in tokens.
         kv_bytes_per_token: Key-value cache per token over all layers, in bytes at 16 bits a value.
         startup_seconds: How long loading may take before the pod counts as failed.
         license: SPDX identifier or the licence's own name.

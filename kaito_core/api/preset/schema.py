@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from kaito_core.api.docstrings import field_docs, summary
-from kaito_core.api.preset.model import PRESET_API_VERSION, PRESET_KIND, PRESET_NAME, ModelPreset, Weights
+from kaito_core.api.preset.model import PRESET_API_VERSION, PRESET_KIND, PRESET_NAME, ModelPreset
 
 __all__ = ["preset_schema"]
 
@@ -12,26 +11,15 @@ __all__ = ["preset_schema"]
 def preset_schema() -> dict[str, Any]:
     """Returns the schema. Rules between fields are not in it: only reading the document checks them."""
     schema = ModelPreset.model_json_schema()
-    weights = schema.pop("$defs")["Weights"]
-    schema["properties"]["weights"] = weights
-    for part, record in ((schema, ModelPreset), (weights, Weights)):
-        _describe(part, record)
+    schema["properties"]["weights"] = schema.pop("$defs")["Weights"]
     head = {
-        "apiVersion": {"const": PRESET_API_VERSION, "description": "Version of this form."},
+        "apiVersion": {"const": PRESET_API_VERSION, "description": "Version of this schema."},
         "kind": {"const": PRESET_KIND, "description": "What the document is."},
     }
     schema["properties"]["name"]["pattern"] = f"^{PRESET_NAME.pattern}$"
     schema["properties"] = {**head, **schema["properties"]}
     schema["required"] = [*head, *schema["required"]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _describe(schema: dict[str, Any], record: type) -> None:
-    docs = field_docs(record)
-    schema["description"] = summary(record)
-    for name, field in schema["properties"].items():
-        field.pop("title", None)
-        field["description"] = docs[name]
 
 
 if __name__ == "__main__":

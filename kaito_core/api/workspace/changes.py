@@ -1,19 +1,19 @@
-"""What an edit of a Workspace may do: some fields keep their value, and a fault that was there before is forgiven.
+"""The rules of an edit: which fields keep their value, and which faults are forgiven since they were there before.
 
-A rule that an upgrade brings would otherwise lock users out of Workspaces that it finds wrong: neither they nor the
-operator could change anything in them any more. The API server ratchets the CRD's own rules in the same way.
+Without forgiveness a rule that an upgrade brings would lock users out of Workspaces that it finds wrong: neither they
+nor the operator could change anything in them. The API server ratchets the CRD's own rules in the same way.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kaito_core.api.messages import shown
-from kaito_core.api.workspace.model import parse_workspace
+from kaito_core.api.workspace.parse import parse_workspace
+from kaito_core.api.workspace.rules import KIND_CHANGES, NODES_CHANGE
 from kaito_core.errors import FieldError, InvalidWorkspaceError
 
-__all__ = ["change_faults", "document_faults", "forgiven"]
+__all__ = ["change_faults", "document_change_faults", "document_faults", "forgiven"]
 
-_KEEPS = "must not change while nodes serve: create another Workspace, and delete this one when that one serves"
 _FIXED = (
     ("resource", "instanceType"),
     ("resource", "labelSelector", "matchLabels"),
@@ -30,37 +30,41 @@ def document_faults(document: object) -> list[FieldError]:
     return []
 
 
+def document_change_faults(old: object, new: object) -> list[FieldError]:
+    """Returns the faults of an edit that the two documents show by themselves."""
+    return change_faults(old, new, document_faults(new), document_faults)
+
+
 def change_faults(
-    old: object, new: object, check: Callable[[object], list[FieldError]] = document_faults
+    old: object, new: object, faults: Sequence[FieldError], check: Callable[[object], Sequence[FieldError]]
 ) -> list[FieldError]:
     """Returns what is wrong with an edit: faults that it brings, and fields that must keep their value.
 
     Args:
-        old: The Workspace document as it is stored.
-        new: As it would be.
-        check: Finds the faults of one document.
+        old: The Workspace document that is stored.
+        new: The document that replaces it.
+        faults: Those of the new document.
+        check: Finds the faults of the old one; called where the new one has any.
     """
-    faults = check(new)
-    errors = forgiven(faults, check(old) if faults else [], old, new)
+    errors = forgiven(faults, check(old) if faults else (), old, new)
     for path in _FIXED:
         before, after = _at(old, path), _at(new, path)
         if before and before != after and _at(old, ("status", "workerNodes")):
             # The selector is one choice, however it is written.
             field = ".".join(path[:2])
-            errors.append(FieldError(field, f"{_KEEPS}, it is {shown(before)}, got {shown(after)}"))
-    kinds = [_kind(_at(document, ("inference",))) for document in (old, new)]
-    if all(kinds) and kinds[0] != kinds[1]:
-        message = f"must not change between preset and template: create another Workspace, it has a {kinds[0]}"
-        errors.append(FieldError("inference", f"{message}, got a {kinds[1]}"))
+            errors.append(FieldError(field, f"{NODES_CHANGE}; it is {shown(before)}, got {shown(after)}"))
+    before, after = (_kind(_at(document, ("inference",))) for document in (old, new))
+    if before and after and before != after:
+        errors.append(FieldError("inference", f"{KIND_CHANGES}; it has a {before}, got a {after}"))
     return errors
 
 
 def forgiven(faults: Iterable[FieldError], known: Sequence[FieldError], old: object, new: object) -> list[FieldError]:
-    """Returns the faults of a new document that are not forgiven.
+    """Returns the faults of a new document that remain when the forgivable ones are taken out.
 
     A fault is forgiven where nothing in its part of the document (`inference`, `resource`) has changed, or where its
-    own field is as it was and the old document has the same fault. Lists count as a whole: what has moved is not
-    followed.
+    own field is unchanged and the old document has the same fault. Lists count as a whole: entries that have moved are
+    not followed.
 
     Args:
         faults: Of the new document.
@@ -69,20 +73,20 @@ def forgiven(faults: Iterable[FieldError], known: Sequence[FieldError], old: obj
         new: The new one.
     """
     if not known:
-        return list(faults)  # it was right, and one part may be wrong for what another has become
+        return list(faults)  # the old one was right, and a part may be wrong because another part has changed
     return [
         fault
         for fault in faults
-        if not (
-            _same(old, new, fault.field, deep=False) or (fault in known and _same(old, new, fault.field, deep=True))
-        )
+        if not _same(old, new, _path(fault.field)[:1]) and not (fault in known and _same(old, new, _path(fault.field)))
     ]
 
 
-def _same(old: object, new: object, field: str, *, deep: bool) -> bool:
-    """Returns whether a field, up to the first list in its path, or the part that it lies in has the same value."""
-    names = field.partition("[")[0].split(".")
-    path = names if deep else names[:1]
+def _path(field: str) -> list[str]:
+    """Returns the names in a field's path, up to the first list."""
+    return field.partition("[")[0].split(".")
+
+
+def _same(old: object, new: object, path: Sequence[str]) -> bool:
     before, after = _at(old, path), _at(new, path)
     return bool(path[0]) and (before is after or before == after)  # YAML's .nan does not equal itself
 
@@ -94,6 +98,6 @@ def _at(document: object, path: Iterable[str]) -> Any:
 
 
 def _kind(inference: object) -> str:
-    """Returns "preset" or "template", "" where it is neither or both."""
+    """Returns "preset" or "template", "" for neither or both."""
     given = [name for name in ("preset", "template") if _at(inference, (name,)) is not None]
     return given[0] if len(given) == 1 else ""

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, generated from the pydantic models, so that the two cannot disagree.
+"""The CustomResourceDefinition of the Workspace, generated from the records in `model` and the rules in `rules`.
 
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
@@ -6,19 +6,20 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 from collections.abc import Mapping
 from typing import Any
 
+from kaito_core.api.docstrings import flowed, summary
 from kaito_core.api.strength import MAX_STRENGTH, MAX_STRENGTH_TEXT, STRENGTH_PATTERN
 from kaito_core.api.workspace.formats import WORKSPACE_NAME
-from kaito_core.api.workspace.model import GROUP, VERSIONS, Inference, Resource
+from kaito_core.api.workspace.model import GROUP, VERSIONS, Inference, Resource, Workspace
 from kaito_core.api.workspace.rules import RULES
 from kaito_core.api.yaml_text import dump_yaml
 
 __all__ = ["crd_yaml", "workspace_crd"]
 
-#: What a JSON schema says and a structural schema must not, or need not.
-_DROPPED = ("$defs", "title", "additionalProperties", "default", "description", "const", "propertyNames")
+#: Keywords of JSON schemas that a structural schema refuses or does not need.
+_DROPPED = ("$defs", "title", "additionalProperties", "default", "const", "propertyNames")
 _ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-#: A string or a number. A structural schema has no type for that, so each keyword binds the values that it knows: the
-#: pattern strings, the bounds numbers, and limits that cannot be met keep lists and mappings out.
+#: A string or a number. A structural schema has no type for that, so each keyword is for the values that it applies to:
+#: the pattern for strings, the bounds for numbers, and limits that cannot be met keep lists and mappings out.
 _STRENGTH = {
     "x-kubernetes-preserve-unknown-fields": True,
     "pattern": STRENGTH_PATTERN,
@@ -29,33 +30,37 @@ _STRENGTH = {
     **{f"min{parts}": 1 for parts in ("Items", "Properties")},
     **{f"max{parts}": 0 for parts in ("Items", "Properties")},
 }
-_STRING = {"type": "string"}
 
 
 def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a pydantic schema without references, unions with null and keywords that the API refuses."""
+    # A field's own description comes first, and replaces that of its type.
+    described = {"description": schema["description"]} if "description" in schema else {}
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return _structural(definitions[name], definitions)
+        return {**described, **_structural(definitions[name], definitions), **described}
     if "anyOf" in schema:
         (only,) = [option for option in schema["anyOf"] if option.get("type") != "null"]
-        return _structural(only, definitions)
-    result = {key: value for key, value in schema.items() if key not in _DROPPED}
+        return {**described, **_structural(only, definitions), **described}
+    result = described | {key: value for key, value in schema.items() if key not in _DROPPED}
     if "properties" in result:
-        result["properties"] = {
-            name: _STRENGTH if name == "strength" else _structural(value, definitions)
-            for name, value in result["properties"].items()
-        }
+        result["properties"] = {name: _field(name, value, definitions) for name, value in result["properties"].items()}
     elif result.get("type") == "object":
-        # A structural schema knows no patterns of keys; a rule checks those.
+        # A structural schema has no patterns of keys; a rule checks those.
         (values,) = result.pop("patternProperties", {"": schema.get("additionalProperties")}).values()
         if not isinstance(values, Mapping):
-            return {**result, **_ANYTHING}
+            return result | _ANYTHING
         number = values.get("type") == "number"
         result["additionalProperties"] = _STRENGTH if number else _structural(values, definitions)
     if "items" in result:
         result["items"] = _structural(result["items"], definitions)
     return result
+
+
+def _field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    if name == "strength":
+        return {"description": schema["description"], **_STRENGTH}
+    return _structural(schema, definitions)
 
 
 def _spec(model: type[Inference] | type[Resource]) -> dict[str, Any]:
@@ -77,46 +82,66 @@ def _resource() -> dict[str, Any]:
     return schema
 
 
+def _string(description: str, **keywords: Any) -> dict[str, Any]:
+    return {"description": description, "type": "string", **keywords}
+
+
+def _integer(description: str, **keywords: Any) -> dict[str, Any]:
+    return {"description": description, "type": "integer", **keywords}
+
+
+def _map_by(key: str, description: str, items: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the schema of a list whose entries are told apart by a key."""
+    return {
+        "description": description,
+        "type": "array",
+        "items": items,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": [key],
+    }
+
+
 def _status() -> dict[str, Any]:
     condition = {
         "type": "object",
         "required": ["type", "status", "reason", "message", "lastTransitionTime"],
         "properties": {
-            "type": {**_STRING, "maxLength": 316},
-            "status": {**_STRING, "enum": ["True", "False", "Unknown"]},
-            "reason": {**_STRING, "maxLength": 1024},
-            "message": {**_STRING, "maxLength": 32768},
-            "lastTransitionTime": {**_STRING, "format": "date-time"},
-            "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
+            "type": _string("What is observed, such as InferenceReady.", maxLength=316),
+            "status": _string(
+                "True, False for a known bad state, or Unknown while in progress.", enum=["True", "False", "Unknown"]
+            ),
+            "reason": _string("Category of the cause.", maxLength=1024),
+            "message": _string("The cause in words, and the next step.", maxLength=32768),
+            "lastTransitionTime": _string("When the status last changed.", format="date-time"),
+            "observedGeneration": _integer("Generation that was observed.", format="int64", minimum=0),
         },
     }
     adapter = {
         "type": "object",
         "required": ["name"],
         "properties": {
-            **{key: _STRING for key in ("name", "strength", "digest", "state", "message")},
-            "replicas": {"type": "integer"},
+            "name": _string("The adapter's name."),
+            "strength": _string("The strength that is asked for."),
+            "digest": _string("What the adapter's files hash to."),
+            "state": _string("Ready, Loading or Failed."),
+            "message": _string("What is missing, or why the adapter failed."),
+            "replicas": _integer("Number of replicas that have applied it at this strength."),
         },
     }
     return {
+        "description": "What the operator last observed.",
         "type": "object",
         "properties": {
-            "conditions": {
+            "conditions": _map_by("type", "Observations, each with its cause and the next step.", condition),
+            "state": _string("The conditions in one word: Pending, Ready, NotReady or Failed."),
+            "workerNodes": {
+                "description": "Names of the nodes that serve the Workspace.",
                 "type": "array",
-                "items": condition,
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["type"],
+                "items": {"type": "string"},
             },
-            "state": _STRING,
-            "workerNodes": {"type": "array", "items": _STRING},
-            "observedGeneration": {"type": "integer", "format": "int64"},
-            "endpoint": _STRING,
-            "adapters": {
-                "type": "array",
-                "items": adapter,
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["name"],
-            },
+            "observedGeneration": _integer("Generation of the Workspace that was observed.", format="int64"),
+            "endpoint": _string("URL of the OpenAI-compatible API inside the cluster."),
+            "adapters": _map_by("name", "What the replicas have applied of each adapter.", adapter),
         },
     }
 
@@ -145,16 +170,21 @@ def _columns() -> list[dict[str, Any]]:
 def workspace_crd() -> dict[str, Any]:
     """Returns the CRD of the Workspace: one schema under every served version."""
     schema = {
+        "description": flowed(summary(Workspace)),
         "type": "object",
         "required": ["inference"],
         "properties": {
-            "apiVersion": _STRING,
-            "kind": _STRING,
-            # Pods, Services and labels carry the name; a Service's is the strictest.
+            "apiVersion": _string("Version of this schema: kaito.sh/v1beta1 or kaito.sh/v1alpha1."),
+            "kind": _string('Always "Workspace".'),
+            # An API server refuses a description of metadata itself.
             "metadata": {
                 "type": "object",
                 "properties": {
-                    "name": {**_STRING, "maxLength": WORKSPACE_NAME.longest, "pattern": WORKSPACE_NAME.pattern}
+                    "name": _string(
+                        "Name of the Workspace, of its Service and of its pods.",
+                        maxLength=WORKSPACE_NAME.longest,
+                        pattern=WORKSPACE_NAME.pattern,
+                    )
                 },
             },
             "resource": _resource(),
@@ -177,7 +207,7 @@ def workspace_crd() -> dict[str, Any]:
                 "plural": "workspaces",
                 "singular": "workspace",
                 "shortNames": ["wk", "wks"],
-                "categories": ["workspace"],
+                "categories": ["all", "kaito"],
             },
             "versions": [
                 {

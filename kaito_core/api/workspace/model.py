@@ -1,31 +1,17 @@
-"""The Workspace: what a user writes. Parsing and the rules that need nothing but the document itself.
+"""The Workspace as records: the fields that a user may write, and the rules of each part by itself.
 
-Rules that need plugins (is the preset known?) live in `reconcile.validate`; the CRD is generated from here by
-`api.crd`.
+Reading a document, and the rules between its parts, are in `parse`; rules that take plugins to check (is the preset
+installed?) in `reconcile.validate`. The CRD is generated from these records by `crd`.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, model_validator
 
-from kaito_core.api.adapter import (
-    ADAPTER_NAME,
-    MAX_ADAPTER_NAME,
-    MAX_ADAPTERS,
-    AdapterRef,
-)
+from kaito_core.api.adapter import MAX_ADAPTERS
 from kaito_core.api.cluster import ResourceType
-from kaito_core.api.messages import describe, fault, field_path, shown
-from kaito_core.api.preset.from_config import generic_id
-from kaito_core.api.strength import DEFAULT_STRENGTH, Strength
+from kaito_core.api.messages import fault
+from kaito_core.api.workspace.adapters import Adapter, Blend, Secrets
 from kaito_core.api.workspace.document import Document
 from kaito_core.api.workspace.formats import (
     IMAGE,
@@ -33,13 +19,10 @@ from kaito_core.api.workspace.formats import (
     OBJECT_NAME,
     OPTIONAL_OBJECT_NAME,
     PRESET_NAME_IN_USE,
-    URI,
-    URL,
     WORKSPACE_NAME,
 )
 from kaito_core.api.workspace.freeform import FreeForm, PodTemplate
 from kaito_core.api.workspace.selector import LabelSelector
-from kaito_core.errors import FieldError, InvalidWorkspaceError
 
 __all__ = [
     "GROUP",
@@ -48,16 +31,11 @@ __all__ = [
     "PROVIDER_ANNOTATION",
     "VERSIONS",
     "WORKSPACES",
-    "Adapter",
-    "AdapterOrigin",
-    "Blend",
     "Inference",
-    "LabelSelector",
     "Preset",
     "PresetOptions",
     "Resource",
     "Workspace",
-    "parse_workspace",
 ]
 
 GROUP = "kaito.sh"
@@ -67,47 +45,17 @@ PROVIDER_ANNOTATION = "kaito.sh/node-provider"
 
 MAX_BLENDS = 64
 MAX_COUNT = 1000
-MAX_SECRETS = 32
-MAX_URLS = 100
-
-#: Ids that the runtime serves besides adapters and blends.
-RESERVED_MODEL_IDS = ("base",)
-
-
-def _model_id(name: str) -> str:
-    if ADAPTER_NAME.fullmatch(name) is None:
-        raise fault(
-            "must be lower-case letters, digits and '-', begin and end with a letter or digit and have at most 55 "
-            f"characters, got {shown(name)}"
-        )
-    if name in RESERVED_MODEL_IDS:
-        raise fault(f"must not be '{name}', which is the model id of the raw model")
-    return name
-
-
-ModelId = Annotated[
-    str,
-    AfterValidator(_model_id),
-    WithJsonSchema({"type": "string", "pattern": f"^{ADAPTER_NAME.pattern}$", "maxLength": MAX_ADAPTER_NAME}),
-]
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
-Secrets = tuple[Annotated[str, OBJECT_NAME], ...]
-#: A volume's kind and its fields; which kinds there are is for Kubernetes to say.
-VolumeSource = Annotated[
-    FreeForm,
-    Field(min_length=1, max_length=1),
-    WithJsonSchema({"type": "object", "minProperties": 1, "maxProperties": 1}),
-]
 
 
 class Resource(Document):
-    """The nodes.
+    """The nodes that serve a Workspace.
 
     Attributes:
-        count: Replicas; for a distributed preset the nodes that share one model.
-        instance_type: Machine type of the cloud, or of prepared nodes.
+        count: Number of replicas; for a distributed preset the number of nodes that share one model.
+        instance_type: Machine type, as the cloud or the label node.kubernetes.io/instance-type of prepared nodes calls
+            it.
         label_selector: Labels that nodes must have.
-        preferred_nodes: Prepared nodes to use; without a label selector, only these.
+        preferred_nodes: Names of prepared nodes to use first; without a label selector no others are used.
     """
 
     count: int = Field(default=1, ge=1, le=MAX_COUNT, strict=True)
@@ -120,107 +68,40 @@ class PresetOptions(Document):
     """How a preset differs for this Workspace.
 
     Attributes:
-        image: The user's own image with the weights in /workspace/tfs/weights.
-        image_pull_secrets: Secrets to pull it with.
-        model_access_secret: Secret whose key HF_TOKEN opens a gated model.
+        image: Your own image with the weights in /workspace/tfs/weights.
+        image_pull_secrets: Names of Secrets to pull images with.
+        model_access_secret: Name of a Secret whose key HF_TOKEN opens gated models and private adapters.
     """
 
     image: Annotated[str, IMAGE] = ""
-    image_pull_secrets: Secrets = Field(default=(), max_length=MAX_SECRETS)
+    image_pull_secrets: Secrets = ()
     model_access_secret: Annotated[str, OPTIONAL_OBJECT_NAME] = ""
 
 
 class Preset(Document):
-    """The model, by the name of an installed preset."""
+    """The model, by the name of an installed preset.
+
+    Attributes:
+        name: Name of the preset, or "org/model" where the operator allows models without a preset.
+        access_mode: "private" serves weights from your own image; it needs presetOptions.image.
+        preset_options: How the preset differs for this Workspace.
+    """
 
     name: Annotated[str, PRESET_NAME_IN_USE]
     access_mode: Literal["public", "private"] = "public"
     preset_options: PresetOptions = PresetOptions()
 
 
-class AdapterOrigin(Document):
-    """Where an adapter comes from: exactly one of image, urls, uri and volumeSource."""
-
-    name: ModelId
-    image: Annotated[str, IMAGE] = ""
-    image_pull_secrets: Secrets = Field(default=(), max_length=MAX_SECRETS)
-    urls: tuple[Annotated[str, URL], ...] = Field(default=(), max_length=MAX_URLS)
-    uri: Annotated[str, URI] = ""
-    volume_source: VolumeSource | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [
-            name
-            for name, value in (
-                ("image", self.image),
-                ("urls", self.urls),
-                ("uri", self.uri),
-                ("volumeSource", self.volume_source),
-            )
-            if value
-        ]
-        if len(given) != 1:
-            raise fault(
-                f"must have exactly one of image, urls, uri and volumeSource, got {' and '.join(given) or 'none'}"
-            )
-        return self
-
-
-class Adapter(Document):
-    """One LoRA adapter.
+class Inference(Document):
+    """What is served: a preset with adapters, or your own pod template.
 
     Attributes:
-        strength: Multiplier of alpha/rank * B A; any finite number up to 10 in magnitude.
-        digest: What the adapter's files must hash to; anything else is refused.
+        preset: The model to serve.
+        template: Your own PodTemplateSpec, instead of a preset; kaito adds labels, tolerations and node affinity.
+        adapters: LoRA adapters of the preset.
+        blends: Further model ids, each a mix of the adapters.
+        config: Name of a ConfigMap with serving options.
     """
-
-    source: AdapterOrigin
-    strength: Strength = DEFAULT_STRENGTH
-    digest: Digest | None = None
-
-    @property
-    def name(self) -> str:
-        """The adapter's name, which is its model id too."""
-        return self.source.name
-
-    def ref(self, field: str, access_secret: str = "") -> AdapterRef:
-        """Returns where the adapter comes from.
-
-        Args:
-            field: Path of the adapter in its Workspace, such as "inference.adapters[1]", for messages.
-            access_secret: Name of the Secret that opens private repositories, "" for none.
-        """
-        origin = self.source
-        if origin.image:
-            scheme, location, name = "image", origin.image, "image"
-        elif origin.volume_source:
-            scheme, location, name = "volume", "", "volumeSource"
-        elif origin.uri:
-            scheme, location, name = origin.uri.partition(":")[0].lower(), origin.uri, "uri"
-        else:
-            scheme, location, name = origin.urls[0].partition(":")[0].lower(), " ".join(origin.urls), "urls[0]"
-        return AdapterRef(
-            name=self.name,
-            scheme=scheme,
-            location=location,
-            field=f"{field}.source.{name}",
-            digest=self.digest,
-            pull_secrets=origin.image_pull_secrets,
-            volume=origin.volume_source,
-            access_secret=access_secret,
-        )
-
-
-class Blend(Document):
-    """A named set of adapter strengths, served as a model id of its own."""
-
-    name: ModelId
-    strengths: dict[str, Strength] = Field(min_length=1, max_length=MAX_ADAPTERS)
-
-
-class Inference(Document):
-    """What is served: a preset with adapters, or the user's own pod template."""
 
     preset: Preset | None = None
     template: PodTemplate | None = None
@@ -240,6 +121,8 @@ class Inference(Document):
 
 
 class _Metadata(Document):
+    """What kaito reads of a Workspace's metadata."""
+
     model_config = ConfigDict(extra="ignore")  # the API server adds fields of its own
 
     name: Annotated[str, WORKSPACE_NAME]
@@ -253,7 +136,16 @@ class _Metadata(Document):
 
 
 class Workspace(Document):
-    """A served model on Kubernetes. There is no `spec`: the fields stand at the top, as upstream has them."""
+    """A model that is served on Kubernetes. As upstream has it, there is no `spec`: its fields are at the top level.
+
+    Attributes:
+        api_version: "kaito.sh/v1beta1" or "kaito.sh/v1alpha1".
+        kind: "Workspace".
+        metadata: Name, namespace, labels and annotations.
+        resource: The nodes that serve it.
+        inference: What is served.
+        status: What the operator last wrote.
+    """
 
     api_version: str
     kind: Literal["Workspace"]
@@ -276,69 +168,3 @@ class Workspace(Document):
     def generation(self) -> int:
         """metadata.generation."""
         return self.metadata.generation
-
-
-def _cross_checks(workspace: Workspace) -> list[FieldError]:
-    """Returns the faults that concern two entries of a list, each at the later one."""
-    errors: list[FieldError] = []
-    preset = workspace.inference.preset
-    if preset is not None and preset.access_mode == "private" and not preset.preset_options.image:
-        errors.append(
-            FieldError(
-                "inference.preset.presetOptions.image",
-                "is required where accessMode is private: your image with the weights in /workspace/tfs/weights",
-            )
-        )
-    taken = {generic_id(preset.name): "inference.preset.name"} if preset is not None else {}
-    adapters = [
-        (f"inference.adapters[{i}].source.name", adapter.name) for i, adapter in enumerate(workspace.inference.adapters)
-    ]
-    blends = [(f"inference.blends[{i}].name", blend.name) for i, blend in enumerate(workspace.inference.blends)]
-    for field, name in [*adapters, *blends]:
-        if name in taken:
-            errors.append(FieldError(field, f"must be unique, '{name}' is also {taken[name]}"))
-        taken.setdefault(name, field)
-    known = [name for _, name in adapters]
-    for index, blend in enumerate(workspace.inference.blends):
-        for name in blend.strengths:
-            if name not in known:
-                have = ", ".join(known) or "none"
-                errors.append(
-                    FieldError(
-                        field_path(("inference", "blends", index, "strengths", name)),
-                        f"must name an adapter of this Workspace (they are: {have})",
-                    )
-                )
-    return errors
-
-
-def parse_workspace(document: object) -> Workspace:
-    """Returns the Workspace that a document stands for.
-
-    Args:
-        document: What a YAML or JSON parser returned.
-
-    Raises:
-        InvalidWorkspaceError: With one FieldError for each fault that can be told.
-    """
-    if not isinstance(document, Mapping):
-        raise InvalidWorkspaceError([FieldError("", f"a Workspace must be a mapping, got {shown(document)}")])
-    known = [f"{GROUP}/{version}" for version in VERSIONS]
-    api_version, kind = document.get("apiVersion"), document.get("kind")
-    if api_version not in known or kind != "Workspace":
-        got = f"{shown(api_version)} and {shown(kind)}"
-        raise InvalidWorkspaceError(
-            [FieldError("apiVersion", f"and kind must be {' or '.join(known)} and Workspace, got {got}")]
-        )
-    if document.get("tuning") is not None:
-        raise InvalidWorkspaceError([FieldError("tuning", "is not supported: this operator serves models")])
-    try:
-        workspace = Workspace.model_validate(dict(document))
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-        raise InvalidWorkspaceError(
-            [FieldError(field_path(found["loc"]), describe(found)) for found in faults]
-        ) from error
-    if errors := _cross_checks(workspace):
-        raise InvalidWorkspaceError(errors)
-    return workspace

@@ -1,14 +1,19 @@
-"""The rules that concern two fields at once, or two versions of a Workspace, as the CRD's CEL says them. Data.
+"""The CRD's CEL rules: those about two fields at once, or about the change from one Workspace to the next.
 
-`workspace` and `changes` say the same in Python; the cases of `kaito_testing.cases.workspaces` hold the two
-together. `has()` and no optional chaining: the API server reckons the latter too costly.
+`model`, `parse` and `changes` hold the same rules in Python; the table in `kaito_testing.cases.workspaces` is checked
+against both. The rules use `has()`: an API server refuses the same rules with optional chaining as too costly.
 """
 
 from dataclasses import dataclass
 
 from kaito_core.api.workspace.formats import LABEL_KEY
 
-__all__ = ["RULES", "Rule"]
+__all__ = ["KIND_CHANGES", "NODES_CHANGE", "RULES", "Rule"]
+
+NODES_CHANGE = (
+    "must not change while nodes serve: create another Workspace, and delete this one once the other is ready"
+)
+KIND_CHANGES = "must not change between preset and template: create another Workspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +21,10 @@ class Rule:
     """One entry of `x-kubernetes-validations`.
 
     Attributes:
-        place: The schema that it stands in; "" is the Workspace itself, `[]` an entry of a list.
-        rule: The expression over `self`, and `oldSelf` where it is about a change.
-        message: What is wrong and what would be right; reads on after the field's name.
-        field: Which field to name, below `place`.
+        place: Path of the schema that the rule is part of; "" is the Workspace itself, `[]` an entry of a list.
+        rule: The expression over `self`, and over `oldSelf` where it is about a change.
+        message: What is wrong and what would be right; follows the field's name.
+        field: Path of the field that the message names, below `place`.
     """
 
     place: str
@@ -28,18 +33,18 @@ class Rule:
     field: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        """Returns the rule as a schema writes it."""
-        words = {"rule": self.rule, "message": self.message}
-        return words | ({"fieldPath": self.field} if self.field else {})
+        """Returns the rule as an entry of a schema."""
+        entry = {"rule": self.rule, "message": self.message}
+        return entry | ({"fieldPath": self.field} if self.field else {})
 
 
 def _fixed(parent: str, name: str, is_set: str) -> Rule:
-    """Returns the rule that a field keeps its value while nodes that were chosen by it serve.
+    """Returns the rule that a field by which nodes are chosen keeps its value while nodes serve.
 
     Args:
-        parent: Where the field is, below the Workspace.
+        parent: Path of the object that has the field, below the Workspace.
         name: The field.
-        is_set: Whether `OLD`, the field's old value, is one.
+        is_set: CEL expression for "`OLD`, the field's old value, is not empty".
     """
     parts = parent.split(".")
     paths = [".".join(parts[: count + 1]) for count in range(len(parts))] + [f"{parent}.{name}"]
@@ -49,7 +54,7 @@ def _fixed(parent: str, name: str, is_set: str) -> Rule:
     return Rule(
         "",
         f"!({_SERVES} && {had} && {is_set.replace('OLD', old)}) || ({has} && {new} == {old})",
-        "must not change while nodes serve: create another Workspace, and delete this one when that one serves",
+        NODES_CHANGE,
         f".{parent}.{name}" if parent == "resource" else f".{parent}",
     )
 
@@ -78,7 +83,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "inference",
         "has(oldSelf.preset) == has(oldSelf.template) || has(self.template) == has(oldSelf.template)",
-        "must not change between preset and template: create another Workspace",
+        KIND_CHANGES,
     ),
     Rule(
         "inference",

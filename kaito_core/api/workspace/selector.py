@@ -1,4 +1,4 @@
-"""Label selectors as Kubernetes writes them. Which nodes one fits is not decided here."""
+"""The label selector of a Workspace, as a document. Which labels one matches is decided in `api.labels`."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,7 +10,7 @@ from kaito_core.api.workspace.formats import LABEL_KEY, LABEL_VALUE
 
 __all__ = ["MAX_LABELS", "MAX_VALUES", "Expression", "LabelSelector"]
 
-MAX_LABELS = 32  # of each kind in one selector: the bound that the cost of the CRD's rules is reckoned with
+MAX_LABELS = 32  # of each kind in one selector; the cost of the CRD's rules grows with it
 MAX_VALUES = 100
 
 Key = Annotated[str, LABEL_KEY]
@@ -18,7 +18,13 @@ Value = Annotated[str, LABEL_VALUE]
 
 
 class Expression(Document):
-    """One requirement of a label selector."""
+    """One requirement of a label selector.
+
+    Attributes:
+        key: The label that the requirement is about.
+        operator: In and NotIn compare the label's value with `values`; Exists and DoesNotExist ask for the label alone.
+        values: Values for In and NotIn; empty for Exists and DoesNotExist.
+    """
 
     key: Key
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
@@ -34,7 +40,12 @@ class Expression(Document):
 
 
 class LabelSelector(Document):
-    """A Kubernetes label selector."""
+    """A Kubernetes label selector; all of its requirements must hold.
+
+    Attributes:
+        match_labels: Labels with the value that each must have.
+        match_expressions: Further requirements.
+    """
 
     match_labels: dict[Key, Value] = Field(default_factory=dict, max_length=MAX_LABELS)
     match_expressions: tuple[Expression, ...] = Field(default=(), max_length=MAX_LABELS)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kaito_core.api import KubeObject, Workspace, parse_workspace
-from kaito_core.api.strength import strength_text
+from kaito_core.api.strength import is_unusual, strength_text
 from kaito_core.api.workspace.changes import change_faults
 from kaito_core.errors import FieldError, KaitoError, WorkspaceError
 from kaito_core.plugins import PluginRegistry
@@ -55,19 +55,24 @@ def _verdict(request: Mapping[str, Any], registry: PluginRegistry) -> dict[str, 
     if request.get("operation") not in ("CREATE", "UPDATE") or _is_being_deleted(new):
         return {"allowed": True}
 
-    def check(document: object) -> list[FieldError]:
-        try:
-            resolve(parse_workspace(document), registry)
-        except WorkspaceError as error:
-            return list(error.errors)
-        return []
-
-    is_update = request["operation"] == "UPDATE" and old is not None
-    errors = change_faults(old, new, check) if is_update else check(new)
+    workspace, errors = _check(new, registry)
+    if request["operation"] == "UPDATE" and old is not None:
+        errors = change_faults(old, new, errors, lambda document: _check(document, registry)[1])
     if errors:
         return {"allowed": False, "status": _refusal(new, errors)}
-    warnings = _warnings(new)
+    warnings = _warnings(workspace) if workspace is not None else []
     return {"allowed": True, **({"warnings": warnings} if warnings else {})}
+
+
+def _check(document: object, registry: PluginRegistry) -> tuple[Workspace | None, list[FieldError]]:
+    """Returns the Workspace that a document stands for, None for none, and its faults."""
+    workspace = None
+    try:
+        workspace = parse_workspace(document)
+        resolve(workspace, registry)
+    except WorkspaceError as error:
+        return workspace, list(error.errors)
+    return workspace, []
 
 
 def _is_being_deleted(document: object) -> bool:
@@ -88,15 +93,11 @@ def _refusal(document: object, errors: list[FieldError]) -> KubeObject:
     }
 
 
-def _warnings(document: object) -> list[str]:
+def _warnings(workspace: Workspace) -> list[str]:
     """Returns warnings, which kubectl shows: strengths outside 0 to 1, which upstream KAITO refuses."""
-    try:
-        workspace: Workspace = parse_workspace(document)
-    except WorkspaceError:
-        return []  # a fault that the Workspace had before
     return [
         f"inference.adapters[{index}].strength is applied as written: "
         f"{strength_text(adapter.strength)} is outside 0 to 1"
         for index, adapter in enumerate(workspace.inference.adapters)
-        if not 0 <= adapter.strength <= 1
+        if is_unusual(adapter.strength)
     ]

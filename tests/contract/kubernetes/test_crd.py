@@ -84,6 +84,14 @@ def test_every_field_of_the_models_is_there(model: Any, path: str) -> None:
     assert set(place(path)["properties"]) == {field.alias for field in model.model_fields.values()}
 
 
+def test_every_field_is_described() -> None:
+    fields = {path: node for path, node in nodes(SCHEMA) if not path.endswith(("[]", "{}"))}
+    # The parts of a pod template are Kubernetes' own, and it refuses a description of metadata.
+    bare = [path for path, node in fields.items() if not node.get("description")]
+    assert [path for path in bare if not path.startswith(".inference.template.")] == [".metadata"]
+    assert "from -10 to 10" in fields[".inference.adapters[].strength"]["description"]
+
+
 def test_parts_that_kubernetes_gives_a_meaning_to_keep_what_they_hold() -> None:
     template = {path: node for path, node in nodes(SCHEMA) if path.startswith(".inference.template")}
     parts = [*template.values(), place(".inference.adapters[].source.volumeSource")]

@@ -7,7 +7,8 @@ creation and on every edit; `docs/reference/validation.md` is written from it.
 from __future__ import annotations
 
 from kaito_core.api.adapter import MAX_ADAPTERS
-from kaito_core.api.workspace.model import MAX_BLENDS, MAX_COUNT, MAX_SECRETS, MAX_URLS
+from kaito_core.api.workspace.adapters import MAX_SECRETS, MAX_URLS
+from kaito_core.api.workspace.model import MAX_BLENDS, MAX_COUNT
 from kaito_core.api.workspace.selector import MAX_LABELS, MAX_VALUES
 from kaito_testing.cases.documents import (
     IMAGE,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from helpers.properties import property_test
 from kaito_core.api import Workspace, parse_workspace
-from kaito_core.api.workspace.changes import change_faults
+from kaito_core.api.workspace.changes import document_change_faults
 from kaito_core.api.workspace.crd import workspace_crd
 from kaito_core.errors import InvalidWorkspaceError
 from kaito_testing.kube.schemas import rules, schema
@@ -121,9 +121,9 @@ def test_any_document_parses_or_is_refused_politely(document: Make, changes: Any
 def test_any_edit_gets_a_verdict(document: Make, before: Any, after: Any) -> None:
     """Whatever is stored, an edit gets a verdict with words, and an edit that changes nothing is accepted."""
     old, new = changed(base_document(document), before), changed(base_document(document), after)
-    for fault in change_faults(old, new):
+    for fault in document_change_faults(old, new):
         assert fault.message
-    assert [fault for fault in change_faults(old, old) if "must not change" not in fault.message] == []
+    assert [fault for fault in document_change_faults(old, old) if "must not change" not in fault.message] == []
 
 
 @given(VALUES)

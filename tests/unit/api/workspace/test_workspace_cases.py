@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from kaito_core.api import parse_workspace
-from kaito_core.api.workspace.changes import change_faults, forgiven
+from kaito_core.api.workspace.changes import document_change_faults, forgiven
 from kaito_core.errors import FieldError, InvalidWorkspaceError
 from kaito_testing.cases.workspaces import CASES, Case, workspace_document
 
 
 def faults(case: Case) -> list[FieldError]:
     if case.old is not None:
-        return change_faults(case.old, case.new)
+        return document_change_faults(case.old, case.new)
     try:
         parse_workspace(case.new)
     except InvalidWorkspaceError as error:
@@ -53,9 +53,9 @@ def test_a_workspace_that_is_wrong_already_can_be_edited_elsewhere(case: Case) -
 def test_what_an_edit_breaks_is_not_forgiven_beside_old_faults() -> None:
     old = workspace_document(resource__count=0)
     new = workspace_document(resource__count=0, inference__preset={"name": ""})
-    assert [error.field for error in change_faults(old, new)] == ["inference.preset.name"]
+    assert [error.field for error in document_change_faults(old, new)] == ["inference.preset.name"]
 
 
 def test_old_documents_of_any_shape_are_no_obstacle() -> None:
     for old in (None, [], "x", {}, {"inference": []}, {"resource": {"labelSelector": 3}}):
-        assert change_faults(old, workspace_document()) == []
+        assert document_change_faults(old, workspace_document()) == []

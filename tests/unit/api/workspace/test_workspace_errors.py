@@ -174,7 +174,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "blend of an unknown adapter": (
         {"inference__blends": [{"name": "mix", "strengths": {"no-such": 1}}]},
-        "inference.blends[0].strengths[no-such] must name an adapter of this Workspace (they are: style)",
+        "inference.blends[0].strengths[no-such] must name an adapter of this Workspace (known: style)",
     ),
     "blend with a bad strength": (
         {"inference__blends": [{"name": "mix", "strengths": {"style": "much"}}]},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kaito_core import hookimpl
-from kaito_core.api import parse_workspace
+from kaito_core.api import parse_workspace, strength
 from kaito_core.controller.webhook import admission
 from kaito_core.controller.webhook.admission import MalformedReviewError, review_response
 from kaito_core.errors import FieldError
@@ -126,6 +126,21 @@ def test_strengths_that_kaito_would_refuse_are_warned_of() -> None:
         "allowed": True,
         "warnings": ["inference.adapters[0].strength is applied as written: 1.5 is outside 0 to 1"],
     }
+
+
+def test_strengths_are_parsed_once_and_shown_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[object] = []
+    parse = strength.parse_strength
+
+    def count(value: object) -> float:
+        parsed.append(value)
+        return parse(value)
+
+    monkeypatch.setattr(strength, "parse_strength", count)
+    adapters = [{"source": {"name": "style", "image": "i:1"}, "strength": "1.23456789"}]
+    (warning,) = verdict("CREATE", workspace_document(inference__adapters=adapters))["warnings"]
+    assert "as written: 1.23456789 is outside" in warning
+    assert parsed == ["1.23456789"]
 
 
 @pytest.mark.parametrize(
