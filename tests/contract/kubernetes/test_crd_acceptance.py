@@ -7,6 +7,7 @@ import pytest
 
 from helpers.crd_record import RECORD, digest, read_record
 from kaito_core.api.workspace.crd import workspace_crd
+from kaito_core.api.workspace.rules import RULES, Rule
 
 CRD: dict[str, Any] = workspace_crd()
 HOW = (
@@ -40,6 +41,14 @@ def test_words_for_people_do_not_change_the_digest() -> None:
     described = changed(*SCHEMA, "description", value="A model that is served.")
     assert digest(described) == digest(CRD)
     assert digest(changed("spec", "names", "categories", value=["all"])) == digest(CRD)
+    rule = (*SCHEMA, "properties", "inference", "x-kubernetes-validations", 0)
+    assert digest(changed(*rule, "message", value="must be otherwise")) == digest(CRD)
+    assert digest(changed(*rule, "rule", value="true")) != digest(CRD)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.place)
+def test_a_server_takes_the_messages_of_rules(rule: Rule) -> None:
+    assert 0 < len(rule.message) <= 2048 and "\n" not in rule.message
 
 
 @pytest.mark.parametrize(
