@@ -12,9 +12,8 @@ from kaito_core.cli.documents import read_workspaces
 from kaito_core.cli.output import Format, FormatOption, print_records
 from kaito_core.cli.session import Session
 from kaito_core.errors import ConfigError, FieldError, WorkspaceError
-from kaito_core.reconcile.desired import desired, relocate_image
+from kaito_core.reconcile.desired import desired
 from kaito_core.reconcile.resolve import resolve
-from kaito_core.settings import Settings
 
 __all__ = ["chat", "crd", "install", "render", "up", "validate"]
 
@@ -137,23 +136,14 @@ def install(
     ] = False,
 ) -> None:
     """Print everything that runs the operator on a cluster, for `kubectl apply -f -`."""
-    from kaito_core.controller.install.manifests import OPERATOR_IMAGE, installation
+    from kaito_core.controller.install.manifests import installation
 
     session: Session = context.obj
-    settings, variables = session.settings, _variables(env or [])
-    sys.stdout.write(
-        dump_yaml(
-            installation(
-                namespace=namespace,
-                image=image or relocate_image(OPERATOR_IMAGE, settings.image_registry),
-                health_port=settings.health_port or 8081,
-                watches=[watch for provider in session.registry.providers.values() for watch in provider.watches],
-                env=variables,
-                namespaces=Settings.from_env(variables).namespaces,
-                webhook=webhook,
-            )
-        )
+    watches = [watch for provider in session.registry.providers.values() for watch in provider.watches]
+    manifests = installation(
+        namespace=namespace, image=image, watches=watches, env=_variables(env or []), webhook=webhook
     )
+    sys.stdout.write(dump_yaml(manifests))
 
 
 def _variables(values: list[str]) -> dict[str, str]:

@@ -41,8 +41,19 @@ def operator(
 ) -> None:
     """Run the operator: it watches Workspaces and makes the cluster serve them."""
     _have_a_home()
-    from kaito_core.controller.app import run_operator, spare_collector
-    from kaito_core.controller.logs import configure
+    try:
+        from kaito_core.controller.app import run_operator, spare_collector
+        from kaito_core.controller.logs import configure
+    except ModuleNotFoundError as error:
+        missing = (error.name or "kaito_core").split(".")[0]
+        if missing == "kaito_core":
+            raise
+        typer.echo(
+            f"error: kaito operator needs the package '{missing}', which is not installed: "
+            "pip install 'kaito-core[operator]'",
+            err=True,
+        )
+        raise typer.Exit(2) from None
 
     session: Session = context.obj
     session.config = config or session.config

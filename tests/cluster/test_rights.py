@@ -47,10 +47,8 @@ def installed(world: World, api_server: KubeClient, confined: bool, tmp_path: Pa
     manifests = installation(
         namespace=world.namespace,
         image="registry.example/operator:1",
-        health_port=8081,
         watches=AzureProvider().watches,
-        env={},
-        namespaces=(world.namespace,) if confined else (),
+        env={"KAITO_NAMESPACES": world.namespace} if confined else {},
     )
     account: dict[str, str] = {}
     for manifest in manifests:

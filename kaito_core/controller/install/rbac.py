@@ -1,4 +1,4 @@
-"""What the operator may do, as RBAC rules: as narrow as what the code calls. Data; the chart is generated from it."""
+"""The operator's rights, as RBAC rules: exactly the calls that it makes. Data and pure functions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ __all__ = [
 ]
 
 _READ = ("get", "list", "watch")
-#: Applying what is not there yet needs leave to create as well as to patch.
+#: Applying an object that does not exist yet takes the right to create as well as to patch.
 _MANAGE = (*_READ, "create", "patch", "delete")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Leave to do some verbs on some resources of one API group, or on those of certain names only."""
+    """The right to use verbs on resources of one API group; with `names` on the objects of these names only."""
 
     group: str
     resources: tuple[str, ...]
@@ -44,21 +44,21 @@ def rules(extra: Iterable[ResourceType] = ()) -> tuple[Rule, ...]:
     """Returns the rules of an operator that serves all namespaces.
 
     Args:
-        extra: What node providers watch; they make, change and delete it.
+        extra: The resource types of node providers, which create, change and delete their objects.
     """
     resources = tuple(extra)
     return (*namespace_rules(resources), *cluster_rules(resources))
 
 
 def namespace_rules(extra: Iterable[ResourceType] = ()) -> tuple[Rule, ...]:
-    """Returns what the operator may do in each namespace whose Workspaces it serves; `extra` as for `rules`."""
+    """Returns the rules for each namespace whose Workspaces are served; `extra` as for `rules`."""
     return (
         Rule(WORKSPACES.group, (WORKSPACES.plural,), (*_READ, "patch")),
         Rule(WORKSPACES.group, (f"{WORKSPACES.plural}/status",), ("patch",)),
-        # Owner references that block the owner's deletion are refused without it where that is enforced.
+        # Some clusters refuse owner references that block the owner's deletion without this right.
         Rule(WORKSPACES.group, (f"{WORKSPACES.plural}/finalizers",), ("update",)),
         *_managed((*CHILDREN.values(), *(resource for resource in extra if resource.namespaced))),
-        # The pods of a distributed model are replaced all at once, which no controller of Kubernetes does.
+        # The pods of a distributed model are replaced at once, which no Kubernetes controller does.
         Rule(PODS.group, (PODS.plural,), (*_READ, "patch", "delete")),
         Rule(PODS.group, (f"{PODS.plural}/ephemeralcontainers",), ("patch",)),
         Rule(EVENTS.group, (EVENTS.plural,), ("create",)),
@@ -66,13 +66,13 @@ def namespace_rules(extra: Iterable[ResourceType] = ()) -> tuple[Rule, ...]:
 
 
 def cluster_rules(extra: Iterable[ResourceType] = ()) -> tuple[Rule, ...]:
-    """Returns what the operator may do with what is in no namespace; `extra` as for `rules`."""
+    """Returns the rules for objects without a namespace; `extra` as for `rules`."""
     return (
         *_managed(resource for resource in extra if not resource.namespaced),
         Rule(NODES.group, (NODES.plural,), _READ),
-        # Providers read the events of what they made, which is where clouds say why they refused.
+        # Providers read the events of their objects, in which clouds say why they refused.
         Rule(EVENTS.group, (EVENTS.plural,), ("list",)),
-        # kopf looks for types that are installed later, and for the namespaces that it is told to watch.
+        # kopf watches for resource types that are installed later, and for the namespaces it is to watch.
         Rule("apiextensions.k8s.io", ("customresourcedefinitions",), ("list", "watch")),
         Rule("", ("namespaces",), ("list", "watch")),
     )
@@ -86,21 +86,21 @@ def _managed(resources: Iterable[ResourceType]) -> tuple[Rule, ...]:
 
 
 def lease_rules() -> tuple[Rule, ...]:
-    """Returns what the operator may do in its own namespace besides: hold the Lease by which one of several leads."""
+    """Returns the rules for the Lease of the leader election, in the operator's own namespace."""
     return (
-        # Leave to create cannot be tied to a name.
+        # The right to create cannot be limited to a name.
         Rule(LEASES.group, (LEASES.plural,), ("create",)),
         Rule(LEASES.group, (LEASES.plural,), ("get", "update"), (LEASE_NAME,)),
     )
 
 
 def webhook_rules() -> tuple[Rule, ...]:
-    """Returns what the admission webhook needs on the cluster: to write its authority where the API server reads it."""
+    """Returns the rules for the webhook configuration, into which the operator writes its authority."""
     return (Rule(WEBHOOKS.group, (WEBHOOKS.plural,), ("get", "update"), (WEBHOOK_NAME,)),)
 
 
 def webhook_secret_rules() -> tuple[Rule, ...]:
-    """Returns what it needs in the operator's own namespace: the Secret with its certificate, and no other."""
+    """Returns the rules for the Secret with the webhook's certificate, in the operator's own namespace."""
     return (
         Rule(SECRETS.group, (SECRETS.plural,), ("create",)),
         Rule(SECRETS.group, (SECRETS.plural,), ("get", "update"), (WEBHOOK_NAME,)),

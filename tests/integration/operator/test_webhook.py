@@ -79,7 +79,7 @@ class Replica:
 @pytest.fixture
 def cluster(kaito_cluster: FakeCluster) -> FakeCluster:
     """A cluster to which `kaito install --webhook` was applied."""
-    manifests = installation(namespace=NAMESPACE, image="i", health_port=8081, watches=(), env={}, webhook=True)
+    manifests = installation(namespace=NAMESPACE, watches=(), env={}, webhook=True)
     for manifest in manifests:
         kaito_cluster.apply(manifest, manager="kubectl")
     return kaito_cluster
@@ -334,10 +334,7 @@ def _answers(port: int) -> bool:
 
 
 def test_the_manifests_are_valid_and_the_webhook_is_off_by_default() -> None:
-    more, fewer = (
-        installation(namespace=NAMESPACE, image="i", health_port=8081, watches=(), env={}, webhook=webhook)
-        for webhook in (True, False)
-    )
+    more, fewer = (installation(namespace=NAMESPACE, watches=(), env={}, webhook=webhook) for webhook in (True, False))
     for manifest in more:
         if manifest["kind"] != "CustomResourceDefinition":
             kubernetes_validate.validate(manifest, "1.36", strict=True)
@@ -363,7 +360,7 @@ def test_the_command_line_prints_it_where_it_is_asked_for() -> None:
 
 
 def test_the_rules_of_rbac_cover_what_it_writes() -> None:
-    manifests = installation(namespace=NAMESPACE, image="i", health_port=8081, watches=(), env={}, webhook=True)
+    manifests = installation(namespace=NAMESPACE, watches=(), env={}, webhook=True)
     rules = {manifest["kind"]: manifest["rules"] for manifest in manifests if "rules" in manifest}
     secrets = [rule for rule in rules["Role"] if rule["resources"] == [SECRETS.plural]]
     assert [(rule["verbs"], rule.get("resourceNames")) for rule in secrets] == [
