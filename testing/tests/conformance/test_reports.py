@@ -35,4 +35,4 @@ def test_a_broken_rule_is_one_sentence_and_a_mistake_of_the_plugin_has_its_trace
     assert "bad must hold at least one reference that the source refuses" in examples
     assert "conformance/sources.py" not in examples and "assert " not in examples, examples
     purity = shown.partition("TestMine.test_answers_are_pure")[2].partition("____ ")[0]
-    assert "test_mine.py:20: AssertionError" in purity, purity
+    assert "test_mine.py:19: AssertionError" in purity, purity
