@@ -1,6 +1,6 @@
 """The kernels on a GPU, side by side with cuBLAS alone, PEFT's loop, and shrink, product and expand as three launches.
 
-Each variant runs in a CUDA graph over weights larger than L2, so that neither Python nor the cache helps anyone.
+Each variant runs in a CUDA graph over weights larger than L2, so that neither Python nor the cache favours one.
 Prints measured microseconds per layer and ratios to cuBLAS, beside what `roofline` predicts for an H100.
 
     python runtime/bench/bench_gpu.py [--repetitions 50]

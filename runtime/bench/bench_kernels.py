@@ -1,11 +1,11 @@
 """What adapters cost on a CPU: this runtime against the base model and against PEFT, on SmolLM2's shape.
 
-Whole models with random weights, one thread, CPU time of the thread (so that other work on the machine disturbs
-little), all variants in shuffled order in every repetition, medians. Ours includes `Routing.set`, as every step of a
-server does; each count of adapters has a model of its own, as PEFT's have, so that step after step has the same
-strengths, as in a server's decode. "ours" computes with the weights as torch has them, as the base model and PEFT do;
-"packed" is what the server does on a CPU wherever memory is free: with copies of the weights that are laid out for
-their products. Prints ratios, not verdicts; a goal stands beside.
+Whole models with random weights, one thread, CPU time of the thread (other work on the machine disturbs it little), all
+variants in shuffled order in every repetition, medians. Ours includes `Routing.set`, as every step of the server does.
+Each number of adapters has its own model, as PEFT's have, so that all its steps have the same strengths, as in a
+server's decode. "ours" computes with the weights as torch lays them out, as the base model and PEFT do; "packed" is
+what the server does on a CPU if memory is free: copies of the weights, laid out for their products. Prints ratios
+beside goals, not verdicts.
 
     python runtime/bench/bench_kernels.py [--layers 12 30] [--repetitions 21]
 """

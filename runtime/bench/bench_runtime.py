@@ -1,17 +1,17 @@
 """What serving costs: this server over HTTP, beside transformers' `generate` with PEFT in static batches.
 
-The same weights (SmolLM2-135M-Instruct), adapters, prompts and token counts, one thread, greedy, in turns; medians. The
-first table is a closed loop: so many clients, each of which sends its next request when its last one is answered, which
-is what "tokens per second with N at once" means where servers are compared. Answers have 4, 8, 16 and 32 tokens, since
-those of real users differ too, by more: where lengths are exponential, the longest of a batch of 32 is 4 times the
-mean, here it is 2.1 times. A static batch runs until its longest answer is done, and only then do its clients ask
-again; only tokens that were asked for count. In the second table all answers are equally long and everybody asks once:
-nothing for continuous batching to gain.
+Both have the same weights (SmolLM2-135M-Instruct), adapters, prompts and token counts, one thread, greedy, and take
+turns; medians. The first table is a closed loop: N clients, each of which sends its next request when the last one is
+answered, which is what servers are compared by as "tokens per second with N at once". Answers have 4, 8, 16 and 32
+tokens. Those of real users differ by more: with exponential lengths the longest of a batch of 32 is 4 times the mean,
+here it is 2.1 times. A static batch runs until its longest answer is done, and only then do its clients ask again; only
+tokens that were asked for count. In the second table all answers are equally long and every client asks once, so
+continuous batching has nothing to gain.
 
-Ours is measured from the client, HTTP and the client's own work included; PEFT is a function call. Rates are per second
-of CPU time of the process, so that other work on the machine disturbs little; those per second of wall stand beside.
-Our own base is measured again beside each row with adapters, for what they cost. Prints ratios, not verdicts; the goal
-stands beside each. The last column proves that both computed the same.
+Ours is measured at the client, HTTP and the client's own work included; PEFT is a function call. Rates are per second
+of the process's CPU time, which other work on the machine disturbs little; those per second of wall time stand beside
+them. Our own base is measured again beside each row with adapters, to show what they cost. Prints ratios beside goals,
+not verdicts. The last column shows that both computed the same.
 
     python runtime/bench/bench_runtime.py [--tokens 4 8 16 32] [--repetitions 3] [--seconds 60] [--no-pack]
 """
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=list(GOALS))
     parser.add_argument("--tokens", type=int, nargs="+", default=[4, 8, 16, 32], help="answer lengths of each client")
     parser.add_argument("--repetitions", type=int, default=3, help="most per row")
-    parser.add_argument("--seconds", type=float, default=60, help="after which a row is not repeated any more")
+    parser.add_argument("--seconds", type=float, default=60, help="time after which a row is not repeated")
     parser.add_argument("--no-pack", action="store_true", help="without --pack-weights")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Our side of the benchmark: the server in this process, asked over HTTP by clients that wait for their answers."""
+"""Our side of the benchmark: the server in this process, and clients that ask it over HTTP."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ _SECONDS = 600
 
 @contextmanager
 def serving(model: Path, folders: dict[str, Path], *, pack: bool) -> Iterator[str]:
-    """Gives the URL of a server in this process."""
+    """Yields the URL of a server in this process."""
     adapters = [{"name": name, "path": str(folder)} for name, folder in folders.items()]
     config = ServingConfig.model_validate({"model": {"name": "m", "dtype": "float32"}, "adapters": adapters})
     options = ServeOptions(model=model, port=0, pack_weights=pack)
@@ -41,7 +41,7 @@ def serving(model: Path, folders: dict[str, Path], *, pack: bool) -> Iterator[st
 
 
 def ask_all(url: str, clients: Sequence[Sequence[Request]]) -> Run:
-    """Has every client send its requests, each when the one before is answered. Texts come as `in_order` has them."""
+    """Runs all clients, each of which sends a request when the one before is answered. Texts are in `in_order`."""
 
     async def all_clients() -> Run:
         async with httpx.AsyncClient(base_url=url, timeout=_SECONDS) as http:
@@ -57,7 +57,7 @@ def ask_all(url: str, clients: Sequence[Sequence[Request]]) -> Run:
 
 
 async def first_tokens(url: str, clients: Sequence[Sequence[Request]]) -> list[float]:
-    """Returns the seconds to each request's first text, sorted; clients start evenly over one answer's time."""
+    """Returns the seconds to each request's first text, sorted. Clients start evenly over the time of one answer."""
     waits: list[float] = []
     async with httpx.AsyncClient(base_url=url, timeout=_SECONDS) as http:
 

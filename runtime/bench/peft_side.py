@@ -20,8 +20,8 @@ __all__ = ["Peft"]
 class Peft:
     """A base model, and the same with adapters.
 
-    Strengths of one's own are one combined adapter each (`add_weighted_adapter`, "cat"), chosen per row by
-    `adapter_names`: the same sums.
+    Each set of strengths becomes one combined adapter (`add_weighted_adapter`, "cat"), chosen per row by
+    `adapter_names`: the same sums as ours.
     """
 
     def __init__(self, path: Path, folders: dict[str, Path]) -> None:
@@ -33,8 +33,8 @@ class Peft:
         for name, folder in others:
             model.load_adapter(folder, adapter_name=name)
         self._model: Any = model.eval()
-        self._plain = load_fp32(path)  # PEFT's layers cost something also where they do nothing
-        for generator in (self._model, self._plain):  # `generate` looks here where its own configuration says None
+        self._plain = load_fp32(path)  # PEFT's layers take time even where they add nothing
+        for generator in (self._model, self._plain):  # where its argument has None, `generate` reads this
             generator.generation_config.eos_token_id = None
         self._combined: dict[tuple[tuple[str, float], ...], str] = {}
 
@@ -43,7 +43,7 @@ class Peft:
         return reduce(add, (self._batch(requests) for requests in zip(*clients, strict=True)))
 
     def _batch(self, requests: Sequence[Request]) -> Run:
-        """Answers requests that all have the same kind of strengths; the batch runs until the longest is answered."""
+        """Answers requests with the same kind of strengths; the batch runs until the longest is answered."""
         chosen = [self._adapter(request.strengths) for request in requests]  # prepared before the clock starts
         longest = max(request.tokens for request in requests)
         config = GenerationConfig(

@@ -1,4 +1,4 @@
-"""What one run of the benchmark took."""
+"""The time of one run of the benchmark."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ __all__ = ["Run", "Stopwatch"]
 
 @dataclass(frozen=True)
 class Run:
-    """What one run took, and what it answered."""
+    """The seconds that one run took, and its answers."""
 
     cpu_seconds: float
     wall_seconds: float
@@ -27,5 +27,5 @@ class Stopwatch:
         self._cpu, self._wall = time.process_time(), time.perf_counter()
 
     def stop(self, texts: list[str]) -> Run:
-        """Returns what it took to answer this."""
+        """Returns the run that gave these answers."""
         return Run(time.process_time() - self._cpu, time.perf_counter() - self._wall, texts)

@@ -1,4 +1,4 @@
-"""What the benchmark of the server asks for: clients, each with its requests in order. Who answers is of no matter."""
+"""The requests of the server's benchmark: clients, each with its requests in order, for whichever side answers."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ class Request:
 
 
 def clients_of(kind: str, count: int, adapters: Sequence[str], lengths: Sequence[int]) -> list[list[Request]]:
-    """Returns the requests of each client, one for each answer length; every client begins with another length.
+    """Returns the requests of each client, one for each answer length; each client begins with another length.
 
-    All clients ask for as many tokens in all, so that none of them is left alone at the end.
+    All clients ask for the same number of tokens in all, so that none is left alone at the end.
     """
     return [
         [
@@ -50,7 +50,7 @@ def in_order(clients: Sequence[Sequence[Request]]) -> list[Request]:
 
 
 def tokens_of(clients: Sequence[Sequence[Request]]) -> int:
-    """Returns how many tokens are asked for in all."""
+    """Returns the number of tokens asked for in all."""
     return sum(request.tokens for request in in_order(clients))
 
 

@@ -78,9 +78,9 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tiny_llama: Path) -> None:
     assert "who may ask must not be who may load" in refused(*model, *keys, str(tmp_path / "key"))
     assert f"--admin-token-file: {tmp_path}/blank is empty" in refused(*model, *keys, str(tmp_path / "blank"))
     assert f"--admin-token-file: {tmp_path}/binary" in refused(*model, *keys, str(tmp_path / "binary"))
-    assert "is a file but no GGUF" in refused("serve", "--model", str(tmp_path / "bad.json"))
+    assert "is a file, but not a GGUF" in refused("serve", "--model", str(tmp_path / "bad.json"))
     (tmp_path / "recipe.json").write_text('{"model": {"name": "m", "recipe": "nothing"}}')
-    assert "there is no recipe 'nothing', known: default" in refused(*model, "--config", str(tmp_path / "recipe.json"))
+    assert "unknown recipe 'nothing', known: default" in refused(*model, "--config", str(tmp_path / "recipe.json"))
 
 
 def test_several_processes_are_torchruns_business(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

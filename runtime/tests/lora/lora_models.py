@@ -1,13 +1,15 @@
 """Tiny random models, adapters for them, and the truth: merged weights in fp64."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import FalconConfig, FalconForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
+from kaito_runtime.lora.inject import LoraModel, inject_lora
+from kaito_runtime.lora.records import AdapterVersion, AdapterWeights, LoraMatrix
 from kaito_runtime.lora.targets import linear_shape
 
 
@@ -76,3 +78,13 @@ def merged(model: nn.Module, parts: list[tuple[AdapterWeights, float]]) -> nn.Mo
 def logits(model: nn.Module, ids: Tensor) -> Tensor:
     with torch.no_grad():
         return model(ids, use_cache=False).logits
+
+
+def injected(
+    make: Callable[[], Any], *adapters: AdapterWeights, **options: Any
+) -> tuple[Any, Any, LoraModel, list[AdapterVersion]]:
+    """A base model, the same with LoRA layers, and the adapters loaded into it."""
+    model = make()
+    ours = copy.deepcopy(model)
+    lora = inject_lora(ours, **options)
+    return model, ours, lora, [lora.bank.load(a) for a in adapters]

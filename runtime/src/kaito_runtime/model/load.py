@@ -1,4 +1,4 @@
-"""Loading a base model and its tokenizer from a folder or a GGUF file. Adapters are `adapters`' business."""
+"""Loads a base model and its tokenizer from a folder or a GGUF file. Adapters are read in `formats`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
-from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.errors import ModelLoadError, one_line
 from kaito_runtime.lora.sharded import Shard
 from kaito_runtime.model.memory import memory_for
 from kaito_runtime.model.recipe import Recipe
@@ -34,10 +34,11 @@ class LoadedModel:
 
     Attributes:
         model: In evaluation mode, on its device, prepared by its recipe.
-        tokenizer: transformers', with the chat template that came with the weights.
+        tokenizer: That of transformers, with the chat template that came with the weights.
+        recipe: The recipe that prepared it.
         end_tokens: Tokens that end a sequence.
-        context_length: What the weights say, in tokens.
-        shards: What this rank holds of layers that are spread over several, by path.
+        context_length: Most tokens of one sequence, as the model's configuration has it.
+        shards: The parts that this rank holds of layers that are spread over several ranks, by path.
     """
 
     model: nn.Module
@@ -70,9 +71,10 @@ def choose_dtype(
     """Returns the type to compute in.
 
     Args:
-        wanted: "auto" (what the weights are stored in) or a torch dtype's name.
-        stored: Type of the weights, where it is known.
-        cpu_has_bfloat16: Whether the CPU has instructions for bfloat16; without them it takes several times as long.
+        wanted: "auto" (the type that the weights are stored in) or the name of a torch dtype.
+        stored: Type of the weights, if known.
+        device: Where the model runs.
+        cpu_has_bfloat16: The CPU has instructions for bfloat16; without them it takes several times as long.
     """
     dtype = (stored or torch.float32) if wanted == "auto" else getattr(torch, wanted)
     if device.type == "cpu" and dtype != torch.float32 and not (dtype == torch.bfloat16 and cpu_has_bfloat16):
@@ -92,10 +94,10 @@ def load_model(
 
     Args:
         path: The folder or file.
-        recipe: Recipe's name; "default" takes the one for the architecture, if any.
-        dtype: "auto" or a torch dtype's name.
-        recipes: Where recipes are looked up instead of the installed packages.
-        ranks: The processes that share the model, which have joined; each reads its part.
+        recipe: A recipe's name; "default" takes the one for the architecture, if there is one.
+        dtype: "auto" or the name of a torch dtype.
+        recipes: Replaces the recipes of the installed packages.
+        ranks: The processes that share the model and have already joined; each reads its part.
 
     Raises:
         ModelLoadError: Names the path and what is wrong with it.
@@ -120,15 +122,15 @@ def load_model(
             model = model.to(device) if ranks.size == 1 else model
     except ModelLoadError:
         raise
-    except Exception as error:  # what transformers raises depends on file and version; each is the end of the start
-        raise ModelLoadError(f"model '{path}' cannot be loaded: {_first_line(error)}") from error
+    except Exception as error:  # transformers raises anything, depending on file and version
+        raise ModelLoadError(f"model '{path}' cannot be loaded: {one_line(error)}") from error
     chosen_recipe = (recipes or installed_recipes()).choose(recipe, [type(model).__name__])
     model.eval().requires_grad_(False)
     try:
         chosen_recipe.prepare(model)
         shards = {} if ranks.size == 1 else _cut(model, chosen_recipe, ranks)
     except Exception as error:
-        raise ModelLoadError(f"recipe '{chosen_recipe.name}' cannot prepare '{path}': {_first_line(error)}") from error
+        raise ModelLoadError(f"recipe '{chosen_recipe.name}' cannot prepare '{path}': {one_line(error)}") from error
     end_tokens = _end_tokens(model, tokenizer)
     return LoadedModel(
         model=model,
@@ -142,32 +144,32 @@ def load_model(
 
 def _shared(recipes: Recipes, recipe: str, config: Any, ranks: Ranks) -> dict[str, Any]:
     """Returns the arguments that make `from_pretrained` read this rank's part."""
-    from kaito_runtime.model.tensor_parallel import distributed_config  # what one process alone never needs
+    from kaito_runtime.model.tensor_parallel import distributed_config  # a process on its own never needs it
 
     chosen = recipes.choose(recipe, getattr(config, "architectures", None) or [])
     return {"distributed_config": distributed_config(chosen, config, ranks.size)}
 
 
 def _cut(model: nn.Module, recipe: Recipe, ranks: Ranks) -> Mapping[str, Shard]:
-    """Makes a model of which this rank has read its part an ordinary one; returns what is here of its layers."""
+    """Turns a model of which this rank has read its part into an ordinary one; returns the parts of its layers."""
     from kaito_runtime.model.tensor_parallel import cut_model
 
     return cut_model(model, recipe, ranks.rank, ranks.size)
 
 
 def _source(path: Path) -> dict[str, str]:
-    """Returns the arguments that name the weights to transformers, after the checks that it would word badly."""
+    """Returns the arguments that name the weights to transformers, once they pass the checks that it words badly."""
     if path.is_file():
         with path.open("rb") as file:
             if file.read(len(_GGUF_MAGIC)) != _GGUF_MAGIC:
-                raise ModelLoadError(f"model '{path}' is a file but no GGUF: give a GGUF file or a model's folder")
+                raise ModelLoadError(f"model '{path}' is a file, but not a GGUF: give a GGUF file or a model's folder")
         return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     if not path.is_dir():
         raise ModelLoadError(f"model '{path}' does not exist")
     if not (path / "config.json").is_file():
-        raise ModelLoadError(f"model '{path}' has no config.json")
+        raise ModelLoadError(f"model '{path}' has no config.json; give a Hugging Face folder")
     if not any(path.glob("*.safetensors")):
-        raise ModelLoadError(f"model '{path}' has no *.safetensors: no other format is loaded, since they run code")
+        raise ModelLoadError(f"model '{path}' has no *.safetensors; other formats can run code and are not loaded")
     return {"pretrained_model_name_or_path": str(path)}
 
 
@@ -179,8 +181,3 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     ]
     flat = [token for entry in declared for token in (entry if isinstance(entry, list) else [entry])]
     return frozenset(token for token in flat if token is not None and token >= 0)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

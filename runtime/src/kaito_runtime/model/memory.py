@@ -1,6 +1,7 @@
-"""What this container may use of its machine. torch asks the machine alone and would take all of it.
+"""How much CPU and memory this container may use, and the sizes of the engine's batches.
 
-Reads version 2 of the kernel's control groups, which Kubernetes needs; elsewhere the machine's own figures count.
+torch looks at the machine and would take all of it, so the container's limits are read here, from version 2 of the
+kernel's control groups. Where there are none, the machine's own figures hold.
 Source: https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
@@ -23,9 +24,9 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def cpu_limit(cgroup: Path = CGROUP) -> int | None:
-    """Returns how many CPUs the container's limit amounts to, rounded up; None where there is no limit.
+    """Returns the container's CPU limit, rounded up to whole CPUs; None if there is no limit.
 
-    More threads than that are stopped by the kernel in the middle of each product, and the others wait for them.
+    With more threads than that the kernel stops some of them in the middle of each product, and the others wait.
     """
     quota, _, period = _read(cgroup / "cpu.max").partition(" ")
     if not (quota.isdigit() and period.isdigit()):  # "max 100000", or no such file
@@ -34,14 +35,14 @@ def cpu_limit(cgroup: Path = CGROUP) -> int | None:
 
 
 def free_memory_bytes(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int | None:
-    """Returns how much memory can still be taken, by the machine and by the container's limit; None if unknown."""
+    """Returns the bytes that are free, by the machine and by the container's limit; None if unknown."""
     rooms = []
     for line in _read(meminfo).splitlines():
         if line.startswith("MemAvailable:"):
             rooms.append(int(line.split()[1]) * 1024)
     limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
     if limit.isdigit() and used.isdigit():
-        # What files are cached in counts as used, and goes when somebody needs it.
+        # Cached files count as used, but give way when memory is needed.
         statistics = dict(line.split() for line in _read(cgroup / "memory.stat").splitlines())
         cached = int(statistics.get("inactive_file", 0)) + int(statistics.get("active_file", 0))
         rooms.append(max(0, int(limit) - int(used) + cached))
@@ -50,7 +51,11 @@ def free_memory_bytes(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int | N
 
 @contextmanager
 def memory_for(what: str, advice: str) -> Iterator[None]:
-    """Says what there was no memory for, and what to do, where the block runs out of it.
+    """Names what there was no memory for, and what to do, if the block runs out of it.
+
+    Args:
+        what: What needs the memory.
+        advice: What to do about it.
 
     Raises:
         ModelLoadError: Memory ran out.
@@ -76,10 +81,10 @@ class BatchLimits:
 
     Attributes:
         cache_tokens: Tokens that the key-value cache holds, all requests together.
-        page_tokens: Tokens of one page of it.
-        step_tokens: Most tokens of one forward pass; longer prompts are cut into several.
+        page_tokens: Tokens of one page of the cache.
+        step_tokens: Most tokens of one forward pass; longer prompts take several.
         requests: Most requests of one forward pass.
-        reuse_prefixes: Keep what prompts have in common instead of computing it again.
+        reuse_prefixes: Keep the keys and values of common beginnings of prompts instead of computing them again.
     """
 
     cache_tokens: int
@@ -90,7 +95,7 @@ class BatchLimits:
 
 
 def cache_bytes_per_token(model: nn.Module) -> int:
-    """Returns how much key-value cache one token takes, all layers together."""
+    """Returns the key-value cache of one token in all layers together, in bytes."""
     wrapped: Any = model
     config = wrapped.config.get_text_config()
     heads, width = find_num_key_value_heads(config), find_head_dim(config)

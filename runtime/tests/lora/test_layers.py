@@ -1,24 +1,15 @@
-"""Injected models against merged weights in fp64, and the base model bit for bit."""
+"""Models with LoRA layers against merged weights in fp64, and against the base model bit for bit."""
 
 import copy
 
 import pytest
 import torch
-from lora_models import TARGETS, falcon, gpt2, llama, logits, merged, target_paths, weights
+from lora_models import TARGETS, falcon, gpt2, injected, llama, logits, merged, target_paths, weights
 
 from kaito_runtime.lora.inject import inject_lora
 
 MODELS = [llama, falcon, gpt2]
-
-
 LAYOUTS = [False, True]  # the CPU path, and the kernels' page layout with their references
-
-
-def injected(make, *adapters, **options):
-    model = make()
-    ours = copy.deepcopy(model)
-    lora = inject_lora(ours, **options)
-    return model, ours, lora, [lora.bank.load(a) for a in adapters]
 
 
 @pytest.mark.parametrize("make", MODELS)
@@ -168,56 +159,6 @@ def test_wrong_number_of_tokens_is_refused(ids):
         logits(ours, ids)
 
 
-@pytest.mark.parametrize("strength", [float("nan"), float("inf"), float("-inf")])
-def test_non_finite_strength_is_refused_at_the_boundary(strength):
-    base = llama()
-    _, _, lora, (version,) = injected(llama, weights(base, target_paths(base, TARGETS[llama])))
-    with pytest.raises(ValueError, match=r"adapter-1.*finite"):
-        lora.routing.set([(1, {version: strength})])
-    with pytest.raises(ValueError, match="-1"):
-        lora.routing.set([(-1, {})])
-
-
-def test_empty_spans_and_empty_batches():
-    base = llama()
-    _, _, lora, (version,) = injected(llama, weights(base, target_paths(base, TARGETS[llama])))
-    lora.routing.set([])
-    assert lora.routing.step is None
-    lora.routing.set([(0, {version: 1.0})])
-    layer = next(iter(lora.layers.values()))
-    assert layer(torch.zeros(1, 0, layer.in_features)).shape == (1, 0, layer.out_features)
-
-
-def test_injection_shares_weights_and_leaves_the_head(ids):
-    model = llama(tie_word_embeddings=True)
-    pointers = {name: p.data_ptr() for name, p in model.named_parameters()}
-    lora = inject_lora(model)
-    assert {name: p.data_ptr() for name, p in model.named_parameters()} == pointers
-    assert "lm_head" not in lora.layers and type(model.lm_head) is torch.nn.Linear
-    assert len(lora.layers) == 14
-    with pytest.raises(ValueError, match="inject once"):
-        inject_lora(model)
-
-
-def test_a_layer_reachable_by_two_paths_stays_one():
-    shared = torch.nn.Linear(4, 4)
-    model = torch.nn.ModuleDict({"a": shared, "b": torch.nn.Sequential(shared)})
-    inject_lora(model)
-    assert model["a"] is model["b"][0]
-
-
-def test_a_model_spread_by_hooks_is_refused():
-    model = llama()
-    model.model.layers[1].mlp.up_proj.register_forward_pre_hook(lambda module, args: args)
-    with pytest.raises(ValueError, match=r"model.layers.1.mlp.up_proj' has forward hooks"):
-        inject_lora(model)
-
-
-def test_a_model_without_linear_layers_is_refused():
-    with pytest.raises(ValueError, match="no linear layer"):
-        inject_lora(torch.nn.Sequential(torch.nn.Embedding(2, 2)))
-
-
 @pytest.mark.parametrize("tokens", [1, 2, 6, 30])
 def test_packed_weights_give_the_same_up_to_rounding(tokens):
     sizes = {"hidden_size": 512, "intermediate_size": 640, "num_hidden_layers": 1}
@@ -232,13 +173,3 @@ def test_packed_weights_give_the_same_up_to_rounding(tokens):
     lora.routing.set([(2 * tokens, {version: 0.7})])
     truth = logits(merged(base, [(part, 0.7)]), ids)
     assert (logits(ours, ids) - truth).abs().max() < 1e-4 * truth.abs().max()
-
-
-def test_packing_stores_small_weights_by_columns_and_leaves_the_replaced_layer_alone():
-    model = torch.nn.Sequential(torch.nn.Linear(640, 512), torch.nn.Linear(512, 4096))
-    small, large = model
-    lora = inject_lora(model, pack=True)
-    assert lora.layers["0"].weight.stride() == (1, 512)
-    assert lora.layers["1"].weight.stride() == (512, 1), "products of large weights are slower by columns"
-    assert small.weight.stride() == (640, 1) and torch.equal(small.weight, lora.layers["0"].weight)
-    assert lora.layers["1"].weight is large.weight
