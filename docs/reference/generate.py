@@ -31,6 +31,7 @@ from kaito_core.api.docstrings import field_docs, summary
 from kaito_core.controller.metrics import LABELS, Metrics
 from kaito_core.errors import FieldError
 from kaito_core.settings import CONFIG_VARIABLE, Settings, setting_docs
+from kaito_karpenter.cloud import OPTIONS
 
 FOLDER = Path(__file__).parent
 RECORDS = (ModelPreset, Weights, GpuSku, NodeRequest, NodeState, RejectedNode, AdapterRef, FetchStep, FieldError)
@@ -166,6 +167,7 @@ def _settings_page() -> str:
         f"| {f'`{doc.default}`' if doc.default else ''} | {doc.meaning} |"
         for doc in setting_docs()
     ]
+    options = [f"| `{name}` | {meaning} |" for name, meaning in OPTIONS.items()]
     return _page(
         [
             "# Settings",
@@ -176,6 +178,10 @@ def _settings_page() -> str:
             "A key that is no setting, or a value of the wrong type, ends the command with a message that names the "
             "file, the key and what would be right. Unknown variables are passed over: a cluster adds some of its own.",
             "\n".join(["| variable | key | type | default | meaning |", "|---|---|---|---|---|", *rows]),
+            "## Options of gpu_azure and gpu_aws",
+            "An annotation of a Workspace comes before the option. A change of an option is for new machines; an "
+            "annotation that a machine does not meet has it replaced.",
+            "\n".join(["| option | meaning |", "|---|---|", *options]),
         ]
     )
 

@@ -56,6 +56,7 @@ class NodeRequest:
         tolerations: What the pods tolerate, as Kubernetes writes it; of the GPU taints those of every vendor.
         held_nodes: Names of the nodes that the Workspace's pods are on or meant for.
         taken: GPUs that other Workspaces have on a node, by node name and "namespace/name".
+        annotations: The Workspace's, of which a provider may read some of its own.
     """
 
     workspace: str
@@ -72,6 +73,7 @@ class NodeRequest:
     tolerations: tuple[Mapping[str, Any], ...] = ()
     held_nodes: tuple[str, ...] = ()
     taken: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

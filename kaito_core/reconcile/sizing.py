@@ -169,4 +169,5 @@ def node_request(workspace: Workspace, preset: ModelPreset | None) -> NodeReques
         disk_gib=disk,
         tolerations=tuple(tolerated),
         held_nodes=tuple(name for name in held if isinstance(name, str)) if isinstance(held, list) else (),
+        annotations=workspace.metadata.annotations,
     )

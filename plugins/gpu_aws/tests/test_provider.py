@@ -38,7 +38,7 @@ def test_claims_refer_to_an_ec2_node_class() -> None:
 
 def test_options_choose_the_node_class() -> None:
     assert claim({"node_class": "gpu"})["spec"]["nodeClassRef"]["name"] == "gpu"
-    with pytest.raises(ConfigError, match="gpu_aws has no option ami; known: node_class"):
+    with pytest.raises(ConfigError, match=r"gpu_aws has no option ami; known: .* node_class"):
         kaito_node_providers(Settings(plugins={"gpu_aws": {"ami": "x"}}))
 
 
@@ -52,6 +52,37 @@ def test_types_that_are_too_new_for_the_table_are_tried_and_other_clouds_refused
     assert claim(instance_type="p6-b200.48xlarge")["spec"]["requirements"][0]["values"] == ["p6-b200.48xlarge"]
     with pytest.raises(InvalidWorkspaceError, match="must be a machine type of AWS, got 'Standard_NC24ads_A100_v4'"):
         claim(instance_type="Standard_NC24ads_A100_v4")
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("g5g.xlarge", "arm64"),
+        ("c7gn.large", "arm64"),
+        ("im4gn.4xlarge", "arm64"),
+        ("a1.medium", "arm64"),
+        ("p6e-gb200.36xlarge", "arm64"),
+        ("g4dn.xlarge", "amd64"),
+        ("gr6.4xlarge", "amd64"),
+        ("g6e.48xlarge", "amd64"),
+        ("p6-b200.48xlarge", "amd64"),
+        ("p5en.48xlarge", "amd64"),
+        ("x2iedn.large", "amd64"),
+    ],
+)
+def test_the_architecture_is_told_by_the_name(name: str, architecture: str) -> None:
+    assert AWS.architecture(name) == architecture
+
+
+def test_arm_machines_are_for_images_that_are_built_for_them() -> None:
+    (arch,) = (
+        entry["values"]
+        for entry in claim({"architectures": "amd64,arm64"}, instance_type="g5g.xlarge")["spec"]["requirements"]
+        if entry["key"] == "kubernetes.io/arch"
+    )
+    assert arch == ["arm64"]
+    with pytest.raises(InvalidWorkspaceError, match=r"with amd64 processors.*got 'g5g\.xlarge' with arm64"):
+        claim(instance_type="g5g.xlarge")
 
 
 def test_labels_of_awss_karpenter_are_left_to_it() -> None:

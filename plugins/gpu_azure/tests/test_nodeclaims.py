@@ -44,11 +44,25 @@ class TestManifest:
                     {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [TYPE]},
                     {"key": "karpenter.sh/nodepool", "operator": "In", "values": ["kaito"]},
                     {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]},
+                    {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
                     {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]},
                 ],
+                "expireAfter": "Never",
                 "resources": {"requests": {"ephemeral-storage": "50Gi"}},
             },
         }
+
+    @pytest.mark.parametrize(
+        ("changes", "tainted"),
+        [
+            ({"gpus": 1}, True),
+            ({"gpus": 0}, False),  # nothing would be scheduled to it
+            ({"gpus": 0, "tolerations": ({"key": "sku", "operator": "Equal", "value": "gpu"},)}, True),
+        ],
+    )
+    def test_machines_are_tainted_where_the_pods_tolerate_it(self, changes: dict[str, Any], tainted: bool) -> None:
+        (made,) = plan(**changes).create
+        assert bool(made["spec"].get("taints")) == tainted
 
     def test_the_gpu_provisioner_reads_another_resource(self) -> None:
         (made,) = plan(options={"node_class_kind": "KaitoNodeClass", "node_class_group": "kaito.sh"}).create
@@ -138,5 +152,5 @@ class TestRefusals:
             plan(instance_type="p4d.24xlarge")
 
     def test_an_azure_type_that_is_too_new_for_the_table_is_tried(self) -> None:
-        (made,) = plan(instance_type="Standard_ND128isr_GB300_v6").create
-        assert made["spec"]["requirements"][0]["values"] == ["Standard_ND128isr_GB300_v6"]
+        (made,) = plan(instance_type="Standard_ND96isr_H900_v9").create
+        assert made["spec"]["requirements"][0]["values"] == ["Standard_ND96isr_H900_v9"]

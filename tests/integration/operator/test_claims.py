@@ -2,6 +2,7 @@
 
 import pytest
 
+from kaito_core.api import KubeObject
 from kaito_testing.world.faulty_cluster import FaultyCluster
 from scenarios.support.karpenter import RESOURCE, become_nodes, claims, refuse
 from scenarios.support.world import World, workspace
@@ -9,6 +10,10 @@ from scenarios.support.world import World, workspace
 
 def _names(cluster: FaultyCluster) -> list[str]:
     return sorted(claim["metadata"]["name"] for claim in claims(cluster))
+
+
+def _required(claim: KubeObject) -> dict[str, list[str]]:
+    return {entry["key"]: entry["values"] for entry in claim["spec"]["requirements"]}
 
 
 def test_all_missing_nodes_are_asked_for_before_any_is_ready(azure: World, cluster: FaultyCluster) -> None:
@@ -19,6 +24,34 @@ def test_all_missing_nodes_are_asked_for_before_any_is_ready(azure: World, clust
     assert not [claim for claim in claims(cluster) if claim.get("status")]
     become_nodes(azure)
     assert len(azure.wait_state("w", "Ready")["status"]["workerNodes"]) == 4
+
+
+def test_a_claim_neither_expires_nor_becomes_a_spot_machine(azure: World, cluster: FaultyCluster) -> None:
+    (claim,) = claims(cluster)
+    assert claim["spec"]["expireAfter"] == "Never"
+    assert claim["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
+    assert _required(claim)["karpenter.sh/capacity-type"] == ["on-demand"]
+
+
+def test_a_workspace_chooses_capacity_type_and_zones(azure: World, cluster: FaultyCluster) -> None:
+    chosen = {"kaito.sh/capacity-type": "cheap", "kaito.sh/zones": "westeurope-1,westeurope-2"}
+    azure.apply(workspace("w", "on-gpu", resource=RESOURCE, annotations=chosen))
+    said = azure.wait_reason("w", "WorkspaceSucceeded", "InvalidWorkspace")["message"]
+    assert (
+        "metadata.annotations[kaito.sh/capacity-type] must be on-demand, spot or reserved" in said and "'cheap'" in said
+    )
+    (before,) = _names(cluster)
+    azure.apply(
+        workspace("w", "on-gpu", resource=RESOURCE, annotations={**chosen, "kaito.sh/capacity-type": "spot,on-demand"})
+    )
+    azure.wait("another claim", lambda: _names(cluster) not in ([], [before]))
+    azure.wait("the first is given back", lambda: before not in _names(cluster))
+    (claim,) = claims(cluster)
+    required = _required(claim)
+    assert required["karpenter.sh/capacity-type"] == ["spot", "on-demand"]
+    assert required["topology.kubernetes.io/zone"] == ["westeurope-1", "westeurope-2"]
+    become_nodes(azure)
+    azure.wait_state("w", "Ready")
 
 
 def test_fewer_nodes_give_the_others_back(azure: World, cluster: FaultyCluster) -> None:

@@ -1,6 +1,6 @@
 """AWS's GPU machine types, as data.
 
-Left out: GPUs that current CUDA releases do not run on (K80, M60), ARM machines (g5g), for which there is no image, and
+Left out: GPUs that current CUDA releases do not run on (K80, M60), ARM machines (g5g), for which we build no image, and
 what is not asked for as `nvidia.com/gpu` (Radeon, Trainium, Inferentia).
 Source: KAITO v0.12.0, and v0.3.1 for the types that it has dropped; the two agree where both have one.
 """

@@ -15,6 +15,10 @@ AZURE = KarpenterCloud(
     # The gpu-provisioner's node class is KaitoNodeClass in the group kaito.sh: the settings can name it.
     node_class=NodeClass("default", "AKSNodeClass", "karpenter.azure.com"),
     label_domains=("karpenter.azure.com",),
+    # The feature "p" after the size, as in D2ps_v5, and Grace with its GPUs.
+    arm_pattern=re.compile(
+        r"standard_[a-z]+\d+(-\d+)?[a-z]*p[a-z]*(_\w+)?|standard_\w+_gb\d+\w*", re.ASCII | re.IGNORECASE
+    ),
 )
 
 

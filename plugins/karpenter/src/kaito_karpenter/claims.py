@@ -12,6 +12,7 @@ from kaito_core.api.nodes import NodeRequest
 from kaito_core.api.quantity import format_gib
 from kaito_core.api.workload import MANAGED_BY_LABEL, MANAGER, WORKSPACE_LABEL, WORKSPACE_NAMESPACE_LABEL
 from kaito_core.errors import FieldError, InvalidWorkspaceError
+from kaito_karpenter.choices import ARCHITECTURE, annotated, option_variable
 from kaito_karpenter.cloud import KarpenterCloud
 
 __all__ = ["NODECLAIMS", "ClaimPlan", "is_ready", "owner_labels", "plan_claims"]
@@ -21,6 +22,7 @@ INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 NODE_POOL = "karpenter.sh/nodepool"
 #: No such NodePool exists: with it in the label, no NodePool counts the node as its own and scales it away.
 POOL_NAME = "kaito"
+TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 #: Label domains that kubelets, Karpenter and this operator write; a selector cannot put them on a node.
 _RESERVED_DOMAINS = ("kaito.sh", "karpenter.sh", "kubernetes.io", "k8s.io")
 
@@ -61,11 +63,12 @@ def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: Kar
     Raises:
         InvalidWorkspaceError: No machine can be asked for as the Workspace is written.
     """
-    _check(request, cloud)
+    asked = annotated(request.annotations)
+    _check(request, {**cloud.choices, **asked}[ARCHITECTURE], cloud)
     wanted = _user_labels(request, cloud)
     claims = list(existing)
     alive = [claim for claim in claims if not claim["metadata"].get("deletionTimestamp")]
-    fitting = [claim for claim in alive if _fits(claim, request.instance_type, wanted)]
+    fitting = [claim for claim in alive if _fits(claim, request.instance_type, wanted, asked)]
     fitting.sort(key=lambda claim: (not is_ready(claim), claim["metadata"]["name"]))
     keep = fitting[: request.count]
     taken = {claim["metadata"]["name"] for claim in claims}
@@ -77,7 +80,7 @@ def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: Kar
     ]
     return ClaimPlan(
         keep=tuple(keep),
-        create=tuple(_manifest(name, request, wanted, cloud) for name in names),
+        create=tuple(_manifest(name, request, wanted, asked, cloud) for name in names),
         surplus=tuple(claim for claim in alive if claim not in keep and claim not in mistaken),
         mistaken=tuple(mistaken),
     )
@@ -90,14 +93,23 @@ def is_ready(claim: KubeObject) -> bool:
     return ready and bool(claim["status"].get("nodeName"))
 
 
-def _check(request: NodeRequest, cloud: KarpenterCloud) -> None:
+def _check(request: NodeRequest, built: Sequence[str], cloud: KarpenterCloud) -> None:
+    """Raises an error where there is no such machine type, or the images are not `built` for its processors."""
     known = ", ".join(sku.name for sku in cloud.skus)
-    if not request.instance_type:
+    instance_type = request.instance_type
+    if not instance_type:
         fault = f"is required where nodes are created; known: {known}"
-    elif cloud.find_sku(request.instance_type) or cloud.type_pattern.fullmatch(request.instance_type):
-        return
+    elif cloud.find_sku(instance_type) is None and cloud.type_pattern.fullmatch(instance_type) is None:
+        fault = f"must be a machine type of {cloud.title}, got '{instance_type}'; known: {known}"
+    elif (has := cloud.architecture(instance_type)) not in built:
+        fault = (
+            f"must be a machine type with {' or '.join(built)} processors, which the images are built for, got "
+            f"'{instance_type}' with {has} processors; where they are built for both, say so with the annotation "
+            "kaito.sh/architectures: amd64,arm64 or, for all Workspaces, "
+            f"{option_variable(cloud.name, 'architectures')}"
+        )
     else:
-        fault = f"must be a machine type of {cloud.title}, got '{request.instance_type}'; known: {known}"
+        return
     raise InvalidWorkspaceError([FieldError("resource.instanceType", fault)])
 
 
@@ -130,14 +142,33 @@ def _is_in(key: str, domains: Iterable[str]) -> bool:
     return bool(slash) and any(prefix == domain or prefix.endswith(f".{domain}") for domain in domains)
 
 
-def _fits(claim: KubeObject, instance_type: str, labels: Mapping[str, str]) -> bool:
-    types = [
-        value.casefold()
+def _fits(
+    claim: KubeObject, instance_type: str, labels: Mapping[str, str], asked: Mapping[str, tuple[str, ...]]
+) -> bool:
+    """Returns whether a claim is of the machine type, with the labels and with what a Workspace's annotations ask.
+
+    What the operator's settings say is for new claims alone: another setting is not to end every pod.
+    """
+    has: Mapping[str, str] = claim["metadata"].get("labels", {})
+    types = [value.casefold() for value in _required(claim, INSTANCE_TYPE)]
+    if types != [instance_type.casefold()] or not labels.items() <= has.items():
+        return False
+    for key, values in asked.items():
+        # A label says what was launched.
+        actual = (has[key],) if key in has else _required(claim, key)
+        if key != ARCHITECTURE and not (actual and set(actual) <= set(values)):
+            return False
+    return True
+
+
+def _required(claim: KubeObject, key: str) -> list[str]:
+    """Returns the values that a claim allows for a label."""
+    return [
+        value
         for requirement in claim["spec"].get("requirements", ())
-        if requirement["key"] == INSTANCE_TYPE
+        if requirement["key"] == key
         for value in requirement.get("values", ())
     ]
-    return types == [instance_type.casefold()] and labels.items() <= claim["metadata"].get("labels", {}).items()
 
 
 def _free_names(request: NodeRequest, taken: set[str], count: int) -> list[str]:
@@ -158,13 +189,27 @@ def _free_names(request: NodeRequest, taken: set[str], count: int) -> list[str]:
     return names
 
 
-def _manifest(name: str, request: NodeRequest, labels: Mapping[str, str], cloud: KarpenterCloud) -> KubeObject:
+def _tolerates_taint(request: NodeRequest) -> bool:
+    return any(toleration.get("key") == TAINT["key"] for toleration in request.tolerations)
+
+
+def _manifest(
+    name: str,
+    request: NodeRequest,
+    labels: Mapping[str, str],
+    asked: Mapping[str, tuple[str, ...]],
+    cloud: KarpenterCloud,
+) -> KubeObject:
     sku, node_class = cloud.find_sku(request.instance_type), cloud.node_class
     instance_type = sku.name if sku is not None else request.instance_type
-
-    def requires(key: str, value: str) -> KubeObject:
-        return {"key": key, "operator": "In", "values": [value]}
-
+    required = {
+        INSTANCE_TYPE: (instance_type,),
+        NODE_POOL: (POOL_NAME,),
+        "kubernetes.io/os": ("linux",),
+        **cloud.choices,
+        **asked,
+        ARCHITECTURE: (cloud.architecture(instance_type),),
+    }
     return {
         "apiVersion": NODECLAIMS.api_version,
         "kind": NODECLAIMS.kind,
@@ -175,13 +220,12 @@ def _manifest(name: str, request: NodeRequest, labels: Mapping[str, str], cloud:
         },
         "spec": {
             "nodeClassRef": {"group": node_class.group, "kind": node_class.kind, "name": node_class.name},
-            "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
+            # The pods of a preset without GPUs do not tolerate it.
+            **({"taints": [TAINT]} if request.gpus or _tolerates_taint(request) else {}),
             "requirements": [
-                requires(INSTANCE_TYPE, instance_type),
-                requires(NODE_POOL, POOL_NAME),
-                requires("kubernetes.io/os", "linux"),
-                requires("kubernetes.io/arch", "amd64"),
+                {"key": key, "operator": "In", "values": list(values)} for key, values in required.items()
             ],
+            "expireAfter": cloud.expire_after,  # what do-not-disrupt does not stop
             "resources": {"requests": {node_class.storage_resource: format_gib(request.disk_gib)}},
         },
     }

@@ -2,15 +2,29 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kaito_core.api.nodes import GpuSku
 from kaito_core.errors import ConfigError
+from kaito_karpenter.choices import ARCHITECTURE, CAPACITY_TYPE, chosen, option_variable
 
-__all__ = ["KarpenterCloud", "NodeClass"]
+__all__ = ["OPTIONS", "KarpenterCloud", "NodeClass"]
 
-#: Options of a plugin (KAITO_PLUGIN_<PLUGIN>__NODE_CLASS and so on), by the field that each sets.
-_OPTIONS = {"node_class": "name", "node_class_kind": "kind", "node_class_group": "group"}
+#: What the options of a plugin mean (KAITO_PLUGIN_<PLUGIN>__NODE_CLASS and so on).
+OPTIONS: Mapping[str, str] = {
+    "node_class": "Name of the node class that claims refer to.",
+    "node_class_kind": "Its kind.",
+    "node_class_group": "Its API group.",
+    "expire_after": "When Karpenter replaces a machine whatever runs on it: Never (the default), or a duration such as "
+    "720h.",
+    "capacity_type": "on-demand (the default), spot or reserved, or several with commas between. Annotation "
+    "kaito.sh/capacity-type.",
+    "zones": "Zones that machines may be in, with commas between; empty by default: any. Annotation kaito.sh/zones.",
+    "architectures": "Processors that the images are built for: amd64 (the default), arm64, or both with a comma "
+    "between. A machine type with others is refused. Annotation kaito.sh/architectures.",
+}
+_NODE_CLASS_OPTIONS = {"node_class": "name", "node_class_kind": "kind", "node_class_group": "group"}
+_DURATION = re.compile(r"Never|(?=.*[1-9])([0-9]+[smh])+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,11 @@ class KarpenterCloud:
             in `skus` is asked for all the same, and sized by the preset's own numbers.
         node_class: What claims refer to, unless the settings name another.
         label_domains: Label domains that the cloud's Karpenter writes itself, besides Kubernetes' and Karpenter's own.
+        arm_pattern: What machine types with arm64 processors look like; None where there are none.
+        expire_after: When Karpenter replaces a machine whatever runs on it, as it writes durations.
+        choices: What is required of every machine, by label, unless a Workspace's annotations choose otherwise;
+            `kubernetes.io/arch` is what images are built for. The capacity type has to be there: without one Karpenter
+            takes a spot machine for a claim that no NodePool made.
     """
 
     name: str
@@ -53,22 +72,39 @@ class KarpenterCloud:
     type_pattern: re.Pattern[str]
     node_class: NodeClass
     label_domains: tuple[str, ...] = ()
+    arm_pattern: re.Pattern[str] | None = None
+    expire_after: str = "Never"
+    choices: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {CAPACITY_TYPE: ("on-demand",), ARCHITECTURE: ("amd64",)}
+    )
 
     def find_sku(self, name: str) -> GpuSku | None:
         """Returns a machine type by its name, whatever the case of its letters; None for one not in the table."""
         return next((sku for sku in self.skus if sku.name.casefold() == name.casefold()), None)
 
+    def architecture(self, instance_type: str) -> str:
+        """Returns what processors a machine type has, "amd64" or "arm64"; its name says it."""
+        return "arm64" if self.arm_pattern is not None and self.arm_pattern.fullmatch(instance_type) else "amd64"
+
     def configured(self, options: Mapping[str, str]) -> "KarpenterCloud":
-        """Returns the cloud with the node class that a plugin's options name.
+        """Returns the cloud as a plugin's options have it.
 
         Args:
-            options: `settings.plugins[name]`: "node_class", "node_class_kind", "node_class_group", each optional.
+            options: `settings.plugins[name]`; those of `OPTIONS`, each optional.
 
         Raises:
-            ConfigError: There is another option.
+            ConfigError: There is another option, or a value cannot be used.
         """
-        if unknown := sorted(set(options) - set(_OPTIONS)):
-            raise ConfigError(f"{self.name} has no option {', '.join(unknown)}; known: {', '.join(sorted(_OPTIONS))}")
+        if unknown := sorted(set(options) - set(OPTIONS)):
+            raise ConfigError(f"{self.name} has no option {', '.join(unknown)}; known: {', '.join(sorted(OPTIONS))}")
+        expire_after = options.get("expire_after", self.expire_after)
+        if _DURATION.fullmatch(expire_after) is None:
+            variable = option_variable(self.name, "expire_after")
+            raise ConfigError(f"{variable} must be Never or a duration such as 720h or 1h30m, got '{expire_after}'")
+        named = {part: options[option] for option, part in _NODE_CLASS_OPTIONS.items() if option in options}
         return replace(
-            self, node_class=replace(self.node_class, **{_OPTIONS[option]: value for option, value in options.items()})
+            self,
+            node_class=replace(self.node_class, **named),
+            expire_after=expire_after,
+            choices={**self.choices, **chosen(self.name, options)},
         )
