@@ -48,18 +48,17 @@ class FieldError:
 
 
 def known_names(names: Iterable[str], wanted: str = "") -> str:
-    """Returns the tail of a message about an unknown name: "did you mean 'a'? known: a, b", or "none is installed".
+    """Returns the tail of a message about an unknown name: "did you mean a?", "known: a, b", or "none is installed".
 
     Args:
         names: The names that exist.
-        wanted: The unknown name; the closest of `names` is suggested if it looks like a typing error.
+        wanted: The unknown name. If it looks like a typing error, the closest name is returned instead of all, which
+            may be dozens.
     """
     ordered = sorted(names)
-    if not ordered:
-        return "none is installed"
-    close = difflib.get_close_matches(wanted, ordered, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}known: {', '.join(ordered)}"
+    if close := difflib.get_close_matches(wanted, ordered, n=1):
+        return f"did you mean {close[0]}?"
+    return f"known: {', '.join(ordered)}" if ordered else "none is installed"
 
 
 class KaitoError(Exception):

@@ -1,17 +1,22 @@
-"""The `kaito` command. Thin: it reads arguments, calls the rooms behind it and prints what they return."""
+"""The `kaito` command: it reads arguments, calls the packages that do the work, and prints what they return."""
 
 import sys
 
-from kaito_core.errors import KaitoError
-
 __all__ = ["main"]
+
+_INTERRUPTED = 130  # the shell's status of a program that SIGINT has ended
 
 
 def main() -> None:
-    """Runs the command line; what kaito raises on purpose becomes one line on stderr and exit status 1."""
-    from kaito_core.cli.app import app
-
+    """Runs the command line. An error that kaito raises on purpose becomes one line on stderr and exit status 1."""
     try:
-        app()
-    except KaitoError as error:
-        sys.exit(f"error: {error}")
+        # Inside the try: importing takes long enough for a user to press Ctrl-C.
+        from kaito_core.cli.app import app
+        from kaito_core.errors import KaitoError
+
+        try:
+            app()
+        except KaitoError as error:
+            sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)

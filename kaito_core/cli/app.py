@@ -1,13 +1,16 @@
-"""The commands, by name. Each command's module is small; what is slow to import is imported when it runs."""
+"""The commands by name. Each has a small module, which imports what is slow only when the command runs."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kaito_core.cli import commands, operator, plugins, presets
+from kaito_core.cli import operator, plugins, presets
+from kaito_core.cli.chat import chat
+from kaito_core.cli.install import crd, install
 from kaito_core.cli.new import new
 from kaito_core.cli.session import Session
+from kaito_core.cli.workspaces import render, up, validate
 
 __all__ = ["app"]
 
@@ -48,14 +51,6 @@ def _options(
 
 app.add_typer(presets.app, name="presets")
 app.add_typer(plugins.app, name="plugins")
-for command in (
-    commands.up,
-    commands.chat,
-    commands.validate,
-    commands.render,
-    commands.install,
-    commands.crd,
-):
+for command in (up, chat, validate, render, install, crd, new):
     app.command()(command)
-app.command()(new)
 app.command(epilog=operator.settings_help())(operator.operator)

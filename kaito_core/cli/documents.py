@@ -1,39 +1,75 @@
-"""Reading Workspaces from files."""
+"""Reading Workspaces from files and standard input. They are parsed and checked elsewhere."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 import yaml
 
 from kaito_core.api.workspace.model import GROUP
 from kaito_core.errors import ConfigError
 
-__all__ = ["read_workspaces"]
+__all__ = ["FilesArgument", "FilesOption", "document_name", "given_files", "read_workspaces"]
+
+_STANDARD_INPUT = Path("-")
+
+FilesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE", help="YAML files with Workspaces; - is standard input.", show_default=False),
+]
+FilesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--filename", "-f", metavar="FILE", help="The same, as kubectl takes it.", show_default=False),
+]
+
+
+def given_files(arguments: Sequence[Path] | None, options: Sequence[Path] | None) -> list[Path]:
+    """Returns the files that a command was given, as arguments or with -f.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if files := [*(arguments or ()), *(options or ())]:
+        return files
+    raise ConfigError("no FILE given; name a YAML file with a Workspace, or - for standard input")
+
+
+def document_name(path: Path) -> str:
+    """Returns what messages call a file."""
+    return "standard input" if path == _STANDARD_INPUT else str(path)
 
 
 def read_workspaces(path: Path) -> list[Any]:
-    """Returns the Workspace documents of a YAML or JSON file, not yet parsed; other kinds are passed over.
+    """Returns the Workspaces of a YAML or JSON file, not yet parsed. Documents of other kinds are ignored.
 
-    A `file:` URI with a relative path is made absolute: it is meant relative to the file it stands in.
+    A `file:` URI with a relative path becomes absolute: it is meant relative to the file it is written in.
+
+    Args:
+        path: The file; "-" is standard input.
 
     Raises:
-        ConfigError: The file cannot be read, is no YAML, or holds no Workspace.
+        ConfigError: The file cannot be read, is not valid YAML, or has no Workspace.
     """
+    name = document_name(path)
     try:
-        documents = [document for document in yaml.safe_load_all(path.read_text()) if document is not None]
+        content = sys.stdin.buffer.read() if path == _STANDARD_INPUT else path.read_bytes()
+        documents = [document for document in yaml.safe_load_all(content.decode()) if document is not None]
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+        raise ConfigError(f"{name}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no text file") from error
+        raise ConfigError(f"{name}: not a text file in UTF-8") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}: is no YAML{where}: {getattr(error, 'problem', None) or error}") from error
+        raise ConfigError(f"{name}: invalid YAML{where}: {getattr(error, 'problem', None) or error}") from error
+    if not documents:
+        raise ConfigError(f"{name}: empty, expected a Workspace")
     workspaces = [document for document in documents if _may_be_workspace(document)]
     if not workspaces:
-        kinds = ", ".join(sorted({str(document.get("kind")) for document in documents})) or "nothing"
-        raise ConfigError(f"{path}: holds no Workspace of the group {GROUP}, only {kinds}")
+        kinds = ", ".join(sorted({str(document.get("kind")) for document in documents}))
+        raise ConfigError(f"{name}: expected a Workspace of {GROUP}, got only {kinds}")
     for workspace in workspaces:
         for source in _sources(workspace):
             uri = source.get("uri")
@@ -43,7 +79,7 @@ def read_workspaces(path: Path) -> list[Any]:
 
 
 def _may_be_workspace(document: object) -> bool:
-    # Anything that is no mapping is kept: the parser says better what is wrong with it.
+    # What is not a mapping is kept: the parser has the better message.
     return not isinstance(document, dict) or document.get("kind") in ("Workspace", None)
 
 

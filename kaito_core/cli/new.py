@@ -1,4 +1,4 @@
-"""`kaito new`: a plugin package to start from."""
+"""The command `kaito new`, which writes a plugin package."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -16,13 +16,13 @@ class _Kind(StrEnum):
 
 
 def new(
-    kind: Annotated[_Kind, typer.Argument(help="What the plugin brings.", show_default=False)],
+    kind: Annotated[_Kind, typer.Argument(help="What the plugin adds.", show_default=False)],
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Its name; the distribution is kaito-NAME.", show_default=False)
+        str, typer.Argument(metavar="NAME", help="Name of the plugin; its package is kaito-NAME.", show_default=False)
     ],
-    to: Annotated[Path, typer.Option(help="Folder to write the package's folder into.")] = Path(),
+    to: Annotated[Path, typer.Option(help="Folder in which the package's folder is made.")] = Path(),
 ) -> None:
-    """Write a plugin package that installs and whose tests pass, and say what to edit first."""
+    """Write a plugin package that installs and passes its tests, and list what to edit first."""
     from kaito_core.scaffold import write_package
 
     folder, edit = write_package(kind.value, name, to)

@@ -1,4 +1,4 @@
-"""The command `kaito operator`, whose help lists every setting."""
+"""The command `kaito operator`. Its help lists every setting."""
 
 import logging
 import os
@@ -30,16 +30,16 @@ class LogFormat(StrEnum):
 def operator(
     context: typer.Context,
     kubeconfig: Annotated[
-        Path | None, typer.Option(help="Cluster to work on; default: as kubectl finds it.", show_default=False)
+        Path | None, typer.Option(help="Cluster to work on; default: the one that kubectl uses.", show_default=False)
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with settings; default: $KAITO_CONFIG.", show_default=False)
     ] = None,
     log_format: Annotated[
-        LogFormat | None, typer.Option(help="How to log; default: as set.", show_default=False)
+        LogFormat | None, typer.Option(help="How to log; default: $KAITO_LOG_FORMAT.", show_default=False)
     ] = None,
 ) -> None:
-    """Run the operator: it watches Workspaces and makes the cluster serve them."""
+    """Run the operator, which watches Workspaces and makes the cluster serve them."""
     _have_a_home()
     try:
         from kaito_core.controller.app import run_operator, spare_collector
@@ -64,9 +64,9 @@ def operator(
     session.report = log.error
     try:
         registry = session.registry
-        spare_collector()  # of all that is loaded by now
+        spare_collector()  # what is loaded by now stays until the process ends
         run_operator(settings, registry, kubeconfig=str(kubeconfig) if kubeconfig else None)
-    except (KaitoError, OSError) as error:  # its last words belong into the log, in the log's form
+    except (KaitoError, OSError) as error:  # logged, so that a log of JSON lines has no line of another form
         log.critical("%s", error)
         raise typer.Exit(1) from None
     except Exception:
@@ -75,7 +75,7 @@ def operator(
 
 
 def _have_a_home() -> None:
-    """Sets HOME for a uid without a passwd entry: the Kubernetes client cannot be imported without a home."""
+    """Sets HOME for a user without a passwd entry: the Kubernetes client cannot be imported without a home."""
     try:
         Path.home()
     except RuntimeError:
@@ -83,12 +83,14 @@ def _have_a_home() -> None:
 
 
 def settings_help() -> str:
-    """Returns what `kaito operator --help` says of the settings: each with variable, type, default and meaning."""
-    head = f"Settings: from the environment, and from the YAML file of --config or {CONFIG_VARIABLE}, over which the"
-    blocks = [f"{head} environment wins. Keys of the file are the names without KAITO_, in small letters."]
+    """Returns the part of `kaito operator --help` about settings: variable, type, default and meaning of each."""
+    blocks = [
+        f"Settings come from the environment, and from the YAML file that --config or {CONFIG_VARIABLE} names. The "
+        "environment wins. Keys of the file are the names below in lower case, without KAITO_."
+    ]
     for doc in setting_docs():
         default = f"; default {doc.default}" if doc.default else ""
         meaning = textwrap.wrap(doc.meaning, _WIDTH - 4)
-        # "\b" keeps the lines as they are.
+        # click does not wrap a paragraph that begins with "\b".
         blocks.append("\n".join(["\b", f"{doc.variable}  ({doc.kind}{default})", *(f"    {line}" for line in meaning)]))
     return "\n\n".join(blocks)

@@ -1,4 +1,4 @@
-"""Printing records: tables for people, JSON and YAML for programs."""
+"""Printing: tables and text for people, JSON and YAML for programs."""
 
 import json
 import sys
@@ -10,42 +10,87 @@ import typer
 
 from kaito_core.api.yaml_text import dump_yaml
 
-__all__ = ["Format", "FormatOption", "print_records"]
+__all__ = [
+    "ListFormat",
+    "ListOption",
+    "RecordFormat",
+    "RecordOption",
+    "ReportFormat",
+    "ReportOption",
+    "print_data",
+    "print_list",
+]
+
+_GAP = "   "  # between columns
 
 
-class Format(StrEnum):
-    """How to print."""
+class ListFormat(StrEnum):
+    """How to print a list of records."""
 
     table = "table"
+    wide = "wide"
+    name = "name"
     json = "json"
     yaml = "yaml"
 
 
-FormatOption = Annotated[Format, typer.Option("--output", "-o", help="How to print.")]
+class RecordFormat(StrEnum):
+    """How to print one record."""
+
+    yaml = "yaml"
+    json = "json"
 
 
-def print_records(records: Sequence[Mapping[str, Any]], columns: Mapping[str, str], form: Format) -> None:
-    """Prints records.
+class ReportFormat(StrEnum):
+    """How to print what a check has found."""
+
+    text = "text"
+    json = "json"
+    yaml = "yaml"
+
+
+ListOption = Annotated[
+    ListFormat, typer.Option("--output", "-o", help="How to print: wide has more columns, name prints names only.")
+]
+RecordOption = Annotated[RecordFormat, typer.Option("--output", "-o", help="How to print.")]
+ReportOption = Annotated[ReportFormat, typer.Option("--output", "-o", help="How to print.")]
+
+
+def print_data(data: object, form: str) -> None:
+    """Prints a record, or a list of records, as "json" or "yaml"."""
+    if form == "json":
+        print(json.dumps(data, indent=2))
+    else:
+        sys.stdout.write(dump_yaml([data]))
+
+
+def print_list(
+    records: Sequence[Mapping[str, Any]], columns: Mapping[str, str], wide: Mapping[str, str], form: ListFormat
+) -> None:
+    """Prints a list of records.
 
     Args:
-        records: What to print; JSON and YAML print them whole.
-        columns: Heading of each column of the table, by the key of the record.
-        form: Table, JSON or YAML.
+        records: What to print, each with a "name"; JSON and YAML have all keys.
+        columns: Heading of each column, by the key of the record.
+        wide: Columns that only `-o wide` adds.
+        form: How to print.
     """
-    if form is Format.json:
-        print(json.dumps(list(records), indent=2))
-    elif form is Format.yaml:
-        sys.stdout.write(dump_yaml([list(records)]))
-    else:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
+    match form:
+        case ListFormat.json | ListFormat.yaml:
+            print_data(list(records), form)
+        case ListFormat.name:
+            for record in records:
+                print(record["name"])
+        case ListFormat.table | ListFormat.wide:
+            shown = {**columns, **(wide if form is ListFormat.wide else {})}
+            _print_table([list(shown.values()), *([_cell(record.get(key)) for key in shown] for record in records)])
 
-        table = Table(*columns.values(), box=box.SIMPLE_HEAD, pad_edge=False)
-        for record in records:
-            table.add_row(*(_cell(record.get(key)) for key in columns))
-        # A pipe has no width: wrapping there would break lines that programs read.
-        Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False).print(table)
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows as kubectl does: nothing is cut, and a line that is too long for the terminal is left to it."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print(_GAP.join(map(str.ljust, row, widths)).rstrip())
 
 
 def _cell(value: object) -> str:
@@ -53,4 +98,6 @@ def _cell(value: object) -> str:
         return ", ".join(map(str, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value).replace("\n", " ")

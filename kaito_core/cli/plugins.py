@@ -1,11 +1,20 @@
-"""`kaito plugins`: what is installed, and what is wrong with it."""
+"""`kaito plugins`: which plugins are installed, what each brings, and what is wrong with it."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from kaito_core.cli.output import Format, FormatOption, print_records
+from kaito_core.cli.output import (
+    ListFormat,
+    ListOption,
+    RecordFormat,
+    RecordOption,
+    ReportFormat,
+    ReportOption,
+    print_data,
+    print_list,
+)
 from kaito_core.cli.session import STRICT_EXIT_STATUS, Session
 from kaito_core.errors import ConfigError, known_names
 from kaito_core.plugins import PluginInfo, PluginRegistry
@@ -19,9 +28,9 @@ _COLUMNS = {
     "origin": "DISTRIBUTION OR FILE",
     "state": "STATE",
     "brings": "BRINGS",
-    "import_ms": "IMPORT (ms)",
     "error": "ERROR",
 }
+_WIDE = {"import_ms": "IMPORT (ms)", "module": "MODULE"}
 
 
 def _record(info: PluginInfo) -> dict[str, Any]:
@@ -34,7 +43,7 @@ def _record(info: PluginInfo) -> dict[str, Any]:
 
 
 def _discover(context: typer.Context) -> PluginRegistry:
-    # Not the session's registry: these commands show failures themselves, which that one names on stderr.
+    # Not the session's registry, which reports failures on stderr: these commands print them themselves.
     session: Session = context.obj
     return PluginRegistry.discover(session.settings)
 
@@ -46,48 +55,47 @@ def _end_if_strict(context: typer.Context, registry: PluginRegistry) -> None:
 
 
 @app.command("list")
-def list_plugins(context: typer.Context, output: FormatOption = Format.table) -> None:
-    """List the plugins, working or not."""
+def list_plugins(context: typer.Context, output: ListOption = ListFormat.table) -> None:
+    """List the plugins, broken and skipped ones too."""
     registry = _discover(context)
     records = [_record(info) for info in registry.plugins]
-    if output is Format.table:
+    if output in (ListFormat.table, ListFormat.wide):
         records = [{**record, "origin": record["distribution"] or record["file"]} for record in records]
-    print_records(records, _COLUMNS, output)
+    print_list(records, _COLUMNS, _WIDE, output)
     _end_if_strict(context, registry)
 
 
 @app.command()
 def show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Name of the plugin: of its entry point, or of its file.")],
-    output: FormatOption = Format.yaml,
+    name: Annotated[str, typer.Argument(help="Name of the plugin, as `kaito plugins list` has it.")],
+    output: RecordOption = RecordFormat.yaml,
 ) -> None:
-    """Show everything that is known of one plugin, with the traceback if it is broken."""
-    registry = _discover(context)
-    records = [_record(info) for info in registry.plugins if info.name == name]
-    if not records:
-        known = known_names({info.name for info in registry.plugins}, name)
-        raise ConfigError(f"unknown plugin '{name}'; {known}")
-    print_records(records, _COLUMNS, output)
+    """Show one plugin in full, with the traceback if it is broken."""
+    # Of two with one name the last is shown: it is left out, and its error names the other.
+    found = {info.name: info for info in _discover(context).plugins}
+    if name not in found:
+        raise ConfigError(f"unknown plugin '{name}'; {known_names(found, name)}")
+    print_data(_record(found[name]), output)
 
 
 @app.command()
-def doctor(context: typer.Context, output: FormatOption = Format.table) -> None:
-    """Say what is wrong with each broken plugin, and what is odd about others; exit with status 1 if one is broken."""
+def doctor(context: typer.Context, output: ReportOption = ReportFormat.text) -> None:
+    """Explain what is wrong with broken plugins and odd about working ones; exit with status 1 if one is broken."""
     registry = _discover(context)
-    if output is Format.table:
+    if output is ReportFormat.text:
         for info in registry.plugins:
-            _tell(info)
+            _print_diagnosis(info)
         print(f"{len(registry.plugins)} plugins, {len(registry.failures) or 'none'} broken")
     else:
         ill = [info for info in registry.plugins if info.state == "failed" or info.remarks]
-        print_records([_record(info) for info in ill], _COLUMNS, output)
+        print_data([_record(info) for info in ill], output)
     _end_if_strict(context, registry)
     if registry.failures:
         raise typer.Exit(1)
 
 
-def _tell(info: PluginInfo) -> None:
+def _print_diagnosis(info: PluginInfo) -> None:
     origin = f"of {info.distribution} ({info.module})" if info.distribution else f"({info.module})"
     if info.state == "failed":
         print(f"plugin '{info.name}' {origin} is left out\n  {info.error}")

@@ -1,6 +1,5 @@
-"""`kaito presets`: what models are installed, and which machines they fit."""
+"""`kaito presets`: the models that can be served, and which machines they fit."""
 
-import difflib
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -8,26 +7,25 @@ from typing import Annotated, Any
 import typer
 
 from kaito_core.api import GpuSku, ModelPreset
-from kaito_core.cli.output import Format, FormatOption, print_records
+from kaito_core.cli.output import ListFormat, ListOption, RecordFormat, RecordOption, print_data, print_list
 from kaito_core.cli.session import Session
-from kaito_core.errors import ConfigError, DoesNotFitError
+from kaito_core.errors import ConfigError, DoesNotFitError, UnknownPresetError, known_names
 from kaito_core.reconcile.sizing import Sizing, size
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Models that installed plugins bring.", no_args_is_help=True)
+app = typer.Typer(help="The models that can be served.", no_args_is_help=True)
 
 _COLUMNS = {
     "name": "NAME",
     "gpus": "GPUS",
-    "gpu_memory_gib": "GPU MEMORY (GiB)",
-    "disk_gib": "DISK (GiB)",
-    "context_length": "CONTEXT (tokens)",
-    "workload": "WORKLOAD",
-    "license": "LICENSE",
+    "gpu_memory_gib": "GPU GiB",
+    "disk_gib": "DISK GiB",
+    "context_length": "CONTEXT",
     "plugin": "PLUGIN",
 }
-_MOST_NODES = 16  # that one distributed model is looked up on
+_WIDE = {"license": "LICENSE", "workload": "WORKLOAD"}
+_MOST_NODES = 16  # nodes that are tried for one distributed preset
 
 
 def _record(session: Session, preset: ModelPreset, plugin: str = "") -> dict[str, Any]:
@@ -50,7 +48,7 @@ def _sizing(preset: ModelPreset, nodes: int, sku: GpuSku) -> Sizing | None:
 
 
 def _machines(session: Session, preset: ModelPreset) -> Iterator[dict[str, Any]]:
-    """Yields each machine type that fits, with the GPUs taken of one and how many machines one replica spans."""
+    """Yields each machine type that fits, with the machines that one replica needs and the GPUs it uses of each."""
     for provider, sku in session.registry.machines():
         for nodes in range(1, _MOST_NODES + 1 if preset.distributed else 2):
             if sizing := _sizing(preset, nodes, sku):
@@ -61,18 +59,16 @@ def _machines(session: Session, preset: ModelPreset) -> Iterator[dict[str, Any]]
 def _known_sku(session: Session, name: str) -> GpuSku:
     sku = session.registry.sku(name)
     if sku is None:
-        known = sorted(sku.name for _, sku in session.registry.machines())
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
-        raise ConfigError(f"--fits: no installed node provider knows the machine type '{name}' ({hint})")
+        known = known_names((sku.name for _, sku in session.registry.machines()), name)
+        raise ConfigError(f"--fits: unknown machine type '{name}'; {known}")
     return sku
 
 
 @app.command("list")
-def list_presets(context: typer.Context, output: FormatOption = Format.table) -> None:
+def list_presets(context: typer.Context, output: ListOption = ListFormat.table) -> None:
     """List the presets, with what each needs."""
     session: Session = context.obj
-    print_records([_record(session, preset) for preset in _sorted(session)], _COLUMNS, output)
+    print_list([_record(session, preset) for preset in _sorted(session)], _COLUMNS, _WIDE, output)
 
 
 @app.command()
@@ -80,18 +76,18 @@ def search(
     context: typer.Context,
     text: Annotated[str, typer.Argument(help="Part of a name, family, architecture, repository or licence.")] = "",
     max_gpu_memory: Annotated[
-        float | None, typer.Option(metavar="GIB", min=0, help="GPU memory that there is.", show_default=False)
+        float | None, typer.Option(metavar="GIB", min=0, help="Most GPU memory, in all.", show_default=False)
     ] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Only what runs without a GPU.")] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Only presets that run without a GPU.")] = False,
     license: Annotated[str, typer.Option(help="Part of the licence's name.", show_default=False)] = "",
     family: Annotated[str, typer.Option(help="Model family, such as llama.", show_default=False)] = "",
     fits: Annotated[
-        str, typer.Option(metavar="SKU", help="Machine type of an installed node provider.", show_default=False)
+        str, typer.Option(metavar="SKU", help="Only presets that fit this machine type.", show_default=False)
     ] = "",
-    nodes: Annotated[int, typer.Option(min=1, help="How many of them, for distributed presets.")] = 1,
-    output: FormatOption = Format.table,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines of the type, for distributed presets.")] = 1,
+    output: ListOption = ListFormat.table,
 ) -> None:
-    """Find presets; every condition must hold."""
+    """List the presets that meet all conditions."""
     session: Session = context.obj
     sku = _known_sku(session, fits) if fits else None
 
@@ -107,22 +103,25 @@ def search(
         )
 
     found = [preset for preset in _sorted(session) if matches(preset)]
-    print_records([_record(session, preset) for preset in found], _COLUMNS, output)
+    print_list([_record(session, preset) for preset in found], _COLUMNS, _WIDE, output)
 
 
 @app.command()
 def show(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the preset, or ORG/MODEL where such models are allowed.")],
-    output: FormatOption = Format.yaml,
+    output: RecordOption = RecordFormat.yaml,
 ) -> None:
-    """Show one preset whole: the source of each number, and the machine types that it fits."""
+    """Show one preset in full, with the source of each number and the machine types that it fits."""
     session: Session = context.obj
-    preset = session.registry.preset(name)
+    try:
+        preset = session.registry.preset(name)
+    except UnknownPresetError as error:  # its message is about a field of a Workspace
+        raise ConfigError(f"unknown preset '{name}'; {known_names(session.registry.presets, name)}") from error
     record = _record(session, preset, "" if preset.name == name else "none, made from its config.json")
     if preset.gpus:
         record["fits"] = list(_machines(session, preset))
-    print_records([record], _COLUMNS, output)
+    print_data(record, output)
 
 
 @app.command()

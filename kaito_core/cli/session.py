@@ -1,4 +1,4 @@
-"""What every command shares: settings, and the registry of plugins, made when it is first asked for."""
+"""What every command shares: the settings, and the registry of plugins, made at first use."""
 
 import sys
 from collections.abc import Callable
@@ -23,9 +23,9 @@ class Session:
     """One run of the command line.
 
     Attributes:
-        strict_plugins: Whether a broken plugin ends the run; the environment can say so too.
+        strict_plugins: Whether a broken plugin ends the run; the settings can ask for it too.
         config: Settings file; None: the one that the environment names.
-        report: Says which plugins are broken.
+        report: Called with a message for each broken plugin.
     """
 
     strict_plugins: bool = False
@@ -34,17 +34,17 @@ class Session:
 
     @cached_property
     def settings(self) -> Settings:
-        """Settings of the environment and of the file, with what the command line adds."""
+        """The settings of the environment and the file, with the options of the command line."""
         settings = Settings.from_env(config=self.config)
         return settings.model_copy(update={"strict_plugins": settings.strict_plugins or self.strict_plugins})
 
     @cached_property
     def registry(self) -> PluginRegistry:
-        """The plugins; broken ones are named, and end the run where plugins are strict."""
+        """The plugins. Broken ones are reported; with strict plugins they end the run."""
         registry = PluginRegistry.discover(self.settings)
         for failure in registry.failures:
             origin = f" of {failure.distribution}" if failure.distribution else ""
-            self.report(f"plugin '{failure.name}'{origin} is left out: {failure.error} (see kaito plugins doctor)")
+            self.report(f"plugin '{failure.name}'{origin} is left out: {failure.error}; see kaito plugins doctor")
         if registry.failures and self.settings.strict_plugins:
             sys.exit(STRICT_EXIT_STATUS)
         return registry

@@ -112,8 +112,8 @@ FAULTS = (
         "The preset does not exist",
         "UnknownPreset",
         lambda world: world.apply(workspace("w", "on-gpus")),
-        "The message lists the presets that are installed. Correct `inference.preset.name`, or install the plugin that"
-        " brings the preset; `kaito plugins list` says what there is.",
+        "The message suggests a similar name, or lists the presets that are installed. Correct `inference.preset.name`,"
+        " or install the plugin that brings the preset; `kaito presets list` lists what is installed.",
     ),
     Trouble(
         "The image cannot be pulled",
@@ -126,7 +126,8 @@ FAULTS = (
         "The server ends again and again",
         "ContainerCrashLoopBackOff",
         _fails("CrashLoopBackOff"),
-        "`kubectl logs deployment/NAME --previous` has the server's last words.",
+        "`kubectl logs deployment/NAME --previous` has the server's last words; [run the"
+        " server](run-the-server.md#when-it-ends-by-itself) explains them.",
     ),
     Trouble(
         "The server is killed for memory",

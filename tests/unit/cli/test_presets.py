@@ -65,13 +65,24 @@ def test_a_machine_type_that_nobody_knows_is_answered_with_those_like_it() -> No
     result = kaito("presets", "search", "--fits", "Standard_NC24ads_A100")
     assert result.exit_code == 1
     assert str(result.exception).startswith(
-        "--fits: no installed node provider knows the machine type 'Standard_NC24ads_A100' (did you mean "
-        "Standard_NC24ads_A100_v4"
+        "--fits: unknown machine type 'Standard_NC24ads_A100'; did you mean Standard_NC24ads_A100_v4"
     )
 
 
+def test_a_preset_that_is_unknown_is_answered_with_those_like_it() -> None:
+    result = kaito("presets", "show", "smolm2-135m-instruct")
+    assert result.exit_code == 1
+    assert str(result.exception) == "unknown preset 'smolm2-135m-instruct'; did you mean smollm2-135m-instruct?"
+
+
+def test_show_says_where_numbers_come_from() -> None:
+    preset = yaml.safe_load(kaito("presets", "show", "falcon-40b").stdout)
+    assert preset["disk_gib"] > preset["weights"]["size_gib"]
+    assert "disk_gib" in preset["sources"]
+
+
 def test_show_says_which_machines_fit() -> None:
-    (big,) = yaml.safe_load(kaito("presets", "show", "falcon-40b").stdout)
+    big = yaml.safe_load(kaito("presets", "show", "falcon-40b").stdout)
     fits = {row["sku"]: row for row in big["fits"]}
     assert fits["Standard_NC48ads_A100_v4"] == {
         "sku": "Standard_NC48ads_A100_v4",
@@ -80,12 +91,12 @@ def test_show_says_which_machines_fit() -> None:
         "gpus": 2,
     }
     assert "Standard_NC24ads_A100_v4" not in fits
-    (small,) = yaml.safe_load(kaito("presets", "show", "smollm2-135m-instruct").stdout)
+    small = yaml.safe_load(kaito("presets", "show", "smollm2-135m-instruct").stdout)
     assert "fits" not in small, "it needs no GPU"
 
 
 def test_show_of_a_distributed_preset_says_how_many_machines_it_spans() -> None:
-    (preset,) = yaml.safe_load(kaito("presets", "show", "llama-2-70b").stdout)
+    preset = yaml.safe_load(kaito("presets", "show", "llama-2-70b").stdout)
     fits = {row["sku"]: (row["nodes"], row["gpus"]) for row in preset["fits"]}
     assert fits["Standard_NC24ads_A100_v4"][0] > 1
     assert fits["Standard_ND96isr_H100_v5"][0] == 1
@@ -98,7 +109,7 @@ def test_a_preset_without_python(tmp_path: Path) -> None:
     assert search("mine", env=env)["mine"]["plugin"] == "models"
     (tmp_path / "bad.yaml").write_text(yaml.dump({**record, "gpu_memory": 1, "disk_gib": -1}))
     result = kaito("presets", "show", "mine", env=env)
-    assert result.exit_code == 0 and yaml.safe_load(result.stdout)[0]["name"] == "mine"
+    assert result.exit_code == 0 and yaml.safe_load(result.stdout)["name"] == "mine"
     assert f"plugin 'bad' is left out: {tmp_path / 'bad.yaml'}:" in result.stderr
     assert "disk_gib must be greater than 0, got -1" in result.stderr
     assert "gpu_memory is not a field of a preset; did you mean gpu_memory_gib?" in result.stderr
@@ -128,7 +139,7 @@ def test_a_generic_model_where_it_is_allowed(tmp_path: Path) -> None:
     }
     (folder / "config.json").write_text(json.dumps(config))
     env = {"KAITO_ALLOW_GENERIC_MODELS": "true", "KAITO_GENERIC_MODELS_DIR": str(tmp_path)}
-    (preset,) = yaml.safe_load(kaito("presets", "show", "acme/Tiny", env=env).stdout)
+    preset = yaml.safe_load(kaito("presets", "show", "acme/Tiny", env=env).stdout)
     assert preset["name"] == "acme--tiny" and preset["plugin"] == "none, made from its config.json"
     path = tmp_path / "workspace.yaml"
     path.write_text(
