@@ -156,7 +156,10 @@ class BackendError(KaitoError):
 
 
 class CapacityError(BackendError):
-    """A cloud has no machine or no quota left; its own words are the message."""
+    """A cloud has no machine or no quota left; its own words are the message.
+
+    ResourceReady and NodeClaimReady are False with them too: waiting alone may not help.
+    """
 
     reason = "InsufficientCapacity"
 

@@ -13,7 +13,7 @@ from kaito_core.api.conditions import (
     Condition,
 )
 from kaito_core.api.strength import strength_text
-from kaito_core.errors import BackendError, NotReadyError, WorkspaceError
+from kaito_core.errors import BackendError, CapacityError, NotReadyError, WorkspaceError
 from kaito_core.reconcile.desired import Desired
 from kaito_core.reconcile.manifests import STATEFUL_SETS
 from kaito_core.reconcile.observed import Observed, is_ready
@@ -207,5 +207,10 @@ def failure(error: WorkspaceError | NotReadyError | BackendError) -> Outlook:
     if isinstance(error, NotReadyError):
         summary = Condition(WORKSPACE_SUCCEEDED, "False", error.reason, str(error))
         return Outlook((summary,), "NotReady", wake_after_seconds=error.retry_after_seconds)
+    if isinstance(error, CapacityError):  # as of a provider that returns a failed state
+        message = f"{error}; it is tried again"
+        named = (RESOURCE_READY, NODE_CLAIM_READY, WORKSPACE_SUCCEEDED)
+        conditions = tuple(Condition(name, "False", error.reason, message) for name in named)
+        return Outlook(conditions, "NotReady", wake_after_seconds=_RETRY_SECONDS)
     summary = Condition(WORKSPACE_SUCCEEDED, "Unknown", error.reason, f"{error}; it is tried again")
     return Outlook((summary,), "NotReady", wake_after_seconds=_RETRY_SECONDS)

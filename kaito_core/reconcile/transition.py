@@ -51,8 +51,8 @@ def next_status(
     before = [condition for condition in previous.get("conditions") or [] if isinstance(condition, Mapping)]
     current = {condition.type for condition in outlook.conditions}
     conditions = merge_conditions([dict(c) for c in before], outlook.conditions, generation=generation, now=now)
-    # A pass that ended early knows nothing new about the parts: what was observed last stays.
-    conditions += [dict(c) for c in before if c.get("type") in _OURS - current and len(current) == 1]
+    if INFERENCE_READY not in current:  # the pass ended early: of what it did not reach, the last observation stays
+        conditions += [dict(c) for c in before if c.get("type") in _OURS - current]
     status: dict[str, Any] = {
         "conditions": sorted(conditions, key=lambda condition: str(condition["type"])),
         "state": outlook.state,

@@ -67,7 +67,7 @@ def a_provider_that_fails_is_said_so_and_recovers(world: World) -> None:
     world.start(providers=(cloud,))
     world.apply(workspace("w", "on-gpu", resource={"instanceType": "cloud-1"}))
     said = world.wait_reason("w", "WorkspaceSucceeded", "InsufficientCapacity")
-    assert said["status"] == "Unknown" and "QuotaExceeded" in said["message"]
+    assert said["status"] == "False" and "QuotaExceeded" in said["message"]
     assert world.get("deployments", "w") is None
     cloud.error = None
     assert world.wait_reason("w", "ResourceReady", "NodesReady")["status"] == "True"

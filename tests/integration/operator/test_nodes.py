@@ -197,8 +197,9 @@ def test_what_a_provider_raises_is_said_and_tried_again(world: World) -> None:
     moody.error = CapacityError("Code=QuotaExceeded: 0 of 24 cores are left in westeurope")
     world.start(providers=(moody,))
     world.apply(workspace("w", "on-gpu", resource={"instanceType": "moody-1"}))
-    said = world.wait_reason("w", "WorkspaceSucceeded", "InsufficientCapacity")
-    assert said["status"] == "Unknown" and "QuotaExceeded" in said["message"]
+    for condition in ("ResourceReady", "NodeClaimReady", "WorkspaceSucceeded"):  # as where Karpenter is refused
+        said = world.wait_reason("w", condition, "InsufficientCapacity")
+        assert said["status"] == "False" and "QuotaExceeded" in said["message"]
     moody.error = KeyError("a fault of the plugin")
     said = world.wait_reason("w", "WorkspaceSucceeded", "BackendError")
     assert "KeyError" in said["message"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaito_core.api import NodeState
-from kaito_core.errors import CapacityError, InvalidWorkspaceError, NotReadyError
+from kaito_core.errors import CapacityError, InvalidWorkspaceError, NotReadyError, ProviderError
 from kaito_core.reconcile.actions import Apply
 from kaito_core.reconcile.plan import plan_failure
 
@@ -161,7 +161,8 @@ def test_a_template_keeps_its_own_words(world: Make) -> None:
     ("error", "status", "reason", "state", "wakes"),
     [
         (NotReadyError("NameTaken", "taken", 60), "False", "NameTaken", "NotReady", True),
-        (CapacityError("quota exceeded"), "Unknown", "InsufficientCapacity", "NotReady", True),
+        (CapacityError("quota exceeded"), "False", "InsufficientCapacity", "NotReady", True),
+        (ProviderError("500 from the cloud"), "Unknown", "NodeProviderFailed", "NotReady", True),
         (InvalidWorkspaceError([]), "False", "InvalidWorkspace", "Failed", False),
     ],
 )
@@ -179,6 +180,16 @@ def test_a_failed_pass_keeps_what_was_observed_last(
         assert planned.status[key] == before[key]
     w.document["status"] = planned.status
     assert plan_failure(w.document, error, w.now).events == ()
+
+
+def test_no_capacity_is_said_of_the_nodes_too(world: Make) -> None:
+    """People wait for ResourceReady, whichever way a provider reports."""
+    w = world()
+    planned = plan_failure(w.document, CapacityError("quota exceeded"), w.now)
+    for condition in ("ResourceReady", "NodeClaimReady", "WorkspaceSucceeded"):
+        assert w.condition(condition, planned)[:2] == ("False", "InsufficientCapacity")
+        assert "quota exceeded" in w.condition(condition, planned)[2]
+    assert [event.reason for event in planned.events] == ["InsufficientCapacity"]
 
 
 def test_a_failed_pass_of_a_workspace_that_was_never_valid(world: Make) -> None:
