@@ -52,16 +52,16 @@ def inject_lora(
     """Replaces every linear layer of `model` by a `LoraLinear`.
 
     Args:
-        model: Changed in place; with no adapter live it computes what it computed before, bit for bit (with `pack`, up
-            to rounding).
+        model: Changed in place. Without a live adapter it computes what it computed before, bit for bit (with `pack`,
+            up to rounding).
         exclude: Layers to leave alone, by path or by the end of their path.
-        max_pages: Budget for all resident adapters together, in pages of 16 ranks; by default 256 on CPUs and 32 on
-            GPUs, where a layer allocates all of them when the first adapter targets it (32 * (K + N) bytes per page in
-            bf16; 84 MB per page for a whole Llama of 8B).
-        pack: On CPUs, keep a packed fp32 copy of each large weight, the excluded ones too: steps of 4 tokens and more
-            take up to a third less time, for twice the memory.
-        paged: Use the kernels' page layout; by default where the weights are on a GPU.
-        shards: Layers of which this rank holds a part, by path; see `tensor_parallel`.
+        max_pages: Pages of 16 ranks for all resident adapters together; by default 256 on CPUs and 32 on GPUs. On a
+            GPU a layer allocates all of them when the first adapter targets it: 32 * (K + N) bytes per page in bf16,
+            84 MB per page for a whole Llama of 8B.
+        pack: On CPUs, keep a packed fp32 copy of each large weight, also of the excluded ones: steps of 4 tokens and
+            more take up to a third less time, for twice the memory.
+        paged: Use the kernels' page layout; by default if the weights are on a GPU.
+        shards: The parts that this rank holds of layers, by path; see `model.tensor_parallel`.
         group: The ranks that hold the parts.
 
     Raises:
@@ -79,7 +79,7 @@ def inject_lora(
     layers: dict[str, LoraLinear] = {}
     bank = Bank(layers, max_pages=budget)
     routing = Routing(bank, step)
-    replaced: dict[int, nn.Module] = {}  # a layer that is reachable by two paths stays one layer
+    replaced: dict[int, nn.Module] = {}  # by id: a layer that two paths lead to stays one layer
     for path, module in list(model.named_modules()):
         if isinstance(module, LoraLinear):
             raise ValueError(f"'{path}' is a LoraLinear already; inject once per model")
@@ -87,7 +87,7 @@ def inject_lora(
         if not path or shape is None:
             continue
         if any(path == name or path.endswith(f".{name}") for name in exclude):
-            # A forward of its own, as tensor parallelism sets, computes with the weight as it is.
+            # A forward set on the instance, as by tensor parallelism, reads the weight as it is.
             if pack and type(module) is nn.Linear and "forward" not in vars(module) and can_pack(module.weight):
                 replaced[id(module)] = PackedLinear(module)
             continue
