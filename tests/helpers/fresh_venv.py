@@ -1,17 +1,35 @@
-"""A virtual environment as a user has it: kaito from wheels, no editable installs, and nothing downloaded."""
+"""A virtual environment as a user has it: kaito from wheels, no editable installs, and nothing downloaded.
 
+Wheels and an environment with them are made once in a run; `tests/conftest.py` gives each test a copy.
+"""
+
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from sysconfig import get_paths
 
-ROOT = Path(__file__).parents[2]
+from helpers.distributions import ROOT
+
+__all__ = ["FreshVenv", "Wheels", "build_wheel", "shared"]
+
 #: What goes into a source distribution of each member; the repository's own build folders must not leak into a wheel.
 _LEFT_OUT = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", "tests", "bench")
 _HANG_SECONDS = 300  # the bound of a hang, not a measure of speed
 _SHIMS = ("pip", "pytest", "mypy")
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[bool]:
+    """Holds a folder that the workers of a run share, and yields whether it still has to be filled."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not folder.exists()
 
 
 def build_wheel(folder: Path, into: Path) -> Path:
@@ -33,8 +51,29 @@ def build_wheel(folder: Path, into: Path) -> Path:
     return wheel
 
 
+class Wheels:
+    """The wheels of our distributions, each built once in a run.
+
+    Attributes:
+        folder: Where they are, for pip's --find-links.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def of(self, member: str) -> Path:
+        """Returns the wheel of a distribution by its folder in the repository, "." for kaito-core."""
+        apart = self.folder.with_name("built") / (Path(member).name or "core")
+        with shared(apart) as is_new:
+            if is_new:
+                shutil.copy(build_wheel(ROOT if member == "." else ROOT / member, apart), self.folder)
+        (wheel,) = apart.glob("*.whl")
+        return self.folder / wheel.name
+
+
 class FreshVenv:
-    """A new virtual environment that sees the third-party libraries of the running one, and nothing of kaito's.
+    """A virtual environment that sees the third-party libraries of the running one, and nothing of kaito's.
 
     Attributes:
         folder: Where it is.
@@ -42,19 +81,12 @@ class FreshVenv:
     """
 
     def __init__(self, folder: Path) -> None:
+        """Opens an environment; `create` and `copy` make one."""
         self.folder = folder
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        self._show_libraries()
-        bin_folder = folder / "bin"
-        for name in _SHIMS:
-            shim = bin_folder / name
-            shim.write_text(f'#!/bin/sh\nexec "{bin_folder}/python" -m {name} "$@"\n')
-            shim.chmod(0o755)
-        (bin_folder / "ruff").symlink_to(Path(sys.executable).with_name("ruff"))  # a program of its own, not Python
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("KAITO_", "PYTHON"))}
         self.env = {
             **inherited,
-            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "VIRTUAL_ENV": str(folder),
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
@@ -65,18 +97,32 @@ class FreshVenv:
             "PIP_QUIET": "1",
         }
 
-    def _show_libraries(self) -> None:
-        # A folder of links, since the running environment's own folder also names its editable installs.
-        libraries = self.folder / "libraries"
-        libraries.mkdir()
-        for item in Path(get_paths()["purelib"]).iterdir():
-            if not item.name.lower().startswith(("kaito", "__editable__", "_kaito")) and item.suffix != ".pth":
-                (libraries / item.name).symlink_to(item)
-        (site,) = self.folder.glob("lib/python*/site-packages")
+    @classmethod
+    def create(cls, folder: Path) -> "FreshVenv":
+        """Makes an environment."""
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        libraries = folder.with_name("libraries")
+        if not libraries.exists():
+            _link_libraries(libraries)
+        (site,) = folder.glob("lib/python*/site-packages")
         (site / "libraries.pth").write_text(f"{libraries}\n")
+        for name in _SHIMS:
+            shim = folder / "bin" / name
+            shim.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m {name} "$@"\n')
+            shim.chmod(0o755)
+        (folder / "bin" / "ruff").symlink_to(Path(sys.executable).with_name("ruff"))  # a program of its own, not Python
+        return cls(folder)
+
+    def copy(self, folder: Path) -> "FreshVenv":
+        """Makes an environment like this one, with what is installed in it."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        for program in (folder / "bin").iterdir():
+            if not program.is_symlink():
+                program.write_text(program.read_text().replace(str(self.folder), str(folder)))
+        return FreshVenv(folder)
 
     def run(self, *command: str | Path, cwd: Path | None = None) -> str:
-        """Runs a command and returns what it prints; the test fails with it where the status is not 0."""
+        """Runs a command and returns what it prints; the test fails with that if the status is not 0."""
         result = self.try_run(*command, cwd=cwd)
         assert result.returncode == 0, f"{' '.join(map(str, command))}\n{result.stdout}"
         return result.stdout
@@ -94,3 +140,11 @@ class FreshVenv:
             timeout=_HANG_SECONDS,
             check=False,
         )
+
+
+def _link_libraries(folder: Path) -> None:
+    """Links the installed libraries: the running environment's own folder also names its editable installs."""
+    folder.mkdir()
+    for item in Path(get_paths()["purelib"]).iterdir():
+        if not item.name.lower().startswith(("kaito", "__editable__", "_kaito")) and item.suffix != ".pth":
+            (folder / item.name).symlink_to(item)

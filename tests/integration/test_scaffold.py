@@ -7,20 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers.fresh_venv import ROOT, FreshVenv, build_wheel
+from helpers.fresh_venv import FreshVenv
 from kaito_core.errors import ConfigError
 from kaito_core.scaffold import KINDS, write_package
 
 LONGEST = "a-name-of-just-30-characters-x"
-
-
-@pytest.fixture(scope="module")
-def venv(tmp_path_factory: pytest.TempPathFactory) -> FreshVenv:
-    """An environment with kaito-core from its wheel."""
-    folder = tmp_path_factory.mktemp("venv")
-    venv = FreshVenv(folder / "venv")
-    venv.run("pip", "install", build_wheel(ROOT, folder / "wheels"))
-    return venv
 
 
 @pytest.mark.slow
@@ -30,17 +21,14 @@ def test_what_is_written_works(kind: str, venv: FreshVenv, tmp_path: Path) -> No
     folder = tmp_path / "kaito-acme"
     assert f"wrote {folder}" in said
     venv.run("pip", "install", "--editable", f"{folder}[test]")
-    try:
-        assert " passed" in venv.run("pytest", "-p", "no:cacheprovider", cwd=folder)
-        venv.run("ruff", "check", ".", cwd=folder)
-        venv.run("ruff", "format", "--check", ".", cwd=folder)
-        venv.run("mypy", "--strict", "src", "tests", cwd=folder)
-        listed = json.loads(venv.run("kaito", "plugins", "list", "-o", "json"))
-        (plugin,) = [found for found in listed if found["name"] != "builtin"]
-        assert (plugin["state"], plugin["distribution"]) == ("loaded", "kaito-acme 0.1.0")
-        assert len(plugin["presets"] + plugin["providers"] + plugin["sources"]) == 1
-    finally:
-        venv.run("pip", "uninstall", "--yes", "kaito-acme")
+    assert " passed" in venv.run("pytest", "-p", "no:cacheprovider", cwd=folder)
+    venv.run("ruff", "check", ".", cwd=folder)
+    venv.run("ruff", "format", "--check", ".", cwd=folder)
+    venv.run("mypy", "--strict", "src", "tests", cwd=folder)
+    listed = json.loads(venv.run("kaito", "plugins", "list", "-o", "json"))
+    (plugin,) = [found for found in listed if found["name"] != "builtin"]
+    assert (plugin["state"], plugin["distribution"]) == ("loaded", "kaito-acme 0.1.0")
+    assert len(plugin["presets"] + plugin["providers"] + plugin["sources"]) == 1
 
 
 @pytest.mark.slow
@@ -50,12 +38,9 @@ def test_its_tests_fail_when_it_is_broken(venv: FreshVenv, tmp_path: Path) -> No
     presets = folder / "src/kaito_acme/presets.py"
     presets.write_text(presets.read_text().replace("memory_gib=2", "memory_gib=0.1"))
     venv.run("pip", "install", "--editable", folder)
-    try:
-        result = venv.try_run("pytest", "-p", "no:cacheprovider", cwd=folder)
-        assert result.returncode == 1
-        assert "memory_gib is 0.1, the weights and 2048 tokens need" in result.stdout
-    finally:
-        venv.run("pip", "uninstall", "--yes", "kaito-acme")
+    result = venv.try_run("pytest", "-p", "no:cacheprovider", cwd=folder)
+    assert result.returncode == 1
+    assert "memory_gib is 0.1, the weights and 2048 tokens need" in result.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from helpers.fresh_venv import ROOT, FreshVenv, build_wheel
+from helpers.fresh_venv import FreshVenv, Wheels, build_wheel
 from kaito_runtime.testing.models import save_model
 
 pytestmark = pytest.mark.slow
@@ -25,12 +25,8 @@ def presets(venv: FreshVenv) -> list[str]:
     return [record["name"] for record in json.loads(venv.run("kaito", "presets", "list", "-o", "json"))]
 
 
-def test_a_third_partys_model_is_served_from_wheels(tmp_path: Path) -> None:
-    venv = FreshVenv(tmp_path / "venv")
-    wheels = [
-        build_wheel(folder, tmp_path / "wheels") for folder in (ROOT, ROOT / "runtime", ROOT / "plugins" / "llama")
-    ]
-    venv.run("pip", "install", *wheels)
+def test_a_third_partys_model_is_served_from_wheels(venv: FreshVenv, wheels: Wheels, tmp_path: Path) -> None:
+    venv.run("pip", "install", wheels.of("runtime"), wheels.of("plugins/llama"))
     where = venv.run(
         "python", "-c", "import kaito_core, kaito_runtime; print(kaito_core.__file__, kaito_runtime.__file__)"
     )

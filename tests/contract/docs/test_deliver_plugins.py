@@ -12,7 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from helpers.fresh_venv import ROOT, FreshVenv, build_wheel
+from helpers.distributions import ROOT
+from helpers.fresh_venv import FreshVenv, Wheels
 
 PAGE = (ROOT / "docs/how-to/deliver-plugins.md").read_text()
 PATCHES: list[Any] = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
@@ -56,19 +57,16 @@ def test_the_page_names_what_is_installed(deployment: Any) -> None:
 
 
 @pytest.mark.slow
-def test_each_way_makes_the_preset_known(tmp_path: Path) -> None:
-    wheels = tmp_path / "wheels"
-    venv = FreshVenv(tmp_path / "venv")
-    venv.run("pip", "install", build_wheel(ROOT, tmp_path / "core"))
-    build_wheel(ROOT / "plugins" / "mistral", wheels)
+def test_each_way_makes_the_preset_known(venv: FreshVenv, wheels: Wheels, tmp_path: Path) -> None:
+    wheels.of("plugins/mistral")
     assert "mistral-7b" not in venv.run("kaito", "presets", "list")
     # Stands for the index that the first two ways ask.
-    venv.env["PIP_FIND_LINKS"] = str(wheels)
+    venv.env["PIP_FIND_LINKS"] = str(wheels.folder)
 
     for index, patch in enumerate(PATCHES):
         (init,), (operator,) = (patch["spec"]["template"]["spec"][key] for key in ("initContainers", "containers"))
         plugins = tmp_path / f"plugins-{index}"
-        places = {"/plugins": str(plugins), "/wheels": str(wheels)}
+        places = {"/plugins": str(plugins), "/wheels": str(wheels.folder)}
         venv.run(*(places.get(word, word) for word in init["command"]))
         (variable,) = operator["env"]
         told = venv.run("env", f"{variable['name']}={places[variable['value']]}", "kaito", "presets", "list")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.fresh_venv import ROOT, FreshVenv, build_wheel
+from helpers.distributions import ROOT
+from helpers.fresh_venv import FreshVenv
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorial").glob("*.md"))
 BLOCK = re.compile(
@@ -31,11 +32,6 @@ class Block:
 def blocks(page: Path) -> Iterator[Block]:
     for match in BLOCK.finditer(page.read_text()):
         yield Block(match["file"] or "", match["language"], match["text"])
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(ROOT, tmp_path_factory.mktemp("wheels"))
 
 
 def test_there_are_tutorials() -> None:
@@ -58,9 +54,7 @@ def test_every_block_is_a_file_commands_or_output(page: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.name)
-def test_tutorial_works(page: Path, wheel: Path, tmp_path: Path) -> None:
-    venv = FreshVenv(tmp_path / "venv")
-    venv.run("pip", "install", wheel)
+def test_tutorial_works(page: Path, venv: FreshVenv, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     output = ""

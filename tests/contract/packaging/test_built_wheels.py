@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.distributions import FOLDERS, ROOT, project
-from helpers.fresh_venv import build_wheel
+from helpers.fresh_venv import Wheels
 
 pytestmark = pytest.mark.slow
 
@@ -19,19 +19,18 @@ HEAVY = {"torch", "transformers", "triton", "peft"}
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every distribution, built once."""
-    folder = tmp_path_factory.mktemp("wheels")
+def built(wheels: Wheels) -> Path:
+    """A folder with every distribution."""
     for member in FOLDERS:
-        build_wheel(ROOT if member == "." else ROOT / member, folder)
-    return folder
+        wheels.of(member)
+    return wheels.folder
 
 
-def resolved(wheels: Path, *requirements: str) -> set[str]:
+def resolved(built: Path, *requirements: str) -> set[str]:
     """Returns the names of what pip would install into an empty environment."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
     result = subprocess.run(
-        [*command, "--find-links", wheels, *requirements], capture_output=True, text=True, check=False
+        [*command, "--find-links", built, *requirements], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
@@ -39,9 +38,9 @@ def resolved(wheels: Path, *requirements: str) -> set[str]:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_wheel_holds_the_package_its_licence_and_nothing_else(folder: str, wheels: Path) -> None:
+def test_wheel_holds_the_package_its_licence_and_nothing_else(folder: str, built: Path) -> None:
     package = project(folder)["name"].replace("-", "_")
-    (wheel,) = wheels.glob(f"{package}-*.whl")
+    (wheel,) = built.glob(f"{package}-*.whl")
     archive = zipfile.ZipFile(wheel)
     names = archive.namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {package}
@@ -56,26 +55,26 @@ def test_wheel_holds_the_package_its_licence_and_nothing_else(folder: str, wheel
     assert fields.get_all("Project-URL") and fields.get_all("Classifier") and fields["Keywords"]
 
 
-def test_an_index_accepts_all_of_them(wheels: Path) -> None:
-    command = [sys.executable, "-m", "twine", "check", "--strict", *sorted(wheels.glob("*.whl"))]
+def test_an_index_accepts_all_of_them(built: Path) -> None:
+    command = [sys.executable, "-m", "twine", "check", "--strict", *sorted(built.glob("*.whl"))]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("PASSED") == len(FOLDERS)
 
 
-def test_models_and_clouds_need_nothing_of_the_operator(wheels: Path) -> None:
-    names = resolved(wheels, "kaito-falcon", "kaito-gpu-azure", "kaito-gpu-onprem")
+def test_models_and_clouds_need_nothing_of_the_operator(built: Path) -> None:
+    names = resolved(built, "kaito-falcon", "kaito-gpu-azure", "kaito-gpu-onprem")
     assert {"kaito-core", "kaito-falcon", "kaito-karpenter", "pluggy", "pydantic"} <= names
     assert not names & (OPERATOR | HEAVY)
 
 
-def test_the_server_needs_nothing_of_the_operator_and_boto3_installs_beside_it(wheels: Path) -> None:
-    names = resolved(wheels, "kaito-runtime", "boto3")
+def test_the_server_needs_nothing_of_the_operator_and_boto3_installs_beside_it(built: Path) -> None:
+    names = resolved(built, "kaito-runtime", "boto3")
     assert {"kaito-core", "kaito-runtime", "boto3", "python-dateutil"} <= names
     assert not names & (OPERATOR | HEAVY)
 
 
-def test_the_operator_is_an_extra(wheels: Path) -> None:
-    names = resolved(wheels, "kaito-core[operator]")
+def test_the_operator_is_an_extra(built: Path) -> None:
+    names = resolved(built, "kaito-core[operator]")
     assert names >= OPERATOR
     assert not names & HEAVY

@@ -87,7 +87,7 @@ def test_what_comes_from_the_index_is_constrained_and_includes_the_extra(path: P
 @pytest.mark.slow
 @DOCKERFILES
 def test_its_commands_install_our_wheels_and_ask_no_index_for_them(path: Path, tmp_path: Path) -> None:
-    venv, wheels = FreshVenv(tmp_path / "venv"), tmp_path / "wheels"
+    venv, wheels = FreshVenv.create(tmp_path / "venv"), tmp_path / "wheels"
     context = build_context(tmp_path / "context")
     places = {"/wheels": str(wheels), "/constraints.txt": str(context / "constraints.txt")}
 
