@@ -96,12 +96,12 @@ def models(group: Group, folder: Path) -> dict[str, dict[str, float]]:
 
 def messages(group: Group, folder: Path) -> bool:
     """Sends small and large messages; returns whether all arrived."""
-    sent = [("a", 1), ("b", list(range(200_000))), ("c", b"x" * 16376), ()]
+    sent = [["a", 1], ["b", list(range(200_000))], ["c", "x" * 16376], ["d"], ["e", 0.1, None, True, "é"]]
     if group.ranks.leads:
         for message in sent:
-            group.tell(message)
-        return group.answers("leader") == ["leader", True]
-    group.answer([group.hear() for _ in sent] == sent)
+            group.send(*message)
+        return group.collect("leader") == ["leader", True]
+    group.reply([group.receive() for _ in sent] == sent)
     return True
 
 
@@ -212,16 +212,16 @@ async def lead(setup: Setup, folder: Path) -> dict[str, Any]:
 
 def follow(setup: Setup, folder: Path) -> str:
     """Follows until it drifts, as if a message had been lost on the way."""
-    follower, hear = setup.follower, setup.group.hear
+    follower, receive = setup.follower, setup.group.receive
     fail_once(follower._runner._batcher)
 
     def deaf() -> Any:
-        message = hear()
+        message = receive()
         while message[0] == "add" and (folder / "drift").exists():
-            message = hear()
+            message = receive()
         return message
 
-    setup.group.hear = deaf  # type: ignore[method-assign]
+    setup.group.receive = deaf  # type: ignore[method-assign]
     try:
         follower.run()
     except DriftError as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from kaito_core.api.serving import ServingConfig
+from kaito_core.api.serving import ServedModel, ServingConfig
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.lora.inject import LoraModel, inject_lora
 from kaito_runtime.model.load import LoadedModel, load_model
@@ -57,8 +57,10 @@ def build_parts(config: ServingConfig, options: ServeOptions, group: Group | Non
         ModelLoadError: The model cannot be served, or the ranks have different weights.
         GroupLostError: Another rank could not.
     """
-    said = config.model, options.cache_gib, options.pack_weights
-    model, cache_gib, pack = said if group is None else group.exchange(said)[0]
+    model, cache_gib, pack = config.model, options.cache_gib, options.pack_weights
+    if group is not None:
+        fields, cache_gib, pack = group.exchange((model.model_dump(), cache_gib, pack))[0]
+        model = ServedModel.model_validate(fields)
     ranks = ALONE if group is None else group.ranks
     _limit_threads()
     loaded = load_model(options.model, recipe=model.recipe, dtype=model.dtype, ranks=ranks)
@@ -80,10 +82,10 @@ def build_parts(config: ServingConfig, options: ServeOptions, group: Group | Non
         reuse_prefixes=options.reuse_prefixes,
     )
     if group is not None:
-        found = group.exchange((_fingerprint(options.model), limits))
+        found = group.exchange((_fingerprint(options.model), asdict(limits)))
         _compare([fingerprint for fingerprint, _ in found])
         # All ranks must schedule alike.
-        limits = replace(found[0][1], cache_tokens=min(of_rank.cache_tokens for _, of_rank in found))
+        limits = BatchLimits(**found[0][1] | {"cache_tokens": min(limits["cache_tokens"] for _, limits in found)})
     return Parts(loaded, lora, limits, context, limits.cache_tokens * per_token / _GIB)
 
 

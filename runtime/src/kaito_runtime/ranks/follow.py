@@ -1,4 +1,4 @@
-"""Follower: what every rank but the first does, namely what the first says (`lead`), on its part of the model."""
+"""Follower: every rank but rank 0. It does what rank 0 does (`lead`), on its own part of the model."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -27,16 +28,16 @@ __all__ = ["ARRIVAL_SECONDS", "DriftError", "Follower"]
 log = logging.getLogger(__name__)
 
 ARRIVAL_SECONDS = 60.0
-"""How long an adapter that the leader has may take to get to other nodes."""
+"""How long an adapter that rank 0 has may take to arrive on other nodes."""
 _LOOK_SECONDS = 0.5
 
 
 class DriftError(ServeError):
-    """This rank is not in the leader's state: whatever it computed would be wrong on all, so it must end."""
+    """This rank is not in the same state as the leader. Its results would be wrong on all ranks, so it must end."""
 
 
 class _LeaderFailedError(Exception):
-    """The leader's pass raised, so that this one has no tokens."""
+    """The leader's pass failed, so there are no tokens for this rank's."""
 
 
 class Follower:
@@ -44,9 +45,9 @@ class Follower:
 
     Args:
         model, lora, limits: See `Runner`.
-        group: The leader, and the other ranks.
-        adapters_dir: Where the leader's folder for adapters is on this rank.
-        arrival_seconds: How long to wait for files that the leader has.
+        group: The ranks that share the model.
+        adapters_dir: The adapters folder on this rank; paths of the leader's messages are relative to it.
+        arrival_seconds: How long to wait for files that the leader has already.
     """
 
     def __init__(
@@ -65,31 +66,48 @@ class Follower:
         self._arrival_seconds = arrival_seconds
         self._runner = Runner(model, lora, limits, self._choose)
         self._versions: dict[int, AdapterVersion] = {}
-        self._read: dict[int, AdapterWeights | str | None] = {}  # by ticket; text is why not, None: not yet
+        self._read: dict[int, AdapterWeights | str | None] = {}  # by ticket; text: why it failed; None: still reading
         self._leaving = False
+        self._acts: dict[str, Callable[..., None]] = {
+            "add": self._add,
+            "drop": self._drop,
+            "compute": self._compute,
+            "failed": self._failed,
+            "beat": self._beat,
+            "start_reading": self._start_reading,
+            "stop_reading": self._stop_reading,
+            "load": self._load,
+            "unload": self._unload,
+            "retire": self._retire,
+        }
 
     def run(self) -> None:
-        """Returns when the leader ends, and this rank was asked to end too.
+        """Acts on the leader's messages. Returns when the leader ends and this rank was asked to end too.
 
         Raises:
-            GroupLostError: The leader is gone, or has ended alone.
+            GroupLostError: The leader is gone, or ended without a signal to this rank.
             DriftError: This rank and the leader are not in the same state.
         """
         while True:
-            name, *arguments = self._group.hear()
+            name, *arguments = self._group.receive()
             if name == "end":
                 self._group.leave()
                 if not self._leaving:  # an error, so that this node's ranks start again
-                    raise GroupLostError(f"{self._group.ranks} ends with the first rank, without having been asked to")
+                    raise GroupLostError(f"{self._group.ranks} ends because rank 0 has ended")
                 return
-            getattr(self, f"_{name}")(*arguments)
+            act = self._acts.get(name)
+            if act is None:
+                raise DriftError(
+                    f"{self._group.ranks} does not know the message '{name}': do all run the same version?"
+                )
+            act(*arguments)
 
     def leave(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: the leader hears of it, finishes what runs, and ends all ranks."""
+        """Signal handler: the leader reads it with the next beat, finishes its requests, and ends all ranks."""
         log.info("%s: stopping with the leader", signal.Signals(number).name)
         self._leaving = True
 
-    # What the leader says, by name. An error that it has too is its to report.
+    # One method per message. An error that happens on the leader too is reported by the leader.
 
     def _add(
         self,
@@ -97,9 +115,9 @@ class Follower:
         prompt: Sequence[int],
         max_tokens: int,
         end_tokens: Sequence[int],
-        strengths: Mapping[int, float],
+        strengths: Sequence[tuple[int, float]],
     ) -> None:
-        live = {self._versions[number]: strength for number, strength in strengths.items()}
+        live = {self._versions[number]: strength for number, strength in strengths}
         try:
             self._runner.add(request_id, prompt, max_tokens, end_tokens, live)
         except Exception:
@@ -108,14 +126,15 @@ class Follower:
     def _drop(self, request_ids: Sequence[str]) -> None:
         try:
             self._runner.drop(request_ids)
-        except Exception:  # as on the leader; whatever is not dropped here alone shows in the next pass
+        except Exception:  # if it happens on this rank alone, the next pass finds the difference
             log.exception("requests %s cannot be dropped on this rank", ", ".join(request_ids))
 
-    def _compute(self, expected: tuple[Row, ...] | None) -> None:
+    def _compute(self, leaders: Sequence[Sequence[Any]] | None) -> None:
+        expected = None if leaders is None else tuple(Row(*row) for row in leaders)
         try:
             rows: tuple[Row, ...] | None = self._runner.prepare()
         except Exception as error:
-            log.info("no pass: %s", error)
+            log.info("no pass can be prepared: %s", error)
             rows = None
         if rows != expected:
             raise DriftError(f"{self._group.ranks} would compute {rows}, the leader computes {expected}")
@@ -124,7 +143,7 @@ class Follower:
         try:
             self._runner.step()
         except _LeaderFailedError:
-            self._group.answer(True)
+            self._group.reply(True)
         except (GroupLostError, DriftError):
             raise
         except Exception as error:
@@ -132,33 +151,31 @@ class Follower:
             self._expect_failure(error)
 
     def _choose(self, request_ids: Sequence[str], logits: Tensor) -> Sequence[int]:
-        name, *arguments = self._group.hear()
+        name, *arguments = self._group.receive()
         if name == "failed":
             raise _LeaderFailedError
         (tokens,) = arguments
         if name != "tokens" or len(tokens) != len(request_ids):
-            raise DriftError(f"{self._group.ranks} wants {len(request_ids)} tokens, the leader says {name} {tokens}")
+            raise DriftError(f"{self._group.ranks} needs {len(request_ids)} tokens, the leader sent {name} {tokens}")
         return list(tokens)
 
     def _expect_failure(self, error: Exception) -> None:
-        name, *_ = self._group.hear()
+        name, *_ = self._group.receive()
         if name != "failed":
             raise DriftError(f"a pass failed on {self._group.ranks} and not on the leader: {error}") from error
-        self._group.answer(True)
+        self._group.reply(True)
 
     def _failed(self) -> None:
-        """The leader's pass failed after this one's had succeeded."""
-        self._group.answer(False)
+        """The leader's pass failed after this rank's had succeeded."""
+        self._group.reply(False)
 
     def _beat(self) -> None:
-        # A copy first: the threads that read put their results in meanwhile.
-        done = {ticket: read for ticket, read in list(self._read.items()) if read is not None}
-        self._group.answer(
-            (self._leaving, {ticket: read if isinstance(read, str) else "" for ticket, read in done.items()})
-        )
+        # Of a copy: threads that read put their results in meanwhile.
+        done = [(ticket, read) for ticket, read in list(self._read.items()) if read is not None]
+        self._group.reply((self._leaving, [(ticket, read if isinstance(read, str) else "") for ticket, read in done]))
 
     def _read_adapter(self, ticket: int, name: str, path: Path, digest: str) -> None:
-        """Runs in a thread of its own: files are large, and passes go on."""
+        """Runs in its own thread: files are large, and passes must go on."""
         deadline = time.monotonic() + self._arrival_seconds
         while True:
             try:
@@ -182,7 +199,7 @@ class Follower:
             self._versions[number] = self._runner.load(weights)
         except Exception as error:
             trouble = error.reason if isinstance(error, AdapterLoadError) else f"{self._group.ranks}: {one_line(error)}"
-        self._group.answer(trouble)
+        self._group.reply(trouble)
 
     def _unload(self, number: int) -> None:
         if number in self._versions:

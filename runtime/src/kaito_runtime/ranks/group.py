@@ -1,45 +1,48 @@
-"""Ranks: the processes that share one model, and how the first of them tells the others what to do.
+"""The group of processes (ranks) that share one model: how they find one another, and send messages.
 
-torchrun starts them and says who is who. The first rank leads: it decides everything, and every message that it sends
-is acted upon by all in the same order, so that all hold the same requests, pages and tokens. What the messages mean is
-`lead`'s and `follow`'s business; tensors of the model travel elsewhere (`lora.shards`).
+torchrun starts them and numbers them. Rank 0 leads: it decides everything, and all ranks act on each of its messages in
+the same order, so that all have the same requests, cache pages and tokens. What the messages mean is in `lead` and
+`follow`; tensors of the model travel by the layers' own collectives (`lora.sharded`).
 """
 
 from __future__ import annotations
 
-import pickle
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from kaito_runtime.errors import GroupLostError
 from kaito_runtime.options import Ranks
+from kaito_runtime.ranks.messages import decode, decode_message, encode
 
 __all__ = ["BEAT_SECONDS", "Group", "join"]
 
 BEAT_SECONDS = 1.0
-"""How often the leader is heard of when there is nothing to do, and hears of ranks that are gone or have to go."""
-_SILENCE_SECONDS = 120.0  # without a message or an answer, after which a rank counts as lost
+"""Time between two heartbeats of an idle leader, which find ranks that are gone or must end."""
+_SILENCE_SECONDS = 120.0  # without a message or a reply; then a rank counts as lost
 _LOAD_SECONDS = 7200.0  # between the first rank that has read its weights and the last
-_MEET_SECONDS = 600.0  # between the first process and the last
+_MEET_SECONDS = 600.0  # between the first process that starts and the last
 _LOOK_SECONDS = 0.1
 _FRAME = 16384  # bytes; most messages fit one broadcast
+_LENGTH = 8  # bytes of the length in front of a message
 
 
 def join(ranks: Ranks, environ: Mapping[str, str]) -> Group:
-    """Meets the other ranks.
+    """Joins the group of all ranks.
 
     Args:
-        environ: Where torchrun says what its own meeting place is.
+        ranks: This process's place in it.
+        environ: Environment variables, in which torchrun puts the address of its store.
 
     Raises:
-        GroupLostError: They do not come.
+        GroupLostError: The others do not come in time.
     """
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     device = torch.device("cuda", ranks.local_rank) if backend == "nccl" else None
@@ -54,7 +57,7 @@ def join(ranks: Ranks, environ: Mapping[str, str]) -> Group:
         slow = dist.new_group(backend="gloo", timeout=loading)
         quick = dist.new_group(backend="gloo", timeout=timedelta(seconds=_SILENCE_SECONDS))
     except (RuntimeError, ValueError) as error:
-        raise GroupLostError(f"rank {ranks.rank} of {ranks.size} cannot meet the others: {error}") from error
+        raise GroupLostError(f"rank {ranks.rank} of {ranks.size} cannot join the others: {error}") from error
     assert slow is not None and quick is not None
     return Group(ranks, slow, quick)
 
@@ -62,8 +65,8 @@ def join(ranks: Ranks, environ: Mapping[str, str]) -> Group:
 def _meet(ranks: Ranks, environ: Mapping[str, str]) -> Store:
     """Returns a store that only the processes of this start share.
 
-    torchrun's own outlives them. It tells starts apart by a number that nodes count for themselves, so that after the
-    loss of one node the others would look for ranks that are gone.
+    torchrun's own store outlives them, and numbers starts by a count that each node keeps for itself: after the loss of
+    one node, the others would wait there for ranks that are gone.
     """
     hosts = ranks.leads and environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     place = TCPStore(
@@ -83,7 +86,7 @@ def _meet(ranks: Ranks, environ: Mapping[str, str]) -> Store:
     deadline = time.monotonic() + _MEET_SECONDS
     asked = ""
     while time.monotonic() < deadline:
-        leader = store.get("leader").decode()  # perhaps one of before, until the new one comes
+        leader = store.get("leader").decode()  # maybe of the start before, until this one has set it
         if leader != asked:
             store.set(f"{leader}/{ranks.rank}", me)
             asked = leader
@@ -94,12 +97,12 @@ def _meet(ranks: Ranks, environ: Mapping[str, str]) -> Store:
 
 
 class Group:
-    """Messages between the ranks, as pickles: whoever reaches their ports is trusted, as by torchrun itself.
+    """Messages between the ranks. Any process that reaches their ports is trusted, as torchrun and NCCL trust it.
 
     Belongs to one thread at a time.
 
     Attributes:
-        ranks: Which rank this is.
+        ranks: This process's place in the group.
         lost: Why nothing can be sent any more, or "".
     """
 
@@ -112,77 +115,86 @@ class Group:
 
     @property
     def model(self) -> dist.ProcessGroup:
-        """The ranks as the model's layers see them."""
+        """The process group of the model's layers."""
         world = dist.group.WORLD
         assert world is not None
         return world
 
-    def exchange(self, value: Any) -> list[Any]:
-        """Returns every rank's value, in order. For the start: it waits as long as loading may take.
+    def exchange(self, value: object) -> list[Any]:
+        """Returns every rank's value, in the order of ranks. For the start: it waits as long as loading may take.
 
         Raises:
             GroupLostError: A rank is gone.
         """
-        found: list[Any] = [None] * self.ranks.size
-        self._do(lambda: dist.all_gather_object(found, value, group=self._slow))
-        return found
+        return self._gather(value, self._slow)
 
-    def tell(self, message: object) -> None:
-        """Sends a message to all other ranks.
+    def send(self, name: str, *arguments: object) -> None:
+        """As the leader: sends a message to all other ranks.
 
         Raises:
             GroupLostError: A rank is gone.
         """
-        content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-        room = _FRAME - 8
+        content = encode([name, *arguments])
+        room = _FRAME - _LENGTH
         head, rest = content[:room], content[room:]
-        framed = len(content).to_bytes(8, "little") + head
-        self._frame[: len(framed)] = torch.frombuffer(bytearray(framed), dtype=torch.uint8)
+        framed = len(content).to_bytes(_LENGTH, "little") + head
+        self._frame[: len(framed)] = _tensor(framed)
         self._do(lambda: dist.broadcast(self._frame, 0, group=self._quick))
         if rest:
-            tail = torch.frombuffer(bytearray(rest), dtype=torch.uint8)
+            tail = _tensor(rest)
             self._do(lambda: dist.broadcast(tail, 0, group=self._quick))
 
-    def hear(self) -> Any:
-        """Waits for the next message of the leader and returns it.
+    def receive(self) -> list[Any]:
+        """As another rank: waits for the leader's next message and returns its name and arguments.
 
         Raises:
-            GroupLostError: The leader is gone, or silent for too long.
+            GroupLostError: The leader is gone, silent for too long, or sent something else.
         """
         self._do(lambda: dist.broadcast(self._frame, 0, group=self._quick))
         framed = self._frame.numpy().tobytes()
-        length = int.from_bytes(framed[:8], "little")
-        content = framed[8 : 8 + length]
+        length = int.from_bytes(framed[:_LENGTH], "little")
+        content = framed[_LENGTH : _LENGTH + length]
         if missing := length - len(content):
             tail = torch.empty(missing, dtype=torch.uint8)
             self._do(lambda: dist.broadcast(tail, 0, group=self._quick))
             content += tail.numpy().tobytes()
-        return pickle.loads(content)
+        message: list[Any] = []
+        self._do(lambda: message.extend(decode_message(content)))
+        return message
 
-    def answers(self, value: object = None) -> list[Any]:
-        """As the leader: waits for what every rank answers to the last message; its own is `value`.
-
-        Raises:
-            GroupLostError: A rank is gone, or does not answer.
-        """
-        found: list[Any] = [None] * self.ranks.size
-        self._do(lambda: dist.gather_object(value, found, 0, group=self._quick))
-        return found
-
-    def answer(self, value: object) -> None:
-        """As another rank: answers the last message.
+    def collect(self, value: object = None) -> list[Any]:
+        """As the leader: waits for every rank's reply to the last message; the leader's own is `value`.
 
         Raises:
-            GroupLostError: The leader is gone.
+            GroupLostError: A rank is gone, or does not reply.
         """
-        self._do(lambda: dist.gather_object(value, None, 0, group=self._quick))
+        return self._gather(value, self._quick)
+
+    def reply(self, value: object) -> None:
+        """As another rank: replies to the last message.
+
+        Raises:
+            GroupLostError: A rank is gone.
+        """
+        self._gather(value, self._quick)
 
     def leave(self) -> None:
         """Ends cleanly, after all ranks know that it ends."""
         if not self.lost:
             dist.destroy_process_group()
 
-    def _do(self, act: Any) -> None:
+    def _gather(self, value: object, group: dist.ProcessGroup) -> list[Any]:
+        content = encode(value)
+        lengths = [torch.empty(1, dtype=torch.int64) for _ in range(self.ranks.size)]
+        self._do(lambda: dist.all_gather(lengths, torch.tensor([len(content)]), group=group))
+        longest = max(int(length) for length in lengths)
+        parts = [torch.empty(longest, dtype=torch.uint8) for _ in lengths]
+        self._do(lambda: dist.all_gather(parts, _tensor(content.ljust(longest)), group=group))
+        found: list[Any] = []
+        self._do(lambda: found.extend(decode(part.numpy().tobytes()) for part in parts))  # blanks at the end are JSON
+        return found
+
+    def _do(self, act: Callable[[], object]) -> None:
         if self.lost:
             raise GroupLostError(self.lost)
         try:
@@ -190,3 +202,7 @@ class Group:
         except (RuntimeError, ValueError) as error:  # torch's DistError is a RuntimeError
             self.lost = f"{self.ranks} has lost the others: {error}"
             raise GroupLostError(self.lost) from error
+
+
+def _tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)

@@ -1,6 +1,6 @@
-"""Lead: the runner of the first rank, which has every other rank do what it does. The other half is `follow`.
+"""Lead: the runner of rank 0, which makes every other rank do what it does. `follow` is the other half.
 
-Messages are (name, arguments...), in the order in which all ranks act on them.
+Each message has a name and arguments; all ranks act on messages in the order in which they are sent.
 """
 
 from __future__ import annotations
@@ -21,12 +21,9 @@ from kaito_runtime.lora.records import AdapterVersion, AdapterWeights
 from kaito_runtime.model.memory import BatchLimits
 from kaito_runtime.ranks.group import Group
 
-__all__ = ["Answer", "Lead"]
+__all__ = ["Lead"]
 
 log = logging.getLogger(__name__)
-
-Answer = tuple[bool, Mapping[int, str]]
-"""What a rank says to a beat: whether it was asked to end, and what became of the adapters that it reads ("": read)."""
 
 
 class Lead(Runner):
@@ -52,7 +49,7 @@ class Lead(Runner):
     ) -> None:
         def choose_for_all(request_ids: Sequence[str], logits: Tensor) -> Sequence[int]:
             tokens = list(choose(request_ids, logits))
-            group.tell(("tokens", tokens))
+            group.send("tokens", tokens)
             return tokens
 
         super().__init__(model, lora, limits, choose_for_all)
@@ -72,35 +69,35 @@ class Lead(Runner):
         strengths: Mapping[AdapterVersion, float],
     ) -> None:
         """See `Runner.add`."""
-        by_number = {self._numbers[version]: strength for version, strength in strengths.items()}
-        self._group.tell(("add", request_id, list(prompt), max_tokens, list(end_tokens), by_number))
+        numbered = [(self._numbers[version], strength) for version, strength in strengths.items()]
+        self._group.send("add", request_id, list(prompt), max_tokens, list(end_tokens), numbered)
         super().add(request_id, prompt, max_tokens, end_tokens, strengths)
 
     def drop(self, request_ids: Collection[str]) -> None:
-        """See `Runner.drop`. Works without the other ranks too: their loss is why requests are dropped, then."""
+        """See `Runner.drop`. Does not need the other ranks: requests are dropped when those are lost, too."""
         with suppress(GroupLostError):
-            self._group.tell(("drop", list(request_ids)))
+            self._group.send("drop", list(request_ids))
         super().drop(request_ids)
 
     def prepare(self) -> tuple[Row, ...]:
-        """See `Runner.prepare`. The others compare what they would compute."""
+        """See `Runner.prepare`. The others prepare too, and compare."""
         try:
             rows = super().prepare()
         except Exception:
-            self._group.tell(("compute", None))
+            self._group.send("compute", None)
             raise
-        self._group.tell(("compute", rows))
+        self._group.send("compute", rows)
         return rows
 
     def step(self) -> set[str]:
-        """See `Runner.step`. What fails on all ranks alike fails its requests; what fails on one ends all."""
+        """See `Runner.step`. A pass that fails on all ranks fails its requests; one that fails on some ends all."""
         try:
             return super().step()
         except GroupLostError:
             raise
         except Exception as error:
-            self._group.tell(("failed",))
-            failed = self._group.answers(True)
+            self._group.send("failed")
+            failed = self._group.collect(True)
             if not all(failed):
                 self._group.lost = f"a pass failed here and not on rank {failed.index(False)}: {error}"
                 raise GroupLostError(self._group.lost) from error
@@ -112,7 +109,7 @@ class Lead(Runner):
         root = self._adapters_dir
         known = path.relative_to(root) if root is not None and path.is_relative_to(root) else path
         self._read[ticket] = [""] + [None] * (self._group.ranks.size - 1)
-        self._group.tell(("start_reading", ticket, name, str(known), digest))
+        self._group.send("start_reading", ticket, name, str(known), digest)
         return ticket
 
     def troubles(self, ticket: int) -> list[str] | None:
@@ -125,7 +122,7 @@ class Lead(Runner):
         """Forgets what was read, loaded or not."""
         del self._read[ticket]
         with suppress(GroupLostError):
-            self._group.tell(("stop_reading", ticket))
+            self._group.send("stop_reading", ticket)
 
     def load_everywhere(self, weights: AdapterWeights, ticket: int) -> AdapterVersion:
         """Makes an adapter resident on all ranks, or on none.
@@ -134,15 +131,15 @@ class Lead(Runner):
             AdapterLoadError: It does not fit somewhere.
         """
         number = next(self._next)
-        self._group.tell(("load", number, ticket))
+        self._group.send("load", number, ticket)
         version, trouble = None, ""
         try:
             version = self.load(weights)
         except Exception as error:  # memory, above all: the others must hear of it
             trouble = error.reason if isinstance(error, AdapterLoadError) else f"{self._group.ranks}: {one_line(error)}"
-        troubles = list(dict.fromkeys(filter(None, self._group.answers(trouble))))
+        troubles = list(dict.fromkeys(filter(None, self._group.collect(trouble))))
         if version is None or troubles:
-            self._group.tell(("unload", number))
+            self._group.send("unload", number)
             if version is not None:
                 super().retire(version)
             raise AdapterLoadError(weights.name, "; ".join(troubles), transient=True)
@@ -151,26 +148,22 @@ class Lead(Runner):
 
     def retire(self, version: AdapterVersion) -> None:
         """See `Runner.retire`."""
-        self._group.tell(("retire", self._numbers.pop(version)))
+        self._group.send("retire", self._numbers.pop(version))
         super().retire(version)
 
     def beat(self) -> None:
-        """Lets the others know that somebody leads, and hears how they are."""
-        self._group.tell(("beat",))
-        answers: list[Answer | None] = self._group.answers()
-        for rank, answer in enumerate(answers):
-            if answer is None:  # this rank
-                continue
-            leaving, read = answer
+        """Shows the others that their leader lives, and collects their reports."""
+        self._group.send("beat")
+        for rank, (leaving, read) in enumerate(self._group.collect((False, []))):
             self.leaving = self.leaving or leaving
-            for ticket, trouble in read.items():
+            for ticket, trouble in read:
                 if ticket in self._read:
                     self._read[ticket][rank] = trouble
 
     def end(self) -> None:
         """Ends all ranks."""
         with suppress(GroupLostError):
-            self._group.tell(("end",))
+            self._group.send("end")
             self._group.leave()
 
     @property
