@@ -1,7 +1,7 @@
-"""Attention over a packed batch: each request's queries meet its own keys only. Scheduling and cache are `batching`'s.
+"""Attention over a packed batch: each request's queries meet its own keys only. Scheduling and cache are in `batching`.
 
-transformers' own way without flash kernels is one product of all queries with all keys of the batch under a mask, whose
-cost grows with the square of the number of requests, and whose mask is as large as the cache times the step.
+Without flash kernels, transformers computes one product of all queries with all keys of the batch under a mask. Its
+cost grows with the square of the number of requests, and its mask has the step's tokens times the cache's elements.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from transformers import AttentionInterface
 __all__ = ["NAME", "Decode", "Layer", "PackedPlan", "Prefill", "cache_layers", "packed_attention", "plan_attention"]
 
 NAME = "kaito_packed"
-_UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # would change the result if they were ignored
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # arguments that would change the result if they were ignored
 
 Layer = tuple[Tensor, Tensor]
-"""(keys, values) of one layer, [cells, Hkv, D] each: the cache's own memory."""
+"""(keys, values) of one layer, [cells, Hkv, D] each: views of the cache's own memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Decode:
     """Requests with one query each, computed as one batch.
 
     Attributes:
-        batch: B, how many requests.
+        batch: B, number of requests.
         queries: [B], positions in the packed queries.
-        cells: [B * L], where their keys lie in the cache; those beyond a request's own are repeated, and masked.
+        cells: [B * L], cells of their keys in the cache. Shorter requests are padded with their last cell, masked.
         mask: [B, 1, 1, L], 0 or minus infinity; None where all have L keys.
     """
 
@@ -44,13 +44,13 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """One request's part of its prompt.
+    """Part of one request's prompt.
 
     Attributes:
         queries: Slice of the packed queries.
-        cells: [keys], where the keys lie in the cache; the last of them are the queries' own. None for a prompt from
-            its start, which needs no others.
-        mask: [queries, keys], 0 or minus infinity; None for a prompt from its start, which is plainly causal.
+        cells: [keys], cells of the keys in the cache; the queries' own keys are the last. None for the start of a
+            prompt, which needs no other keys.
+        mask: [queries, keys], 0 or minus infinity; None for the start of a prompt, which is plainly causal.
     """
 
     queries: slice
@@ -60,11 +60,13 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class PackedPlan:
-    """How one forward pass attends, the same in every layer.
+    """What attention does in one forward pass, the same in every layer.
 
     Attributes:
-        written: [Tq], the cells that take the new keys and values.
-        layers: The cache.
+        decodes: Requests with one query each, in groups of similar length.
+        prefills: Requests with several.
+        written: [Tq], cells for the new keys and values.
+        layers: The cache, by layer.
     """
 
     decodes: tuple[Decode, ...]
@@ -74,7 +76,7 @@ class PackedPlan:
 
 
 def cache_layers(cache: Any) -> dict[int, Layer]:
-    """Returns the memory of transformers' paged cache, cell by cell as its indices count."""
+    """Returns the memory of transformers' paged cache by layer, in cells as transformers' indices count them."""
     pages = {index: allocator.get_cache_for_block_table(index) for index, allocator in cache.layer_to_allocator.items()}
     return {index: (k.view(-1, *k.shape[2:]), v.view(-1, *v.shape[2:])) for index, (k, v) in pages.items()}
 
@@ -82,12 +84,12 @@ def cache_layers(cache: Any) -> dict[int, Layer]:
 def plan_attention(
     spans: Sequence[tuple[int, int]], read: Tensor, written: Tensor, layers: Mapping[int, Layer]
 ) -> PackedPlan:
-    """Returns the plan for requests with (queries, keys) tokens each, in packed order.
+    """Returns the plan for a batch.
 
     Args:
-        spans: Of each request.
-        read: [Tk], the cells of all keys in packed order, the new ones included; may be empty if no request has more
-            keys than queries.
+        spans: (queries, keys) of each request, in tokens and in packed order.
+        read: [Tk], cells of all keys in packed order, the new ones included; may be empty if no request has more keys
+            than queries.
         written, layers: See `PackedPlan`.
     """
     dtype = next(iter(layers.values()))[0].dtype
@@ -98,7 +100,7 @@ def plan_attention(
         if queries == keys:
             prefills.append(Prefill(slice(q, q + queries), None, None))
         elif queries == 1:
-            # By powers of two, so that padding at most doubles the work, however the lengths differ.
+            # Grouped by powers of two: padding at most doubles the work, however different the lengths are.
             decodes[(keys - 1).bit_length()].append((q, k, keys))
         else:
             mask = _causal(queries, keys, read.device, dtype)
@@ -140,18 +142,19 @@ def packed_attention(
     cache: Any = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends by the plan that `cache.plan` holds, in the form of transformers' attention functions.
+    """Attention function for transformers' interface, by the plan in `cache.plan`.
 
-    The cache is written and read here: what it would return is all keys side by side, to be gathered a second time.
+    Writes and reads the cache's memory itself: `cache.update` would gather all keys of the batch, and each request's
+    would have to be gathered from those again.
 
     Shapes:
         query: [1, H, Tq, D]; key and value: [1, Hkv, Tq, D], the new ones. Returns [1, Tq, H, D].
 
     Raises:
-        ValueError: The model asks for something that plain attention does not do.
+        ValueError: The model passes an argument that plain attention does not support.
     """
     if wrong := [name for name in _UNSUPPORTED if kwargs.get(name) is not None]:
-        raise ValueError(f"{type(module).__name__} wants {', '.join(wrong)}, which packed attention does not do")
+        raise ValueError(f"{type(module).__name__} passes {', '.join(wrong)}, which packed attention does not support")
     plan: PackedPlan = cache.plan
     held = plan.layers[module.layer_idx]
     for part, new in zip(held, (key, value), strict=True):
@@ -162,7 +165,7 @@ def packed_attention(
     for decode in plan.decodes:
         batch, rows = decode.batch, decode.queries
         k, v = (part.index_select(0, decode.cells).view(batch, -1, groups, width).transpose(1, 2) for part in held)
-        # Heads that share keys become queries of one head, so that no key is copied.
+        # Heads that share keys become several queries of one head, so that keys need not be repeated.
         q = tokens[rows].reshape(batch, groups, heads // groups, width)
         out[rows] = F.scaled_dot_product_attention(q, k, v, decode.mask, scale=scaling).reshape(batch, heads, width)
     for prefill in plan.prefills:

@@ -1,8 +1,8 @@
-"""Which requests share keys and values: those whose tokens begin alike, under the same adapters at the same strengths.
+"""Shared prefixes: requests reuse the keys and values of equal first tokens, under equal adapters and strengths only.
 
-transformers finds blocks of its cache again by a hash over their tokens alone, so that another adapter's keys and
-values would be taken for one's own. Each block's hash goes on from that of the block before it; it is enough, then, to
-put another number in the place of the first token, one that stands for token and adapters together.
+transformers finds blocks of its cache by a hash of their tokens alone, and would reuse keys and values of other
+adapters. The hash of a block continues that of the block before it. So it is enough to replace the first token, for the
+hash, by a number that stands for that token and the adapters.
 """
 
 from collections.abc import Collection, Hashable
@@ -13,18 +13,18 @@ from typing import Any
 
 __all__ = ["Prefixes"]
 
-_REMEMBERED = 4096  # pairs of first token and adapters; one that is forgotten is computed anew
+_REMEMBERED = 4096  # pairs of first token and adapters; prefixes of a forgotten pair are computed again
 
 
 class Prefixes:
-    """Salts the search for shared prefixes in one paged cache of transformers.
+    """Salts the search for shared prefixes in a paged cache of transformers.
 
     Args:
-        cache: Its `search_prefix_match` and `mark_complete_blocks` are replaced.
+        cache: The cache; its `search_prefix_match` and `mark_complete_blocks` are replaced.
 
     Attributes:
-        asked: Tokens of all prompts that were looked up.
-        found: Those of them that did not have to be computed.
+        asked: Prompt tokens that were looked up.
+        found: Prompt tokens that were found, and not computed.
     """
 
     def __init__(self, cache: Any) -> None:
@@ -32,18 +32,18 @@ class Prefixes:
         self._cache = cache
         self._salts: dict[str, Hashable] = {}
         numbers = count(1)
-        # Negative, as no token is. Hashed as 32 bits, of which a server uses up half in years.
+        # Negative, to differ from every token. Hashed as 32 bits: negative numbers last for years of requests.
         self._stand_in = lru_cache(_REMEMBERED)(lambda salt, token: -next(numbers))
         self._search, self._mark = cache.search_prefix_match, cache.mark_complete_blocks
         cache.search_prefix_match, cache.mark_complete_blocks = self._find, self._register
 
     def expect(self, request_id: str, salt: Hashable) -> None:
-        """Says under which adapters a request will be computed; None is the base model."""
+        """Sets the salt of a request before it is queued; None is the base model."""
         if salt is not None:
             self._salts[request_id] = salt
 
     def forget(self, request_ids: Collection[str], *, spoilt: bool) -> None:
-        """Ends the care for requests; nobody takes over the keys and values of `spoilt` ones that run."""
+        """Forgets requests. Where `spoilt`, no later request reuses their keys and values."""
         for request_id in request_ids:
             self._salts.pop(request_id, None)
             if spoilt:
@@ -51,7 +51,7 @@ class Prefixes:
 
     @property
     def spare_bytes(self) -> int:
-        """Bytes that hold nothing but what might be shared, free to whoever needs them."""
+        """Bytes of finished requests that are kept to be shared, and free for any request that needs them."""
         return sum(
             len(allocator.ledger.cached_blocks) * allocator.bytes_per_block
             for allocator in self._cache.cache_allocators.values()

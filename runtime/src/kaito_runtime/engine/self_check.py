@@ -1,7 +1,7 @@
-"""Whether a model computes in continuous batches what it computes alone.
+"""A check at the start that a model computes in continuous batches what it computes alone.
 
-One whose attention does not go through transformers' interface ignores the paged cache, without an error: each answer
-after the first token would be wrong. So each model shows at start, on a few tokens, that it does not.
+A model whose attention does not go through transformers' interface ignores the paged cache without an error, and every
+token of an answer after the first would be wrong.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from kaito_runtime.errors import ModelLoadError
 
 __all__ = ["BatchCheck"]
 
-# Prompts of two requests in one batch, and the tokens that each is given whatever the logits say.
+# Tokens of the prompts of two requests in one batch, and of each answer; the check chooses the tokens itself.
 _LENGTHS, _FORCED = (9, 5), 4
-# Relative error that rounding explains: narrow types lose some percent over many layers, forgotten keys several tenths.
+# Relative errors above rounding: narrow types lose some percent over many layers, ignored keys cost tens of percent.
 _TOLERANCE = {torch.float32: 0.01, torch.float64: 0.01}
 _NARROW_TOLERANCE = 0.15
 
 
 class BatchCheck:
-    """Computes the truth when it is made, which must be before the model's attention is switched.
+    """Two requests, and the logits of each computed alone. Must be made before the model's attention is replaced.
 
     Args:
         model: A transformers model in evaluation mode.
@@ -43,7 +43,7 @@ class BatchCheck:
                 self._truth.append(logits[0].float())
 
     def choose(self, request_ids: Sequence[str], logits: Tensor) -> list[int]:
-        """Stands in for sampling while the check runs."""
+        """Returns the next tokens of the two requests; takes the place of sampling."""
         tokens = []
         for request_id, row in zip(request_ids, logits, strict=True):
             index, seen = int(request_id), self._seen.setdefault(request_id, [])
@@ -52,13 +52,10 @@ class BatchCheck:
         return tokens
 
     def run(self, batcher: Any) -> None:
-        """Answers both requests at once and compares the logits of each token after the first.
-
-        Args:
-            batcher: Chooses tokens by `choose`.
+        """Computes both requests in one batch and compares the logits of each token after the first.
 
         Raises:
-            ModelLoadError: They are not those of the model alone.
+            ModelLoadError: They differ by more than rounding.
         """
         for index, length in enumerate(_LENGTHS):
             batcher.add(str(index), self._sequences[index][:length], _FORCED, ())
@@ -69,11 +66,11 @@ class BatchCheck:
             for i, got in enumerate(self._seen[str(index)][1:], start=length):
                 wanted = self._truth[index][i]
                 errors.append(((got - wanted).norm() / (wanted - wanted.mean()).norm()).item())
-        # The median: where experts are chosen, rounding may choose another for a single token.
+        # The median: in a mixture of experts, rounding may select another expert for a single token.
         error = sorted(errors)[len(errors) // 2]
         if not error <= _TOLERANCE.get(self._dtype, _NARROW_TOLERANCE):
             raise ModelLoadError(
-                f"{self._name} does not compute in a batch what it computes alone (its logits are off by {error:.0%}): "
-                "its attention does not go through transformers' attention interface. The recipe of a model package "
-                "can bring one that does, as kaito-falcon's does (kaito_runtime.model.recipe)"
+                f"{self._name} computes other logits in a batch than alone (they differ by {error:.0%}): its attention "
+                "does not go through transformers' attention interface. A model package can provide attention that "
+                "does in its recipe, as kaito-falcon does (kaito_runtime.model.recipe)"
             )

@@ -1,4 +1,4 @@
-"""Worker: one thread that takes turns, between which it does what the event loop asks of it. Knows no models."""
+"""Worker: a thread that takes turns, and between turns runs functions for the event loop. Independent of models."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ T = TypeVar("T")
 
 
 class Worker:
-    """A thread that outlives whatever raises in it: one that has ended would leave every client waiting.
+    """A thread that logs every exception and goes on: if it ended, every client would wait forever.
 
     Args:
-        busy: Says whether there is a turn to take; called in the thread.
-        turn: Takes it; called in the thread.
+        name: Name of the thread.
+        busy: Returns whether there is a turn to take; called in the thread.
+        turn: Takes a turn; called in the thread.
     """
 
     def __init__(self, name: str, busy: Callable[[], bool], turn: Callable[[], None]) -> None:
@@ -34,7 +35,7 @@ class Worker:
     # From the event loop's thread.
 
     def start(self) -> None:
-        """Starts the thread; results come back to the running event loop."""
+        """Starts the thread. Results are delivered to the event loop that is running now."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
@@ -44,11 +45,11 @@ class Worker:
         return self._thread.is_alive()
 
     def ask(self, act: Callable[[], None]) -> None:
-        """Has something done before the next turn, in the order of asking."""
+        """Runs a function in the thread before the next turn, in the order of calls."""
         self._asked.put(act)
 
     async def call(self, act: Callable[[], T]) -> T:
-        """Has something done before the next turn, and returns its result or raises what it raised."""
+        """Runs a function in the thread before the next turn; returns its result or raises its exception."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def settle(set_: Callable[[T], None] | Callable[[Exception], None], value: object) -> None:
@@ -67,7 +68,12 @@ class Worker:
         return await done
 
     async def stop(self, last: Callable[[], None], *, patience_seconds: float | None = None) -> None:
-        """Does what was asked before, then `last`, and ends the thread, or leaves it to hang after some time."""
+        """Ends the thread after everything that was asked before, and `last`.
+
+        Args:
+            last: Function to run at the end.
+            patience_seconds: How long to wait for the thread, which may hang in a turn; None waits forever.
+        """
 
         def halt() -> None:
             self._stopped = True
@@ -80,27 +86,27 @@ class Worker:
     # From the worker's own thread.
 
     def tell(self, act: Callable[[], None]) -> None:
-        """Has something done in the event loop's thread."""
+        """Runs a function in the event loop's thread."""
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(act)
-        except RuntimeError:  # the event loop has ended, and with it everybody who could have listened
-            log.debug("nobody listens any more")
+        except RuntimeError:  # the event loop has ended, and with it every reader
+            log.debug("the event loop has ended; a result is lost")
 
     def guard(self, act: Callable[[], object]) -> None:
-        """Does something, and logs what it raises."""
+        """Calls a function and logs what it raises."""
         try:
             act()
         except Exception:
-            log.exception("the worker could not do what it was asked to")
+            log.exception("a function failed in the worker's thread")
 
     def _run(self) -> None:
         while not self._stopped:
-            self._do_what_was_asked(wait=not self._busy())
+            self._run_asked(wait=not self._busy())
             if self._busy() and not self._stopped:
                 self.guard(self._turn)
 
-    def _do_what_was_asked(self, *, wait: bool) -> None:
+    def _run_asked(self, *, wait: bool) -> None:
         try:
             self.guard(self._asked.get(block=wait))
             while True:
