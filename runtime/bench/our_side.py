@@ -14,8 +14,9 @@ from stopwatch import Run, Stopwatch
 from workloads import Request, in_order
 
 from kaito_core.api.serving import ServingConfig
+from kaito_runtime.build import build_engine
 from kaito_runtime.options import ServeOptions
-from kaito_runtime.serve import Server, build_engine
+from kaito_runtime.serve import Server
 
 __all__ = ["ask_all", "first_tokens", "serving"]
 

@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 
 from kaito_core.api.serving import ServingConfig
+from kaito_runtime.build import build_engine
+from kaito_runtime.config import ConfigFile
 from kaito_runtime.options import ServeOptions
-from kaito_runtime.serve import Server, build_engine
+from kaito_runtime.serve import Server
 
 WAIT_SECONDS = 120.0  # several processes may load on one busy core
 
@@ -43,11 +45,14 @@ def until(what: Any, message: str) -> Any:
 
 
 @contextmanager
-def serving(model: Path, config: ServingConfig, **options: Any) -> Iterator[Live]:
-    """Serves a model until the block ends."""
+def serving(model: Path, source: ServingConfig | ConfigFile, **options: Any) -> Iterator[Live]:
+    """Serves a model until the block ends, by a configuration that stays or by a file that may change."""
+    config_file = source if isinstance(source, ConfigFile) else None
+    config = source.read() if isinstance(source, ConfigFile) else source
+    assert config is not None
     chosen = ServeOptions(model=model, port=0, cache_gib=options.pop("cache_gib", 0.02), **options)
     engine, codec = build_engine(config, chosen)
-    server = Server(engine, codec, config, chosen)
+    server = Server(engine, codec, config, chosen, config_file)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -42,6 +42,7 @@ from kaito_runtime.model.memory import BatchLimits
 from kaito_runtime.options import Ranks
 from kaito_runtime.ranks.follow import DriftError, Follower
 from kaito_runtime.ranks.group import Group, join
+from kaito_runtime.ranks.lead import Lead
 from kaito_runtime.testing.models import merged, save_adapter, save_model
 from kaito_runtime.testing.truth import TINY, save_random
 
@@ -146,16 +147,8 @@ class Setup:
         lora = inject_lora(loaded.model, shards=loaded.shards, group=group.model)
         self.lora = lora
         if group.ranks.leads:
-            self.engine = TorchEngine(
-                loaded.model,
-                lora,
-                end_tokens=(),
-                context_length=256,
-                limits=LIMITS,
-                group=group,
-                adapters_dir=self.adapters,
-                watch_logits=self._watch,
-            )
+            runner = Lead(loaded.model, lora, LIMITS, group, self.adapters)
+            self.engine = TorchEngine(loaded.model, runner, end_tokens=(), context_length=256, watch_logits=self._watch)
         else:
             self.follower = Follower(loaded.model, lora, LIMITS, group, adapters_dir=self.adapters, arrival_seconds=1.0)
 
@@ -272,7 +265,7 @@ def main() -> None:
     ranks = Ranks.from_env(os.environ)
     group = join(ranks, os.environ)
     if "hang" in sys.argv:
-        torch_engine.BEAT_SECONDS, torch_engine._HANG_SECONDS = 0.2, 1.0
+        torch_engine._BEAT_SECONDS, torch_engine._HANG_SECONDS = 0.2, 1.0
         hang(group, folder)
         return
     result: dict[str, Any] = {"ranks": dataclasses.asdict(ranks), "messages": messages(group, folder)}

@@ -63,19 +63,19 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tiny_llama: Path) -> None:
     (tmp_path / "bad.json").write_text('{"model": {"name": "m"}, "adapters": [{"name": "a", "strength": "abc"}]}')
     model = ("serve", "--model", str(tiny_llama))
     assert "'/none' does not exist" in refused("serve", "--model", "/none")
-    assert "there is no folder '/none'" in refused(*model, "--adapter", "a=/none")
+    assert "folder '/none' does not exist" in refused(*model, "--adapter", "a=/none")
     assert "strength must be a finite number, got 'nan'" in refused(*model, "--adapter", f"a={tmp_path}@nan")
     assert "No such file" in refused(*model, "--config", str(tmp_path / "none.json"))
     assert "adapters[0].strength" in refused(*model, "--config", str(tmp_path / "bad.json"))
     for option in ("--name", "--adapter", "--dtype"):
-        assert "go without --config" in refused(*model, "--config", "x", option, "y")
+        assert "cannot be combined with --config" in refused(*model, "--config", "x", option, "y")
     assert "--api-key-file" in refused(*model, "--api-key-file", "/none")
     (tmp_path / "key").write_text("secret\n")
     (tmp_path / "blank").write_text("\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     keys = ("--api-key-file", str(tmp_path / "key"), "--admin-token-file")
     assert "--admin-token-file: /none: No such file" in refused(*model, "--admin-token-file", "/none")
-    assert "who may ask must not be who may load" in refused(*model, *keys, str(tmp_path / "key"))
+    assert "users must not change adapters" in refused(*model, *keys, str(tmp_path / "key"))
     assert f"--admin-token-file: {tmp_path}/blank is empty" in refused(*model, *keys, str(tmp_path / "blank"))
     assert f"--admin-token-file: {tmp_path}/binary" in refused(*model, *keys, str(tmp_path / "binary"))
     assert "is a file, but not a GGUF" in refused("serve", "--model", str(tmp_path / "bad.json"))
@@ -83,7 +83,7 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tiny_llama: Path) -> None:
     assert "unknown recipe 'nothing', known: default" in refused(*model, "--config", str(tmp_path / "recipe.json"))
 
 
-def test_several_processes_are_torchruns_business(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_need_torchrun(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "WORLD_SIZE is 2, but RANK, LOCAL_RANK," in refused("serve", "--model", str(tiny_llama))
 

@@ -7,11 +7,11 @@ import pytest
 from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
 from kaito_runtime.config import (
     ConfigError,
+    ConfigFile,
     config_from_flags,
     config_schema_text,
     parse_adapter_flag,
     parse_config,
-    read_config,
 )
 
 
@@ -77,7 +77,7 @@ def test_bad_file_names_itself_and_the_field(content: bytes, message: str) -> No
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.json: No such file"):
-        read_config(tmp_path / "none.json")
+        ConfigFile(tmp_path / "none.json").read()
 
 
 def test_schema_that_is_published_is_the_one_of_the_code() -> None:

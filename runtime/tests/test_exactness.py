@@ -127,11 +127,11 @@ def test_rows_without_adapters_are_the_untouched_model_bit_for_bit_beside_others
             plain[name].append(row.clone())
         return list(logits.argmax(-1).tolist())
 
-    batcher = Batcher(load_model(served.model, dtype="float32").model, LIMITS, choose)
+    batcher = Batcher(load_model(served.model, dtype="float32").model, LIMITS)
     for name, prompt in prompts.items():
         batcher.add(name, prompt, steps, ())
     while batcher.prepare():
-        batcher.step()
+        batcher.step(choose)
 
     harness, versions = served.harness, served.versions
     harness.logits.clear()

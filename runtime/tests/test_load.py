@@ -14,7 +14,7 @@ import httpx
 import pytest
 from live import Live, serving, until
 
-from kaito_runtime.config import read_config
+from kaito_runtime.config import ConfigFile
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +37,7 @@ def live(
     write(file, guest=False)
     with serving(
         tiny_llama,
-        read_config(file),
-        config_file=file,
+        ConfigFile(file),
         adapters_dir=tmp_path / "adapters",
         cache_gib=0.0003,
         reuse_prefixes=request.param,

@@ -1,6 +1,7 @@
 """Each strength is parsed once per process: where its document is read. It is a float from there on."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from fakes import ByteCodec, FakeEngine, write_adapter
 
 from kaito_core.api.serving import ServingConfig
 from kaito_core.api.strength import parse_strength
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
+from kaito_runtime.config import ConfigFile
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
 
@@ -40,7 +42,7 @@ def test_each_strength_of_a_request_is_parsed_once(tmp_path: Path) -> None:
     config = ServingConfig.model_validate({"model": {"name": "m"}, "adapters": [{"name": "a"}, {"name": "b"}]})
     for name in ("a", "b"):
         write_adapter(tmp_path / name)
-    adapters = Residents(engine, config, adapters_dir=tmp_path)
+    adapters = AdapterManager(engine, config, adapters_dir=tmp_path)
     app = create_app(engine, ByteCodec(), adapters, Health(engine, adapters, warm=True))
     body = {
         "model": "m",
@@ -57,3 +59,29 @@ def test_each_strength_of_a_request_is_parsed_once(tmp_path: Path) -> None:
         assert asyncio.run(ask()) == 200
     assert calls == ["0.25", -2]
     assert list(engine.jobs[0].strengths.values()) == [0.25, -2.0]
+
+
+def test_each_strength_of_a_configuration_is_parsed_once_until_the_file_changes(tmp_path: Path) -> None:
+    path = tmp_path / "serving.json"
+    body: dict[str, Any] = {
+        "model": {"name": "m"},
+        "adapters": [{"name": "a", "strength": "0.5"}, {"name": "b", "strength": 2}, {"name": "c"}],
+        "blends": [{"name": "x", "strengths": {"a": "-1"}}],
+    }
+    path.write_text(json.dumps(body))
+    engine: Any = FakeEngine()
+    with counted(parse_strength) as calls:
+        file = ConfigFile(path)
+        config = file.read()
+        assert config is not None
+        adapters = AdapterManager(engine, config, adapters_dir=tmp_path, config_file=file)
+        for _ in range(2):
+            asyncio.run(adapters.refresh())
+    assert calls == ["0.5", 2, "-1"]
+
+    path.write_text(json.dumps(body | {"adapters": [{"name": "a", "strength": 0.25}], "blends": []}))
+    with counted(parse_strength) as calls:
+        for _ in range(2):
+            asyncio.run(adapters.refresh())
+    assert calls == [0.25]
+    assert adapters.catalog.declared == {"a": 0.25}

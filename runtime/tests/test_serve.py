@@ -9,16 +9,18 @@ import torch
 from live import serving, until
 
 from kaito_core.api.serving import ServedModel, ServingConfig
-from kaito_runtime import build as parts
+from kaito_runtime import build
 from kaito_runtime import serve as server
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
+from kaito_runtime.build import build_engine
 from kaito_runtime.engine import torch_engine
 from kaito_runtime.engine.protocol import Job
 from kaito_runtime.errors import ModelLoadError, RequestError, ServeError
 from kaito_runtime.http import health
+from kaito_runtime.http.sockets import bind
 from kaito_runtime.lora.bank import Bank
 from kaito_runtime.options import ServeOptions
-from kaito_runtime.serve import bind, build_engine, first_answer, serve
+from kaito_runtime.serve import first_answer, serve
 
 CONFIG = ServingConfig(model=ServedModel(name="tiny"))
 BODY = {"model": "tiny", "prompt": "a", "max_tokens": 2}
@@ -65,8 +67,8 @@ def test_address_that_cannot_be_had_is_named() -> None:
 
 def test_cache_is_bounded_on_a_cpu_and_follows_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 200))
-    assert parts._default_cache_bytes(torch.device("cuda")) == 85
-    assert parts._default_cache_bytes(torch.device("cpu")) == 1 << 30
+    assert build._default_cache_bytes(torch.device("cuda")) == 85
+    assert build._default_cache_bytes(torch.device("cpu")) == 1 << 30
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def end_of(model: Path) -> str:
 def test_background_work_that_ends_ends_the_process_and_says_why(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Residents, "refresh", Mock(side_effect=ZeroDivisionError("a bug")))
+    monkeypatch.setattr(AdapterManager, "refresh", Mock(side_effect=ZeroDivisionError("a bug")))
     reason = "the background task that loads adapters and tests the model has ended: ZeroDivisionError: a bug"
     assert end_of(tiny_llama) == reason
     assert f"ending: {reason}" in caplog.text
@@ -143,11 +145,11 @@ def test_gpu_that_is_lost_ends_the_process(tiny_llama: Path, monkeypatch: pytest
             pass
 
     monkeypatch.setattr(server, "first_answer", lose)
-    assert end_of(tiny_llama) == "cpu can compute nothing any more: CUDA error: an illegal memory access"
+    assert end_of(tiny_llama) == "cpu no longer works: CUDA error: an illegal memory access"
 
 
 def test_cache_beyond_all_memory_is_refused_at_the_start(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "cache_bytes_per_token", lambda model: 1)
+    monkeypatch.setattr(build, "cache_bytes_per_token", lambda model: 1)
     options = ServeOptions(model=tiny_llama, cache_gib=2.0**40, batch_requests=2**40)
     with pytest.raises(ModelLoadError, match="not enough memory for a key-value cache of"):
         build_engine(CONFIG, options)

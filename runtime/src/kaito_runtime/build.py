@@ -1,40 +1,48 @@
-"""What every rank makes of the command line: its part of the model, LoRA layers, and the sizes of batch and cache."""
+"""From configuration and command line to a model with LoRA layers, its limits, and the engine that computes it."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from kaito_core.api.serving import ServedModel, ServingConfig
+from kaito_runtime.engine.protocol import TextCodec
+from kaito_runtime.engine.runner import Runner
+from kaito_runtime.engine.torch_engine import TorchEngine
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.lora.inject import LoraModel, inject_lora
 from kaito_runtime.model.load import LoadedModel, load_model
 from kaito_runtime.model.memory import BatchLimits, cache_bytes_per_token, cpu_limit, free_memory_bytes, memory_for
-from kaito_runtime.options import ALONE
+from kaito_runtime.openai.codec import HuggingFaceCodec
+from kaito_runtime.options import ALONE, ServeOptions
 from kaito_runtime.ranks.group import Group
+from kaito_runtime.ranks.lead import Lead
 
-if TYPE_CHECKING:
-    from kaito_runtime.options import ServeOptions
+__all__ = ["BuiltModel", "build_engine", "build_model"]
 
-__all__ = ["Parts", "build_parts"]
+log = logging.getLogger(__name__)
 
 _GIB = 1 << 30
 _CPU_CACHE_GIB = 1.0
 _GPU_CACHE_SHARE = 0.85  # of what is free after the weights
-_PACKED_SHARE = 0.25  # of what is free after the weights: the cache, adapters and other pods need some too
+_PACKED_SHARE = 0.25  # of what is free after the weights: cache, adapters and other pods need memory too
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What an engine or a follower is made of.
+class BuiltModel:
+    """A model, or this rank's part of it, with everything that is fixed at the start.
 
     Attributes:
+        loaded: The model and what came with it.
+        lora: The bank and the routing of its LoRA layers.
+        limits: Sizes of batch and cache, the same on all ranks.
         context_length: Longest sequence, in tokens.
         cache_gib: Size of this rank's cache.
     """
@@ -46,16 +54,53 @@ class Parts:
     cache_gib: float
 
 
-def build_parts(config: ServingConfig, options: ServeOptions, group: Group | None) -> Parts:
-    """Loads the model, or this rank's part of it.
+def build_engine(
+    config: ServingConfig, options: ServeOptions, group: Group | None = None
+) -> tuple[TorchEngine, TextCodec]:
+    """Loads the model and returns an engine for it, and its tokenizer.
 
     Args:
-        group: The other ranks, which do the same at the same time. What the first one's configuration and command line
-            say holds for all.
+        group: The ranks that share the model, of which this process is rank 0; None where it has the model alone.
+
+    Raises:
+        ModelLoadError: The model cannot be served.
+        GroupLostError: Another rank could not load it.
+    """
+    started = time.monotonic()
+    built = build_model(config, options, group)
+    loaded, lora, limits = built.loaded, built.lora, built.limits
+    if group is None:
+        runner = Runner(loaded.model, lora, limits)
+    else:
+        runner = Lead(loaded.model, lora, limits, group, options.adapters_dir)
+    engine = TorchEngine(
+        loaded.model,
+        runner,
+        end_tokens=loaded.end_tokens,
+        context_length=built.context_length,
+        max_waiting=options.max_waiting,
+    )
+    log.info(
+        "model ready in %.1f s: recipe '%s', context %d tokens, cache %d tokens (%.2f GiB)",
+        time.monotonic() - started,
+        loaded.recipe.name,
+        engine.context_length,
+        limits.cache_tokens,
+        built.cache_gib,
+    )
+    return engine, HuggingFaceCodec(loaded.tokenizer, loaded.end_tokens)
+
+
+def build_model(config: ServingConfig, options: ServeOptions, group: Group | None) -> BuiltModel:
+    """Loads the model, or this rank's part of it, and replaces its linear layers by LoRA layers.
+
+    Args:
+        group: The ranks that share the model. All call this at the same time; rank 0's configuration and options
+            decide for all.
 
     Raises:
         ModelLoadError: The model cannot be served, or the ranks have different weights.
-        GroupLostError: Another rank could not.
+        GroupLostError: Another rank could not load it.
     """
     model, cache_gib, pack = config.model, options.cache_gib, options.pack_weights
     if group is not None:
@@ -84,9 +129,9 @@ def build_parts(config: ServingConfig, options: ServeOptions, group: Group | Non
     if group is not None:
         found = group.exchange((_fingerprint(options.model), asdict(limits)))
         _compare([fingerprint for fingerprint, _ in found])
-        # All ranks must schedule alike.
+        # All ranks must schedule the same.
         limits = BatchLimits(**found[0][1] | {"cache_tokens": min(limits["cache_tokens"] for _, limits in found)})
-    return Parts(loaded, lora, limits, context, limits.cache_tokens * per_token / _GIB)
+    return BuiltModel(loaded, lora, limits, context, limits.cache_tokens * per_token / _GIB)
 
 
 def _limit_threads() -> None:
@@ -107,7 +152,7 @@ def _default_cache_bytes(device: torch.device) -> float:
 
 
 def _fingerprint(path: Path) -> str:
-    """Returns what tells weights apart without reading all of them."""
+    """Returns a hash that differs for most other weights: of config.json and file sizes, to read little."""
     files = [path] if path.is_file() else sorted([path / "config.json", *path.glob("*.safetensors")])
     found = hashlib.sha256()
     for file in files:
@@ -120,6 +165,6 @@ def _fingerprint(path: Path) -> str:
 def _compare(fingerprints: Sequence[str]) -> None:
     if different := [rank for rank, found in enumerate(fingerprints) if found != fingerprints[0]]:
         raise ModelLoadError(
-            f"the weights of rank {', '.join(map(str, different))} are not those of rank 0: config.json or the sizes "
-            "of *.safetensors differ; fetch the same revision on every node"
+            f"rank {', '.join(map(str, different))} has other weights than rank 0: config.json or the sizes of "
+            "*.safetensors differ; fetch the same revision on every node"
         )

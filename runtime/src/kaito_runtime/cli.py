@@ -1,4 +1,4 @@
-"""The command line: `kaito-runtime serve`, `fetch`, `fetch-weights`. Thin; imports torch once arguments are good."""
+"""The command line `kaito-runtime`: thin. Arguments are checked before torch, which takes seconds, is imported."""
 
 import logging
 import os
@@ -14,13 +14,13 @@ import typer
 from importlib_metadata import version as distribution_version
 
 from kaito_core.api.serving import ADAPTERS_PATH, PORT
-from kaito_runtime.config import ConfigError, config_from_flags, config_schema_text, read_config
+from kaito_runtime.config import ConfigError, ConfigFile, config_from_flags, config_schema_text
 from kaito_runtime.errors import ServeError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Serves one language model with many LoRA adapters, each at any strength, over an OpenAI-compatible API.",
+    help="Serves a language model with many LoRA adapters, each at any strength, over an OpenAI-compatible API.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,7 +48,7 @@ def serve(
     adapter: Annotated[
         list[str] | None,
         typer.Option(
-            help="An adapter, its folder, and its strength if that is not 1. Repeat it.",
+            help="An adapter: its name, its folder, and its strength if that is not 1. May be repeated.",
             metavar="NAME=DIR[@STRENGTH]",
             rich_help_panel=_WHAT,
         ),
@@ -56,7 +56,7 @@ def serve(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Model id of all adapters together; if not given, made from the path.",
+            help="Model id of all adapters together; if not given, derived from the path.",
             metavar="ID",
             rich_help_panel=_WHAT,
         ),
@@ -68,8 +68,8 @@ def serve(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of the three above: a JSON file that says all of it, with blends, and is applied again "
-            "whenever it changes. `kaito-runtime config-schema` describes it.",
+            help="Instead of the three above: a JSON file with all of it and with blends, applied again whenever it "
+            "changes. `kaito-runtime config-schema` prints its schema.",
             metavar="FILE",
             rich_help_panel=_WHAT,
         ),
@@ -77,7 +77,7 @@ def serve(
     adapters_dir: Annotated[
         Path,
         typer.Option(
-            help="With --config and for admins: folder with one folder per adapter.",
+            help="Folder with one folder per adapter, for --config and for adapters that are loaded by request.",
             metavar="DIR",
             rich_help_panel=_WHAT,
         ),
@@ -102,19 +102,19 @@ def serve(
     admin_token_file: Annotated[
         Path | None,
         typer.Option(
-            help="File with the bearer token that may load and unload adapters by request; without it nobody may.",
+            help="File with the bearer token for loading and unloading adapters by request; without it that is off.",
             metavar="FILE",
             rich_help_panel=_WHO,
         ),
     ] = None,
     max_waiting: Annotated[
-        int, typer.Option(min=0, help="Requests that may wait; more get 429.", metavar="N", rich_help_panel=_LIMITS)
+        int, typer.Option(min=0, help="Most requests that wait; more get 429.", metavar="N", rich_help_panel=_LIMITS)
     ] = 256,
     request_seconds: Annotated[
         float | None,
         typer.Option(
             min=1,
-            help="Longest time of a request, waiting included; then it ends with 408. No limit if not given.",
+            help="Time limit of a request, waiting included; then it ends with 408. If not given, there is none.",
             metavar="SECONDS",
             rich_help_panel=_LIMITS,
         ),
@@ -123,7 +123,7 @@ def serve(
         float,
         typer.Option(
             min=0,
-            help="How long requests may run on after SIGTERM; new ones get 503.",
+            help="How long running requests may go on after SIGTERM; new ones get 503.",
             metavar="SECONDS",
             rich_help_panel=_LIMITS,
         ),
@@ -138,7 +138,7 @@ def serve(
         float | None,
         typer.Option(
             min=0.01,
-            help="Memory for keys and values; if not given 1 on a CPU, 85% of what is free on a GPU.",
+            help="Memory for keys and values; if not given, 1 on a CPU and 85% of the free memory on a GPU.",
             metavar="GIB",
             rich_help_panel=_SPEED,
         ),
@@ -147,15 +147,16 @@ def serve(
         bool,
         typer.Option(
             "--reuse-prefixes",
-            help="Keep what prompts have in common, by adapters and strengths; answers may differ in the last bit.",
+            help="Reuse keys and values of prompts that begin alike, under equal adapters and strengths; answers may "
+            "differ in the last bit.",
             rich_help_panel=_SPEED,
         ),
     ] = False,
     pack_weights: Annotated[
         bool | None,
         typer.Option(
-            help="On a CPU in float32: a second copy of the weights, for batches in up to half the time; if not given, "
-            "where it takes at most a quarter of the free memory.",
+            help="On a CPU in float32, keep a second copy of the weights: batches take down to half the time. If not "
+            "given, where that takes at most a quarter of the free memory.",
             rich_help_panel=_SPEED,
         ),
     ] = None,
@@ -166,30 +167,29 @@ def serve(
     Example: kaito-runtime serve --model ./smollm2 --adapter pirate=./pirate@0.8 --adapter brief=./brief
 
     It serves the model ids "smollm2" (every adapter at its strength), "base" (none), "pirate" and "brief" at
-    http://127.0.0.1:5000: open that in a browser, or point any OpenAI client to it.
+    http://127.0.0.1:5000. Open that in a browser, or use it as the base URL of any OpenAI client.
     """
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # a log has no use for progress bars
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in a log file
     for noisy in ("transformers", "httpx", "asyncio", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Process 1 of a container ignores signals that it does not handle, and loading a model takes minutes.
-    # Not by an exception: one that a signal raises inside some library's callback is lost now and then.
+    # Process 1 of a container ignores signals without a handler, and loading a model takes minutes. The handler does
+    # not raise: an exception inside a library's callback may be swallowed.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     try:
         if config is not None and (adapter or name or dtype):
-            raise ConfigError("--adapter, --name and --dtype go without --config: the file says all three")
+            raise ConfigError("--adapter, --name and --dtype cannot be combined with --config: the file has all three")
         if not model.exists():
             raise ConfigError(f"--model: '{model}' does not exist")
-        serving = (
-            read_config(config)
-            if config is not None
-            else config_from_flags(model, name=name, adapters=adapter or [], dtype=dtype or "auto")
-        )
+        config_file = None if config is None else ConfigFile(config)
+        serving = config_file.read() if config_file is not None else None
+        if serving is None:
+            serving = config_from_flags(model, name=name, adapters=adapter or [], dtype=dtype or "auto")
         api_key = None if api_key_file is None else _read_key(api_key_file, "--api-key-file")
         admin_token = None if admin_token_file is None else _read_key(admin_token_file, "--admin-token-file")
         if admin_token is not None and admin_token == api_key:
-            raise ConfigError("--admin-token-file has the API key in it: who may ask must not be who may load")
+            raise ConfigError("--admin-token-file must not have the API key in it: users must not change adapters")
 
         from kaito_runtime.options import ServeOptions
         from kaito_runtime.serve import serve as run
@@ -201,7 +201,6 @@ def serve(
                 host=host,
                 port=port,
                 adapters_dir=adapters_dir,
-                config_file=config,
                 api_key=api_key,
                 admin_token=admin_token,
                 cache_gib=cache_gib,
@@ -213,6 +212,7 @@ def serve(
                 reuse_prefixes=reuse_prefixes,
                 request_seconds=request_seconds,
             ),
+            config_file,
         )
     except ServeError as error:
         _fail(error)
@@ -223,12 +223,12 @@ def fetch(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="https://... (an archive, a folder, or several files), hf://org/name[@revision][/folder], or a folder."
+            help="https://... (an archive, a folder, or a URL per file), hf://org/name[@revision][/folder], a folder."
         ),
     ],
-    to: Annotated[Path, typer.Option(help="Folder to make; it is replaced as a whole.", metavar="DIR")],
+    to: Annotated[Path, typer.Option(help="Folder to create or replace.", metavar="DIR")],
     digest: Annotated[
-        str | None, typer.Option(help="sha256:... that the adapter's files must have.", metavar="DIGEST")
+        str | None, typer.Option(help="Digest that the adapter's files must have, sha256:...", metavar="DIGEST")
     ] = None,
 ) -> None:
     """Put an adapter's files into a folder."""

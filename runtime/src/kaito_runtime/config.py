@@ -20,7 +20,6 @@ __all__ = [
     "config_schema_text",
     "parse_adapter_flag",
     "parse_config",
-    "read_config",
 ]
 
 _GGUF_ENDING = re.compile(r"\.(q\d\w*|f16|bf16|f32)?\.?gguf$")
@@ -56,17 +55,6 @@ class ConfigFile:
             return None
         self._content = content
         return parse_config(content, str(self.path))
-
-
-def read_config(path: Path) -> ServingConfig:
-    """Returns the configuration in a file.
-
-    Raises:
-        ConfigError: As `parse_config`, or the file cannot be read.
-    """
-    config = ConfigFile(path).read()
-    assert config is not None
-    return config
 
 
 def parse_config(content: bytes, where: str) -> ServingConfig:

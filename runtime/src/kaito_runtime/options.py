@@ -1,4 +1,7 @@
-"""What a process is told at its start, as opposed to the configuration file: by the command line, and by torchrun."""
+"""What is fixed when a process starts: options of the command line, and its rank from torchrun.
+
+What may change while it runs is in the configuration file (`config`).
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,29 @@ __all__ = ["ALONE", "Ranks", "ServeOptions"]
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What the command line decides, as opposed to the configuration file.
+    """Options of `kaito-runtime serve`.
 
     Attributes:
         model: Folder or GGUF file.
-        config_file: Watched, if given.
-        admin_token: Bearer token of the admin routes; None: they are off.
-        cache_gib: Size of the key-value cache; None chooses one.
-        step_tokens: Most tokens of one forward pass.
-        batch_requests: Most requests of one forward pass.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any that is free.
+        adapters_dir: Folder with one folder per adapter; None: adapters have absolute paths.
+        api_key: Bearer token of all routes but the probes and the page; None: they need none.
+        admin_token: Bearer token of the admin routes; None turns them off.
+        cache_gib: Size of the key-value cache; None for the default of the device.
+        step_tokens: Most tokens in one forward pass.
+        batch_requests: Most requests in one forward pass.
         max_waiting: Most requests that wait; more get 429.
-        drain_seconds: How long requests may run on after SIGTERM.
-        request_seconds: Longest time that a request may take, waiting included; None for no limit.
-        pack_weights: Keep a second, packed copy of large weights on a CPU, for faster batches; None: if there is room.
-        reuse_prefixes: Keep what prompts have in common instead of computing it again.
+        drain_seconds: How long running requests may go on after SIGTERM.
+        pack_weights: On a CPU, keep a second, packed copy of large weights for faster batches; None: if there is room.
+        reuse_prefixes: Reuse keys and values of prompts that begin alike.
+        request_seconds: Time limit of a request, waiting included; None for none.
     """
 
     model: Path
     host: str = "127.0.0.1"
     port: int = 5000
     adapters_dir: Path | None = None
-    config_file: Path | None = None
     api_key: str | None = None
     admin_token: str | None = None
     cache_gib: float | None = None
@@ -49,14 +54,14 @@ class ServeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Which of the processes this is.
+    """This process's place among those that share the model.
 
     Attributes:
-        rank: Its number among all; 0 leads.
-        size: How many there are.
+        rank: Its number among all processes; 0 leads.
+        size: Number of processes.
         local_rank: Its number on this node.
-        node: The node's number.
-        nodes: How many there are.
+        node: Number of this node.
+        nodes: Number of nodes.
     """
 
     rank: int = 0
@@ -67,10 +72,10 @@ class Ranks:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Ranks:
-        """Returns what torchrun said.
+        """Returns the place that torchrun's environment variables give.
 
         Raises:
-            ServeError: WORLD_SIZE is above 1 and the rest is missing: something else set it.
+            ServeError: WORLD_SIZE is above 1 and others are missing: it was not torchrun that set it.
         """
         size = int(environ.get("WORLD_SIZE", "1"))
         if size == 1:
@@ -78,7 +83,7 @@ class Ranks:
         names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         if missing := [name for name in names if name not in environ]:
             raise ServeError(
-                f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set: start the processes by torchrun"
+                f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set: start the processes with torchrun"
             )
         return cls(
             rank=int(environ["RANK"]),
@@ -90,7 +95,7 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this process decides and serves."""
+        """Whether this process leads the others and serves."""
         return self.rank == 0
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Putting the parts of one server together, and its life: load, serve, drain, end."""
+"""The life of a server process: it loads, serves, drains and ends."""
 
 import asyncio
 import logging
@@ -14,8 +14,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.manager import Residents
-from kaito_runtime.build import build_parts
+from kaito_runtime.adapters.manager import AdapterManager
+from kaito_runtime.build import build_engine, build_model
+from kaito_runtime.config import ConfigFile
 from kaito_runtime.engine.protocol import Engine, Job, Sampling, TextCodec
 from kaito_runtime.engine.torch_engine import TorchEngine
 from kaito_runtime.errors import RequestError, ServeError, one_line
@@ -23,78 +24,50 @@ from kaito_runtime.http.app import create_app
 from kaito_runtime.http.follower_probes import answering_probes
 from kaito_runtime.http.health import Health
 from kaito_runtime.http.sockets import bind
-from kaito_runtime.openai.codec import HuggingFaceCodec
 from kaito_runtime.options import Ranks, ServeOptions
 from kaito_runtime.ranks.follow import ARRIVAL_SECONDS, Follower
 from kaito_runtime.ranks.group import Group, join
 
-__all__ = ["Server", "bind", "build_engine", "follow", "serve"]
+__all__ = ["Server", "serve"]
 
 log = logging.getLogger(__name__)
 
 _SELF_TEST_SECONDS = 5.0
 
 
-def build_engine(
-    config: ServingConfig, options: ServeOptions, group: Group | None = None
-) -> tuple[TorchEngine, TextCodec]:
-    """Loads the model and makes an engine of it.
-
-    Args:
-        group: The processes that share the model, if this one leads some.
-
-    Raises:
-        ModelLoadError: The model cannot be served.
-    """
-    started = time.monotonic()
-    parts = build_parts(config, options, group)
-    loaded = parts.loaded
-    engine = TorchEngine(
-        loaded.model,
-        parts.lora,
-        end_tokens=loaded.end_tokens,
-        context_length=parts.context_length,
-        limits=parts.limits,
-        max_waiting=options.max_waiting,
-        group=group,
-        adapters_dir=options.adapters_dir,
-    )
-    log.info(
-        "model ready in %.1f s: recipe '%s', context %d tokens, cache %d tokens (%.2f GiB)",
-        time.monotonic() - started,
-        loaded.recipe.name,
-        engine.context_length,
-        parts.limits.cache_tokens,
-        parts.cache_gib,
-    )
-    return engine, HuggingFaceCodec(loaded.tokenizer, loaded.end_tokens)
-
-
 class Server(uvicorn.Server):
-    """A uvicorn server that finishes what runs before it ends, and refuses the rest with 503.
+    """A uvicorn server that finishes running requests before it ends, and refuses new ones with 503 meanwhile.
 
     Args:
         engine: Started and stopped with the server.
-        config: What to serve at first.
+        config: What to serve at the start.
+        config_file: Applied again whenever it changes; None: the configuration stays.
 
     Attributes:
         asked_to_end: Whether a signal came.
-        failure: Why it ended although nobody asked it to, or "".
+        failure: Why it ended without a signal, or "".
     """
 
-    def __init__(self, engine: TorchEngine, codec: TextCodec, config: ServingConfig, options: ServeOptions) -> None:
+    def __init__(
+        self,
+        engine: TorchEngine,
+        codec: TextCodec,
+        config: ServingConfig,
+        options: ServeOptions,
+        config_file: ConfigFile | None = None,
+    ) -> None:
         self._engine = engine
         self._options = options
         self._deadline: float | None = None
         self._listening = asyncio.Event()
         self.asked_to_end = False
         self.failure = ""
-        self._residents = Residents(engine, config, adapters_dir=options.adapters_dir, config_file=options.config_file)
-        self.health = Health(engine, self._residents)
+        self._adapters = AdapterManager(engine, config, adapters_dir=options.adapters_dir, config_file=config_file)
+        self.health = Health(engine, self._adapters)
         app = create_app(
             engine,
             codec,
-            self._residents,
+            self._adapters,
             self.health,
             api_key=options.api_key,
             admin_token=options.admin_token,
@@ -114,7 +87,7 @@ class Server(uvicorn.Server):
 
     @property
     def port(self) -> int:
-        """Port that it listens on, which the system chose where 0 was asked for."""
+        """Port that it listens on; where options.port is 0, the system has chosen it."""
         return int(self.servers[0].sockets[0].getsockname()[1])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -129,7 +102,7 @@ class Server(uvicorn.Server):
         self.health.draining = self.asked_to_end = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Says whether it is time to end; uvicorn asks ten times a second."""
+        """Returns whether it is time to end; uvicorn calls it ten times a second."""
         if await super().on_tick(counter):
             return True
         if failure := self.health.why_dead():
@@ -141,7 +114,7 @@ class Server(uvicorn.Server):
             return False
         if self._deadline is None:
             self._deadline = time.monotonic() + self._options.drain_seconds
-            log.info("stopping: finishing what runs, for at most %g s", self._options.drain_seconds)
+            log.info("stopping: running requests may finish within %g s", self._options.drain_seconds)
         stats = self._engine.stats()
         return stats.running + stats.waiting == 0 or time.monotonic() > self._deadline
 
@@ -158,7 +131,7 @@ class Server(uvicorn.Server):
             await self._engine.stop()
 
     def _note_end(self, background: asyncio.Task[None]) -> None:
-        """Ends the process: without its background work the server would never change again, and never say why."""
+        """Ends the process: without its background task, the server would never change again, without a reason."""
         if background.cancelled() or (error := background.exception()) is None:
             return
         log.error("the background task that loads adapters and tests the model has ended", exc_info=error)
@@ -167,14 +140,14 @@ class Server(uvicorn.Server):
         )
 
     async def _prepare_and_watch(self) -> None:
-        await self._residents.refresh()
+        await self._adapters.refresh()
         await self._self_test()
         await self._listening.wait()
         log.info("ready: http://%s:%d", self._options.host, self.port)
-        await asyncio.gather(self._residents.watch(), self._watch_health())
+        await asyncio.gather(self._adapters.watch(), self._watch_health())
 
     async def _watch_health(self) -> None:
-        """Without requests nothing would show that the model works again."""
+        """Tests the model while the server is not ready: without requests, nothing else shows that it works again."""
         while True:
             await asyncio.sleep(_SELF_TEST_SECONDS)
             if self.health.why_not_ready() and not (self.health.draining or self.health.why_dead()):
@@ -185,7 +158,7 @@ class Server(uvicorn.Server):
             await first_answer(self._engine)
         except ServeError as error:
             log.error("the model's self-test failed: %s", error)
-            if not (isinstance(error, RequestError) and error.code == "queue_full"):  # which tells nothing of the model
+            if not (isinstance(error, RequestError) and error.code == "queue_full"):  # that is not a fault of the model
                 self.health.failed_self_tests.append(str(error))
         else:
             self.health.failed_self_tests.clear()
@@ -193,7 +166,7 @@ class Server(uvicorn.Server):
 
 
 async def first_answer(engine: Engine) -> None:
-    """Runs a prompt and a step through the engine: what is slow the first time is over then.
+    """Computes a prompt and a second token, so that clients do not wait for what is slow the first time.
 
     Raises:
         ServeError: The engine failed.
@@ -203,31 +176,35 @@ async def first_answer(engine: Engine) -> None:
         pass
 
 
-def serve(config: ServingConfig, options: ServeOptions) -> None:
-    """Serves until a signal comes.
+def serve(config: ServingConfig, options: ServeOptions, config_file: ConfigFile | None = None) -> None:
+    """Serves until a signal comes; on every rank but rank 0, follows rank 0.
+
+    Args:
+        config: What to serve at the start.
+        config_file: Applied again whenever it changes; None: the configuration stays.
 
     Raises:
         ServeError: It cannot start, or cannot go on.
     """
     ranks = Ranks.from_env(os.environ)
     if ranks.size > 1:
-        # Ranks wait for one another inside of libraries, where no handler of ours would run.
+        # Ranks wait for one another inside libraries, where a Python signal handler does not run.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if not ranks.leads:
         follow(config, options, join(ranks, os.environ))
         return
     with bind(options.host, options.port) as bound:
         engine, codec = build_engine(config, options, join(ranks, os.environ) if ranks.size > 1 else None)
-        server = Server(engine, codec, config, options)
+        server = Server(engine, codec, config, options, config_file)
         server.run(sockets=[bound])
     if failure := server.failure or engine.lost:
         raise ServeError(failure)
     if engine.leaving and not server.asked_to_end:  # an error, so that this node's ranks start again
-        raise ServeError("another node is going: the ranks here end and start again with whoever comes")
+        raise ServeError("another node ends: the ranks of this node end too, to start again together")
 
 
 def follow(config: ServingConfig, options: ServeOptions, group: Group) -> None:
-    """Follows the first rank until it ends.
+    """Follows rank 0 until it ends.
 
     Raises:
         ServeError: This rank cannot start, or the others are gone.
@@ -235,18 +212,18 @@ def follow(config: ServingConfig, options: ServeOptions, group: Group) -> None:
     ranks = group.ranks
     own_pod = ranks.node > 0 and ranks.local_rank == 0
     with bind(options.host, options.port) if own_pod else nullcontext() as bound:
-        parts = build_parts(config, options, group)
+        built = build_model(config, options, group)
         follower = Follower(
-            parts.loaded.model,
-            parts.lora,
-            parts.limits,
+            built.loaded.model,
+            built.lora,
+            built.limits,
             group,
             adapters_dir=options.adapters_dir,
             arrival_seconds=ARRIVAL_SECONDS if ranks.nodes > 1 else 0.0,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, follower.leave)
-        log.info("%s of %d follows", ranks, ranks.size)
+        log.info("%s of %d follows rank 0", ranks, ranks.size)
         where = f"this is rank {ranks.rank} of {ranks.size}; rank 0 serves, on {os.environ.get('MASTER_ADDR')}"
         with answering_probes(bound, where):
             follower.run()

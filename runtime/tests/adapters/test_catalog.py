@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.catalog import AdapterState, Catalog, ServedVersion
+from kaito_runtime.adapters.catalog import AdapterState, AdapterStatus, Catalog
 from kaito_runtime.errors import RequestError
 
 CONFIG = ServingConfig.model_validate(
@@ -15,18 +15,18 @@ CONFIG = ServingConfig.model_validate(
 )
 
 
-def ready(name: str) -> ServedVersion:
-    return ServedVersion(AdapterState.READY, f"version of {name}")  # type: ignore[arg-type]
+def ready(name: str) -> AdapterStatus:
+    return AdapterStatus(AdapterState.READY, f"version of {name}")  # type: ignore[arg-type]
 
 
-def catalog(**changes: ServedVersion) -> Catalog:
+def catalog(**changes: AdapterStatus) -> Catalog:
     return Catalog(CONFIG, {name: ready(name) for name in ("a", "b", "off")} | changes)
 
 
-FAILED = ServedVersion(AdapterState.FAILED, message="no adapter_config.json")
+FAILED = AdapterStatus(AdapterState.FAILED, message="no adapter_config.json")
 
 
-def strengths(model: str, overrides: Any, **changes: ServedVersion) -> dict[Any, float]:
+def strengths(model: str, overrides: Any, **changes: AdapterStatus) -> dict[Any, float]:
     """Returns versions and strengths of a request."""
     found = catalog(**changes)
     return found.resolve(found.choose(model, overrides))

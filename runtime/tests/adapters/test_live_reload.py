@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from live import Live, serving, until
 
-from kaito_runtime.config import read_config
+from kaito_runtime.config import ConfigFile
 
 PROMPT = {"prompt": "hello", "max_tokens": 10, "temperature": 0}
 
@@ -50,8 +50,7 @@ def pod(tiny_llama: Path, tiny_adapters: Path, tmp_path: Path) -> Iterator[Pod]:
     pod = Pod(tmp_path)
     shutil.copytree(tiny_adapters / "one", pod.adapters / "one")
     pod.configure(one=0.8)
-    config = read_config(pod.file)
-    with serving(tiny_llama, config, config_file=pod.file, adapters_dir=pod.adapters) as live:
+    with serving(tiny_llama, ConfigFile(pod.file), adapters_dir=pod.adapters) as live:
         pod.live = live
         yield pod
 

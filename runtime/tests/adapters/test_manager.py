@@ -8,7 +8,8 @@ from fakes import FakeEngine, write_adapter
 
 from kaito_core.api.serving import ServingConfig
 from kaito_runtime.adapters.catalog import AdapterState
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
+from kaito_runtime.config import ConfigFile
 
 
 class World:
@@ -20,11 +21,11 @@ class World:
         self.engine: Any = FakeEngine()
         self.seconds = 0.0
         self.configure(1)
-        self.residents = Residents(
+        self.residents = AdapterManager(
             self.engine,
             ServingConfig.model_validate_json(self.file.read_bytes()),
             adapters_dir=self.adapters,
-            config_file=self.file,
+            config_file=ConfigFile(self.file),
             clock=lambda: self.seconds,
         )
 
@@ -43,7 +44,7 @@ class World:
         return {version.name: strength for version, strength in found.items()}
 
     def states(self) -> dict[str, tuple[str, str]]:
-        return {name: (str(status.state), status.message) for name, status in self.residents.states.items()}
+        return {name: (str(status.state), status.message) for name, status in self.residents.catalog.statuses.items()}
 
 
 @pytest.fixture

@@ -85,8 +85,8 @@ def test_adapters_are_exact(prefix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", REFUSED)
 def test_what_cannot_be_batched_is_refused(prefix: str) -> None:
     torch.manual_seed(7)
-    with pytest.raises(ModelLoadError, match=f"^{prefix}.* (cannot run in|does not compute in)"):
-        Batcher(make(prefix, REFUSED[prefix][0]).eval(), LIMITS, lambda ids, logits: [])
+    with pytest.raises(ModelLoadError, match=f"^{prefix}.* (cannot run in|computes other logits in)"):
+        Batcher(make(prefix, REFUSED[prefix][0]).eval(), LIMITS)
 
 
 def test_the_page_says_so() -> None:
@@ -98,12 +98,13 @@ def test_the_page_says_so() -> None:
             "",
             "# Architectures",
             "",
-            "The server takes any causal language model of transformers whose attention goes through transformers'",
-            "attention interface. At start each model proves, on a few tokens, that it computes in a batch what it",
-            "computes alone; one that does not is refused. A model package's recipe can bring an attention that does",
-            "(`kaito_runtime.model.recipe`).",
+            "The server takes every causal language model of transformers whose attention goes through transformers'",
+            "attention interface. At the start it computes a few tokens in a batch and alone, and refuses the model if",
+            "they differ. For other models, the recipe of a model package can provide attention that goes through the",
+            "interface (`kaito_runtime.model.recipe`).",
+            "",
             f"These were tried with transformers {transformers.__version__} on tiny random models:",
-            "served ones give, with two adapters at strengths of their own, the logits of merged weights.",
+            "with two adapters at different strengths, those that are served give the logits of merged weights.",
             "",
             "| transformers' classes begin with | served | remark |",
             "|---|---|---|",

@@ -100,7 +100,7 @@ class Recorder(Batcher):
     def __init__(self, model: nn.Module, limits: BatchLimits = LIMITS) -> None:
         self.asked: list[list[str]] = []
         self.tokens: dict[str, list[int]] = {}
-        super().__init__(model, limits, self.most_likely)
+        super().__init__(model, limits)
 
     def most_likely(self, request_ids: Sequence[str], logits: torch.Tensor) -> list[int]:
         assert logits.dtype == torch.float32
@@ -114,7 +114,7 @@ class Recorder(Batcher):
     def run(self) -> list[tuple[tuple[Row, ...], set[str]]]:
         passes = []
         while rows := self.prepare():
-            passes.append((rows, self.step()))
+            passes.append((rows, self.step(self.most_likely)))
         return passes
 
 
@@ -172,7 +172,7 @@ def test_dropped_requests_leave_no_trace(batcher: Recorder) -> None:
     for request_id in ("a", "b", "c"):
         batcher.add(request_id, [1, 2, 3, 4], 50, ())
     batcher.prepare()
-    batcher.step()
+    batcher.step(batcher.most_likely)
     assert batcher.running == 3
     assert batcher.cache_use > 0
     batcher.drop(["a", "unknown"])
@@ -186,7 +186,7 @@ def test_pass_that_raises_leaves_the_others_alone(batcher: Recorder, tiny_llama:
     rows = batcher.prepare()
     broken = batcher._model.lm_head.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        batcher.step()
+        batcher.step(batcher.most_likely)
     broken.remove()
     batcher.drop([row.request_id for row in rows])
     batcher.add("b", [1, 2, 3], 4, ())
@@ -217,7 +217,7 @@ def test_cache_size_is_that_of_keys_and_values(batcher: Recorder) -> None:
 def test_model_that_cannot_be_batched_is_refused(model: Any, why: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(ModelLoadError, match=why):
-        Batcher(model().eval(), LIMITS, lambda ids, logits: [])
+        Batcher(model().eval(), LIMITS)
 
 
 def test_cache_that_does_not_fit_is_said_with_its_size_and_what_to_do(
@@ -232,7 +232,7 @@ def test_cache_that_does_not_fit_is_said_with_its_size_and_what_to_do(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rounding_is_no_reason_to_refuse(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    Batcher(MixtralForCausalLM(MixtralConfig(**SMALL)).to(dtype).eval(), LIMITS, lambda ids, logits: [])
+    Batcher(MixtralForCausalLM(MixtralConfig(**SMALL)).to(dtype).eval(), LIMITS)
 
 
 def test_offset_of_a_request_counts_its_keys_once_a_pass_is_prepared(batcher: Recorder) -> None:
@@ -240,5 +240,5 @@ def test_offset_of_a_request_counts_its_keys_once_a_pass_is_prepared(batcher: Re
     offsets = []
     while batcher.prepare():
         offsets.append([future.state.position_offset for future in batcher._in_batch()])
-        batcher.step()
+        batcher.step(batcher.most_likely)
     assert offsets == [[16], [20], [21]]

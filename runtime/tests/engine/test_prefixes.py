@@ -33,9 +33,9 @@ class Greedy:
         return tokens
 
 
-def finish(batcher: Any) -> None:
+def finish(batcher: Any, choose: Greedy) -> None:
     while batcher.prepare():
-        batcher.step()
+        batcher.step(choose)
 
 
 @pytest.fixture
@@ -44,21 +44,23 @@ def choose() -> Greedy:
 
 
 @pytest.fixture
-def batcher(tiny_llama: Path, choose: Greedy) -> Batcher:
-    return Batcher(load_fp32(tiny_llama), LIMITS, choose)
+def batcher(tiny_llama: Path) -> Batcher:
+    return Batcher(load_fp32(tiny_llama), LIMITS)
 
 
-def reused(batcher: Batcher, request_id: str, prompt: list[int], salt: Hashable = None) -> int:
+def reused(
+    batcher: Batcher, request_id: str, prompt: list[int], salt: Hashable = None, choose: Greedy | None = None
+) -> int:
     """Runs a request and returns how many tokens of its prompt were not computed."""
     before = batcher.prefix_tokens[1]
     batcher.add(request_id, prompt, 4, [], salt)
-    finish(batcher)
+    finish(batcher, choose or Greedy())
     return batcher.prefix_tokens[1] - before
 
 
 def test_whole_pages_of_a_prompt_are_found_again(batcher: Batcher, choose: Greedy) -> None:
-    assert reused(batcher, "a", PROMPT) == 0
-    assert reused(batcher, "b", PROMPT) == 24, "three pages of 8; the last token is always computed"
+    assert reused(batcher, "a", PROMPT, choose=choose) == 0
+    assert reused(batcher, "b", PROMPT, choose=choose) == 24, "three pages of 8; the last token is always computed"
     assert reused(batcher, "c", [*PROMPT[:16], 7, 7, 7]) == 16
     assert reused(batcher, "d", [9, *PROMPT[1:]]) == 0
     assert choose.tokens["a"] == choose.tokens["b"]
@@ -66,7 +68,7 @@ def test_whole_pages_of_a_prompt_are_found_again(batcher: Batcher, choose: Greed
 
 
 def test_answers_are_found_again_as_prompts(batcher: Batcher, choose: Greedy) -> None:
-    reused(batcher, "a", PROMPT)
+    reused(batcher, "a", PROMPT, choose=choose)
     assert reused(batcher, "b", [*PROMPT, *choose.tokens["a"], 5, 6]) == 32
 
 
@@ -81,7 +83,7 @@ def test_other_salts_share_nothing(batcher: Batcher) -> None:
 def test_dropped_requests_leave_nothing_behind(batcher: Batcher) -> None:
     batcher.add("a", PROMPT, 50, [])
     batcher.prepare()
-    batcher.step()
+    batcher.step(Greedy())
     batcher.drop(["a"])
     assert batcher.cache_use == 0
     assert reused(batcher, "b", PROMPT) == 0
@@ -92,13 +94,13 @@ def test_what_is_only_kept_counts_as_free_and_gives_way(batcher: Batcher, choose
     assert batcher.cache_use == 0
     for i in range(40):  # more than the cache could keep
         batcher.add(f"x{i}", [i + 1] * 100, 20, [])
-    finish(batcher)
+    finish(batcher, choose)
     assert all(len(choose.tokens[f"x{i}"]) == 20 for i in range(40))
     assert batcher.cache_use == 0
 
 
-def test_off_by_default(tiny_llama: Path, choose: Greedy) -> None:
-    batcher = Batcher(load_fp32(tiny_llama), BatchLimits(cache_tokens=256, page_tokens=8), choose)
+def test_off_by_default(tiny_llama: Path) -> None:
+    batcher = Batcher(load_fp32(tiny_llama), BatchLimits(cache_tokens=256, page_tokens=8))
     assert reused(batcher, "a", PROMPT) == reused(batcher, "b", PROMPT) == 0
 
 
@@ -110,7 +112,7 @@ def test_strengths_and_content_decide_and_answers_stay_exact(
     for limits in (LIMITS, BatchLimits(cache_tokens=512, page_tokens=8, step_tokens=64, requests=4)):
         model = load_fp32(tiny_llama)
         lora = inject_lora(model)
-        runner = Runner(model, lora, limits, choose)
+        runner = Runner(model, lora, limits)
         versions = [
             runner.load(read_adapter(folder, model, name=folder.name)) for folder in sorted(tiny_adapters.iterdir())
         ]
@@ -120,7 +122,7 @@ def test_strengths_and_content_decide_and_answers_stay_exact(
         for m, mix in enumerate(mixes):
             for r, (runner, versions) in enumerate(runners):
                 runner.add(f"{r}-{round_}-{m}", PROMPT, 6, [], {versions[i]: s for i, s in mix.items()})
-                finish(runner)
+                finish(runner, choose)
             assert choose.tokens[f"0-{round_}-{m}"] == choose.tokens[f"1-{round_}-{m}"]
     asked, found = runners[0][0]._batcher.prefix_tokens
     assert (asked, found) == (14 * 30, 8 * 24), "the second round finds all, and strength 0 is the base model"

@@ -281,7 +281,7 @@ def test_gpu_that_is_lost_ends_the_engine_and_every_request(tiny_llama: Path, mo
                 harness.engine.submit(Job(PROMPT, 1, {}, GREEDY))
             return errors
 
-        lost = "cpu can compute nothing any more: AcceleratorError: CUDA error: device-side assert"
+        lost = "cpu no longer works: AcceleratorError: CUDA error: device-side assert"
         assert harness.portal.call(run) == [
             "the model failed: AcceleratorError: CUDA error: device-side assert triggered",
             f"the server is stopping: {lost}",
@@ -312,7 +312,7 @@ def test_load_that_loses_the_gpu_ends_the_engine(
         monkeypatch.setattr(harness.lora.bank, "load", lambda weights: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             harness.load("two", tiny_adapters / "two")
-        assert harness.engine.lost == "cpu can compute nothing any more: an illegal memory access"
+        assert harness.engine.lost == "cpu no longer works: an illegal memory access"
 
 
 def test_stop_ends_what_runs_with_an_error(tiny_llama: Path) -> None:

@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from live import Live, serving, until
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.manager import Residents
-from kaito_runtime.config import read_config
+from kaito_runtime.adapters.manager import AdapterManager
+from kaito_runtime.config import ConfigFile
 from kaito_runtime.errors import RequestError
 from kaito_runtime.http.admin import adapter_folder
 from kaito_runtime.http.app import create_app
@@ -37,7 +37,10 @@ class Site:
         for name in ("a", "b", "deep/c"):
             write_adapter(self.root / name)
         self.configure("a")
-        self.residents = Residents(self.engine, read_config(self.file), adapters_dir=self.root, config_file=self.file)
+        file = ConfigFile(self.file)
+        config = file.read()
+        assert config is not None
+        self.residents = AdapterManager(self.engine, config, adapters_dir=self.root, config_file=file)
         self.refresh()
         health = Health(self.engine, self.residents, warm=True)
         app = create_app(self.engine, ByteCodec(), self.residents, health, **{"admin_token": "token", **options})

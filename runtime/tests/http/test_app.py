@@ -13,7 +13,7 @@ from fakes import ByteCodec, FakeEngine, write_adapter
 from fastapi.testclient import TestClient
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.errors import RequestError
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
@@ -35,7 +35,7 @@ class Site:
         )
         for name in ("a", "bad"):
             write_adapter(folder / name)
-        self.residents = Residents(self.engine, config, adapters_dir=folder)
+        self.residents = AdapterManager(self.engine, config, adapters_dir=folder)
         asyncio.run(self.residents.refresh())
         self.health = Health(self.engine, self.residents, warm=True)
         self.app = create_app(self.engine, ByteCodec(), self.residents, self.health, **options)

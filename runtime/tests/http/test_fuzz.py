@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.http.admin import LoadRequest, UnloadRequest
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
@@ -45,7 +45,7 @@ FIELDS = {
 def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     engine: Any = FakeEngine(context_length=1000)
     folder = tmp_path_factory.mktemp("adapters")
-    residents = Residents(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
+    residents = AdapterManager(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
     asyncio.run(residents.refresh())
     health = Health(engine, residents, warm=True)
     return TestClient(create_app(engine, ByteCodec(), residents, health, admin_token="token"))

@@ -9,7 +9,7 @@ from kaito_runtime.http.health import Health
 def health(**changes: Any) -> tuple[Health, Any]:
     stats = SimpleNamespace(failures_in_a_row=0)
     world = SimpleNamespace(alive=True, lost="", settled=False, stats=lambda: stats, failures=stats)
-    return Health(engine=world, residents=world, warm=True, **changes), world  # type: ignore[arg-type]
+    return Health(engine=world, adapters=world, warm=True, **changes), world  # type: ignore[arg-type]
 
 
 def test_the_first_adapters_are_waited_for_and_later_ones_are_not() -> None:
@@ -41,7 +41,7 @@ def test_process_is_restarted_where_nothing_else_helps() -> None:
     probe.failed_self_tests.append("the model failed")
     assert probe.why_dead() == "the last 5 self-tests of the model failed: the model failed"
     probe.failed_self_tests.clear()
-    world.lost = "cuda:0 can compute nothing any more: AcceleratorError: CUDA error: an illegal memory access"
+    world.lost = "cuda:0 no longer works: AcceleratorError: CUDA error: an illegal memory access"
     assert probe.why_dead() == probe.why_not_ready() == world.lost
     world.lost = ""
     probe.failure = "the background task has ended"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
 from kaito_runtime.http.status import plugins_body
@@ -23,7 +23,7 @@ schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
     engine: Any = FakeEngine(context_length=1000)
     folder = tmp_path_factory.mktemp("adapters")
-    residents = Residents(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
+    residents = AdapterManager(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
     asyncio.run(residents.refresh())
     health = Health(engine, residents, warm=True)
     plugins_body()  # the first call imports torch and transformers, longer than schemathesis waits on a busy machine

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from importlib_metadata import EntryPoint
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
 from kaito_runtime.http.status import plugins_body
@@ -52,7 +52,7 @@ def test_installed_packages_are_told_with_their_distribution() -> None:
 
 def test_the_route_tells_the_same() -> None:
     engine: Any = FakeEngine()
-    residents = Residents(engine, ServingConfig.model_validate({"model": {"name": "m"}}))
+    residents = AdapterManager(engine, ServingConfig.model_validate({"model": {"name": "m"}}))
     app = create_app(engine, ByteCodec(), residents, Health(engine, residents, warm=True))
     answer = TestClient(app).get("/v1/plugins")
     assert answer.status_code == 200

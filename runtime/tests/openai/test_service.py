@@ -8,7 +8,7 @@ import pytest
 from fakes import ByteCodec, FakeEngine
 
 from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.errors import RequestError
 from kaito_runtime.http.metrics import Metrics
 from kaito_runtime.openai.replies import Usage
@@ -24,7 +24,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def service(engine: Any, tmp_path: Path) -> CompletionService:
     config = ServingConfig.model_validate({"model": {"name": "m"}})
-    residents = Residents(engine, config, adapters_dir=tmp_path)
+    residents = AdapterManager(engine, config, adapters_dir=tmp_path)
     return CompletionService(engine, ByteCodec(), residents, Metrics(engine, residents))
 
 

@@ -15,7 +15,7 @@ import pytest
 from live import Live, serving, until
 from pods import Pods, pods
 
-from kaito_runtime.config import read_config
+from kaito_runtime.config import ConfigFile
 from kaito_runtime.testing.models import save_adapter, save_model
 
 pytestmark = pytest.mark.slow
@@ -117,8 +117,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     )
     with pods(model, folder) as shared:
         shared.configure(one=0.5, two=1.0, patterns=1.0)
-        config = read_config(shared.file)
-        with serving(model, config, adapters_dir=shared.adapters[0], step_tokens=64) as alone:
+        with serving(model, ConfigFile(shared.file), adapters_dir=shared.adapters[0], step_tokens=64) as alone:
             shared.ready()
             shared.loaded("one", "two", "patterns")
             yield Both(shared, alone)
@@ -177,7 +176,7 @@ def test_sigterm_finishes_what_runs(llama: tuple[Path, Path]) -> None:
             lines = response.iter_lines()
             next(lines)
             shared.nodes[0].signal(signal.SIGTERM)
-            until(lambda: "finishing what runs" in shared.nodes[0].text, "draining")
+            until(lambda: "running requests may finish" in shared.nodes[0].text, "draining")
             assert shared.answers("/readyz") == 503
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
@@ -216,7 +215,7 @@ def test_two_nodes_serve_from_the_first(llama: tuple[Path, Path], tiny_adapters:
         assert shared.post("/v1/completions", {"model": "base", "prompt": "a"}).status_code == 200
         shutil.copytree(tiny_adapters / "one", shared.adapters[1] / "one")
         shared.loaded("one")
-        with serving(model, read_config(shared.file), adapters_dir=shared.adapters[0]) as alone:
+        with serving(model, ConfigFile(shared.file), adapters_dir=shared.adapters[0]) as alone:
             asked = {"model": "tiny", "prompt": "hello", "max_tokens": 10, "temperature": 0}
             ours, truth = shared.post("/v1/completions", asked), alone.post("/v1/completions", asked)
             assert ours.json()["choices"] == truth.json()["choices"]
@@ -225,8 +224,8 @@ def test_two_nodes_serve_from_the_first(llama: tuple[Path, Path], tiny_adapters:
         shared.nodes[1].signal(signal.SIGTERM)  # a node that goes takes the server with it, in order
         assert shared.nodes[1].wait() != 0
         assert first.wait() == 1
-        assert "finishing what runs" in first.text
-        assert "start again with whoever comes" in first.text
+        assert "running requests may finish" in first.text
+        assert "the ranks of this node end too" in first.text
 
 
 def loses_a_rank(shared: Pods) -> None:

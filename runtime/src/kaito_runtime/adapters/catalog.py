@@ -12,7 +12,7 @@ from kaito_core.api.strength import DEFAULT_STRENGTH
 from kaito_runtime.errors import RequestError
 from kaito_runtime.lora.records import AdapterVersion
 
-__all__ = ["BASE", "AdapterState", "Catalog", "ModelCard", "ServedVersion"]
+__all__ = ["BASE", "AdapterState", "AdapterStatus", "Catalog", "ModelCard"]
 
 BASE = "base"
 
@@ -26,8 +26,8 @@ class AdapterState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ServedVersion:
-    """State of one adapter, and the version that requests get.
+class AdapterStatus:
+    """State of one adapter, and the version of it that requests get.
 
     Attributes:
         version: The loaded version; while a replacement is loading, still the one before it. None: nothing is served.
@@ -57,16 +57,16 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """A configuration together with the state of its adapters.
+    """A configuration together with the status of its adapters.
 
     Attributes:
-        versions: State by adapter name; an adapter without an entry is still loading.
+        statuses: Status by adapter name; an adapter without an entry is still loading.
         guests: Names of adapters that an admin loaded by request, besides those of the configuration. They are part of
             no blend and not of the default model id; a request names them.
     """
 
     config: ServingConfig
-    versions: Mapping[str, ServedVersion] = field(default_factory=dict)
+    statuses: Mapping[str, AdapterStatus] = field(default_factory=dict)
     guests: tuple[str, ...] = ()
 
     @property
@@ -79,9 +79,9 @@ class Catalog:
         """Every adapter with its declared strength, which a request that names none gets."""
         return self.mix | dict.fromkeys(self.guests, DEFAULT_STRENGTH)
 
-    def status(self, name: str) -> ServedVersion:
-        """Returns the state of an adapter."""
-        return self.versions.get(name, ServedVersion(message="is being loaded"))
+    def status(self, name: str) -> AdapterStatus:
+        """Returns the status of an adapter."""
+        return self.statuses.get(name, AdapterStatus(message="is being loaded"))
 
     def cards(self) -> tuple[ModelCard, ...]:
         """Returns every model id: the default, the base, each adapter, each blend."""

@@ -1,8 +1,9 @@
-"""Everything that the runtime relies on inside transformers' continuous batching, with `attention`; nothing else.
+"""Batcher: continuous batching with transformers. What the runtime uses of its internals is here and in `attention`.
 
 transformers schedules requests, owns the paged key-value cache and runs the forward pass. Its own loop thread is not
-used: one that we step ourselves can choose tokens per request, tell each token's request before the pass, and outlive a
-pass that raises. `tests/test_batching.py` fails by name where a new version of transformers moves what is used here.
+used: with a loop of our own, tokens are chosen per request, adapters are set per token before the pass, and a pass that
+raises ends only its requests. `tests/engine/test_batching.py` fails by name where a new version of transformers moves
+something that is used here.
 """
 
 from __future__ import annotations
@@ -23,18 +24,22 @@ from kaito_runtime.engine.self_check import BatchCheck
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.model.memory import BatchLimits, memory_for
 
-__all__ = ["Batcher", "Row"]
+__all__ = ["Batcher", "Choose", "Row"]
 
 logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)
 
 
+Choose = Callable[[Sequence[str], Tensor], Sequence[int]]
+"""Returns the next tokens of requests, given their ids and logits ([n, V], float32)."""
+
+
 class Row(NamedTuple):
-    """One request's part of a forward pass, in packed order.
+    """One request's part of a forward pass.
 
     Attributes:
-        tokens: How many tokens of the pass are its own.
-        samples: Whether its next token is chosen after the pass (a prompt that goes on is not done yet).
-        before: Its tokens before these, whose keys and values are there: at its first pass, those of a shared prefix.
+        tokens: Number of its tokens in the pass.
+        samples: Whether its next token is chosen after the pass; not so where a long prompt continues in the next.
+        before: Number of its tokens that were computed before; at its first pass, those of a shared prefix.
     """
 
     request_id: str
@@ -44,25 +49,25 @@ class Row(NamedTuple):
 
 
 class Batcher:
-    """Steps one model over many requests.
+    """Computes many requests in one model, a forward pass at a time.
 
     Args:
-        model: A transformers model, in evaluation mode; its attention is switched to a paged one.
-        limits: Sizes.
-        choose: Called in each pass with the ids of the requests that get a token and their logits ([n, V], float32);
-            returns the tokens.
+        model: A transformers model in evaluation mode; its attention is replaced by a paged one.
+        limits: Sizes of batch and cache.
+
+    Attributes:
+        longest: Longest sequence that the cache can hold, in tokens.
 
     Raises:
-        ModelLoadError: transformers cannot run this model in continuous batches, or not rightly, or there is not enough
-            memory.
+        ModelLoadError: transformers cannot run this model in continuous batches, or computes something else in them, or
+            there is not enough memory.
     """
 
-    def __init__(
-        self, model: nn.Module, limits: BatchLimits, choose: Callable[[Sequence[str], Tensor], Sequence[int]]
-    ) -> None:
+    def __init__(self, model: nn.Module, limits: BatchLimits) -> None:
         wrapped: Any = model
         self._model = wrapped
         self._rows: tuple[Row, ...] = ()
+        self._choose: Choose | None = None
         self._prefixes: Prefixes | None = None
         what = f"a key-value cache of {limits.cache_tokens} tokens and a first pass"
         try:
@@ -76,13 +81,11 @@ class Batcher:
                 self._layers = attention.cache_layers(self._processor.cache) if packed else None
                 self._processor.output_router = _Nowhere()
                 self._processor.model_runner._sample = self._sample
-                self._choose: Callable[[Sequence[str], Tensor], Sequence[int]] = check.choose
                 check.run(self)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
             why = f"{type(error).__name__}: {error}"
             raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {why}") from error
         self.longest = self._processor.cache.max_tokens_read
-        self._choose = choose
         if limits.reuse_prefixes:
             self._prefixes = Prefixes(self._processor.cache)
 
@@ -97,9 +100,9 @@ class Batcher:
         """Queues a request.
 
         Args:
-            request_id: Unlike that of any other request.
+            request_id: Not that of another request.
             prompt: Tokens.
-            max_tokens: Positive; must fit the cache together with the prompt.
+            max_tokens: At least 1; prompt and answer together must fit the cache.
             end_tokens: Tokens that end the answer.
             salt: Only requests with equal salts share prefixes.
         """
@@ -117,14 +120,14 @@ class Batcher:
     def drop(self, request_ids: Collection[str]) -> None:
         """Forgets requests at once and frees their cache; unknown ids are ignored. Not between `prepare` and `step`."""
         if self._prefixes is not None:
-            self._prefixes.forget(request_ids, spoilt=True)  # they may have been dropped since their numbers are wrong
+            self._prefixes.forget(request_ids, spoilt=True)  # perhaps dropped because their keys are not finite
         for request_id in request_ids:
             self._processor.scheduler.set_request_cancellation(request_id)
         self._processor.scheduler.clear_cancelled_requests()
         self._processor.scheduler.block_new_requests = False
 
     def prepare(self) -> tuple[Row, ...]:
-        """Chooses who is in the next pass; empty if there is nothing to do."""
+        """Chooses the rows of the next pass, in packed order; empty if there is nothing to do."""
         self._rows = ()
         if self._processor.prepare_next_batch():
             self._rows = tuple(
@@ -132,7 +135,7 @@ class Batcher:
                     future.state.request_id,
                     future.query_length,
                     future.has_new_token,
-                    # The offset has moved already: it is how many keys there are, the new ones included.
+                    # The offset has moved already: it is the number of keys, the new ones included.
                     future.state.position_offset - future.query_length,
                 )
                 for future in self._in_batch()
@@ -144,8 +147,9 @@ class Batcher:
                 self._processor.cache.plan = attention.plan_attention(spans, read, written, self._layers)
         return self._rows
 
-    def step(self) -> set[str]:
+    def step(self, choose: Choose) -> set[str]:
         """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it."""
+        self._choose = choose
         states = [future.state for future in self._in_batch()]
         with torch.inference_mode():  # cheaper for each operation than no_grad, which transformers uses
             self._processor._generation_step(self._model)
@@ -162,32 +166,33 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Number of requests that wait for a place."""
+        """Number of requests that wait for a place in the batch."""
         return len(self._processor.scheduler.waiting_requests)
 
     @property
     def cache_use(self) -> float:
-        """Share of the cache that is taken, in [0, 1]; what is only kept to be shared is not."""
+        """Share of the cache that is in use, in [0, 1]; prefixes that are only kept to be shared do not count."""
         cache = self._processor.cache
         free = cache.compute_free_capacity(relative=False) + (self._prefixes.spare_bytes if self._prefixes else 0)
         return float(1.0 - free / (cache.num_sectors * cache.bytes_per_sector))
 
     @property
     def prefix_tokens(self) -> tuple[int, int]:
-        """(tokens of all prompts so far, those of them that did not have to be computed)."""
+        """(prompt tokens so far, those of them that were found computed)."""
         return (0, 0) if self._prefixes is None else (self._prefixes.asked, self._prefixes.found)
 
     def _in_batch(self) -> list[Any]:
         return list(self._processor.inputs_and_outputs.requests_in_batch)
 
     def _sample(self, scores: Tensor, output_ids: Tensor) -> None:
+        assert self._choose is not None
         asking = [row.request_id for row in self._rows if row.samples]
         tokens = self._choose(asking, scores[0, : len(asking)])
         output_ids[0, : len(asking)] = torch.tensor(tokens, dtype=output_ids.dtype, device=output_ids.device)
 
 
 def _use_packed_attention(model: Any) -> bool:
-    """Switches to our attention where the model would do plain attention, every layer over the whole sequence."""
+    """Replaces the model's attention by ours where every layer does plain attention over the whole sequence."""
     config = model.config.get_text_config()
     if config._attn_implementation != "sdpa" or set(group_layers_by_attn_type(config)) != {FULL_ATTENTION}:
         return False
@@ -196,15 +201,15 @@ def _use_packed_attention(model: Any) -> bool:
 
 
 def _config(limits: BatchLimits) -> ContinuousBatchingConfig:
-    """Every size is given: left to infer them, transformers takes seconds and most of the memory."""
+    """Gives every size: transformers would take seconds, and most of the memory, to find them."""
     return ContinuousBatchingConfig(
         page_size=limits.page_tokens,
         num_blocks=-(-limits.cache_tokens // limits.page_tokens),
         max_batch_tokens=limits.step_tokens,
         max_requests_per_batch=min(limits.requests, limits.step_tokens),
         max_blocks_per_request=0,
-        # Off by default: a prompt that is computed in part is rounded otherwise, so that answers would depend, in the
-        # last bit, on what was asked before.
+        # Off by default: a prompt that is computed in parts is rounded differently, so the last bit of an answer would
+        # depend on earlier requests.
         allow_block_sharing=limits.reuse_prefixes,
         # Tokens are chosen in Python between two passes, so neither may run ahead of the other.
         use_async_batching=False,
@@ -215,14 +220,14 @@ def _config(limits: BatchLimits) -> ContinuousBatchingConfig:
 
 
 class _Nowhere:
-    """Stands in for transformers' output router: results are read from the requests themselves."""
+    """In place of transformers' output router: results are read from the requests themselves."""
 
     def deliver(self, output: object) -> None:
-        """Drops a result."""
+        """Ignores a result."""
 
     def deliver_batch(self, outputs: object) -> None:
-        """Drops results."""
+        """Ignores results."""
 
     def fail_and_deliver(self, state: RequestState, error: Exception) -> None:
-        """Is called for requests that come through transformers' own queue, of which there are none."""
+        """Raises: only requests of transformers' own queue, which is not used, can get here."""
         raise RuntimeError(f"transformers refused request {state.request_id}: {error}") from error

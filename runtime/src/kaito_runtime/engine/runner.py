@@ -1,41 +1,49 @@
-"""Runner: the part of an engine that every rank has: model, adapters and batch, and nothing of clients or of sampling.
+"""Runner: the part of an engine that every rank has: model, adapters and batch. No clients, no sampling.
 
-Given the same calls in the same order, two runners are in the same state. The engine (`torch_engine`) owns one; where
-several processes share a model, `lead` sends its calls on, and `follow` makes them on the other ranks.
+Two runners that get the same calls in the same order are in the same state. The engine (`torch_engine`) drives one.
+Where several processes share the model, that is a `ranks.lead.Lead`, which has the other ranks make the same calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from kaito_runtime.engine.batching import Batcher, Row
+from kaito_runtime.engine.batching import Batcher, Choose, Row
 from kaito_runtime.lora.inject import LoraModel
 from kaito_runtime.lora.records import AdapterVersion, AdapterWeights, ResidentAdapter
 from kaito_runtime.model.memory import BatchLimits
 
-__all__ = ["Choose", "Runner"]
-
-Choose = Callable[[Sequence[str], Tensor], Sequence[int]]
-"""Called in each pass with the ids of the requests that get a token and their logits ([n, V], float32)."""
+__all__ = ["Runner"]
 
 
 class Runner:
-    """Steps one model over many requests, each with its adapters. Belongs to one thread.
+    """Computes many requests in one model, each with its adapters. Belongs to one thread.
 
     Args:
         model: In evaluation mode, its linear layers replaced by `lora`'s.
         lora: The bank and the routing that those layers read.
         limits: Sizes of batch and cache.
-        choose: Returns the tokens.
+
+    Attributes:
+        limits: Sizes of batch and cache.
+        longest: Longest sequence that the cache can hold, in tokens.
+        shared: Whether other processes share the model. If so, `beat` must be called about once a second, and any call
+            may hang or raise `GroupLostError`.
+        leaving: Whether one of those processes was asked to end, and with it all of them.
     """
 
-    def __init__(self, model: nn.Module, lora: LoraModel, limits: BatchLimits, choose: Choose) -> None:
+    shared = False
+    leaving = False
+
+    def __init__(self, model: nn.Module, lora: LoraModel, limits: BatchLimits) -> None:
         self._lora = lora
-        self._batcher = Batcher(model, limits, choose)
+        self._batcher = Batcher(model, limits)
         self._held: dict[str, Mapping[AdapterVersion, float]] = {}
         self._rows: tuple[Row, ...] = ()
+        self.limits = limits
         self.longest = self._batcher.longest
 
     def add(
@@ -46,7 +54,7 @@ class Runner:
         end_tokens: Collection[int],
         strengths: Mapping[AdapterVersion, float],
     ) -> None:
-        """Queues a request, which holds its adapter versions until it has ended.
+        """Queues a request, which holds its adapter versions until it ends.
 
         Raises:
             KeyError: A version is not resident (any more); nothing is queued.
@@ -56,7 +64,7 @@ class Runner:
             for version in strengths:
                 self._lora.bank.acquire(version)
                 held.append(version)
-            # By content, whatever the names; sorted, not a set, since two names may stand for the same content.
+            # By content, whatever the names. A sorted tuple, not a set: two names may stand for the same content.
             salt = tuple(sorted((version.digest, strength) for version, strength in strengths.items() if strength))
             self._batcher.add(request_id, prompt, max_tokens, end_tokens, salt or None)
         except Exception:
@@ -71,19 +79,41 @@ class Runner:
         self._release(request_ids)
 
     def prepare(self) -> tuple[Row, ...]:
-        """Chooses who is in the next pass; empty if there is nothing to do."""
+        """Chooses the rows of the next pass; empty if there is nothing to do."""
         self._rows = self._batcher.prepare()
         return self._rows
 
-    def step(self) -> set[str]:
-        """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it."""
+    def step(self, choose: Choose) -> set[str]:
+        """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it.
+
+        Args:
+            choose: Returns the next tokens.
+        """
         self._lora.routing.set([(row.tokens, self._held[row.request_id]) for row in self._rows])
-        complete = self._batcher.step()
+        complete = self._batcher.step(choose)
         self._release(complete)
         return complete
 
-    def load(self, weights: AdapterWeights) -> AdapterVersion:
-        """Makes an adapter resident.
+    def start_reading(self, weights: AdapterWeights, path: Path) -> int:
+        """Makes every other process that shares the model read the same adapter; returns a ticket for `load`."""
+        return 0
+
+    def all_have_read(self, ticket: int) -> bool:
+        """Returns whether they have.
+
+        Raises:
+            AdapterLoadError: One of them cannot.
+        """
+        return True
+
+    def stop_reading(self, ticket: int) -> None:
+        """Ends a ticket, whether or not the adapter was loaded."""
+
+    def load(self, weights: AdapterWeights, ticket: int = 0) -> AdapterVersion:
+        """Makes an adapter resident, in all processes that share the model or in none.
+
+        Args:
+            ticket: Of `start_reading`.
 
         Raises:
             AdapterLoadError: It does not fit.
@@ -98,6 +128,17 @@ class Runner:
         """Lists the resident versions."""
         return self._lora.bank.resident()
 
+    def beat(self) -> None:
+        """Exchanges signs of life with the other processes that share the model."""
+
+    @property
+    def lost(self) -> str:
+        """Why the other processes are lost, and nothing can be computed without them; "" where all is well."""
+        return ""
+
+    def end(self) -> None:
+        """Ends the other processes that share the model. Nothing may be called afterwards."""
+
     @property
     def running(self) -> int:
         """Number of requests that hold cache pages."""
@@ -105,12 +146,12 @@ class Runner:
 
     @property
     def cache_use(self) -> float:
-        """Share of the cache that is taken, in [0, 1]."""
+        """Share of the cache that is in use, in [0, 1]."""
         return self._batcher.cache_use
 
     @property
     def prefix_tokens(self) -> tuple[int, int]:
-        """(tokens of all prompts so far, those of them that were found computed)."""
+        """(prompt tokens so far, those of them that were found computed)."""
         return self._batcher.prefix_tokens
 
     def _release(self, request_ids: Collection[str]) -> None:

@@ -60,7 +60,7 @@ class BatchCheck:
         for index, length in enumerate(_LENGTHS):
             batcher.add(str(index), self._sequences[index][:length], _FORCED, ())
         while batcher.prepare():
-            batcher.step()
+            batcher.step(self.choose)
         errors = []
         for index, length in enumerate(_LENGTHS):
             for i, got in enumerate(self._seen[str(index)][1:], start=length):

@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from pydantic import Field
 
-from kaito_runtime.adapters.manager import ADAPTER_FILES, Residents
+from kaito_runtime.adapters.fetch import ADAPTER_FILES
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.errors import RequestError
 from kaito_runtime.openai.requests import Body
 
@@ -42,7 +43,7 @@ class UnloadRequest(Body):
     lora_int_id: int | None = Field(default=None, description="Ignored.")
 
 
-def add_admin_routes(app: FastAPI, adapters: Residents, *, enabled: bool) -> None:
+def add_admin_routes(app: FastAPI, adapters: AdapterManager, *, enabled: bool) -> None:
     """Adds the routes to `app`; where they are off, they respond with how to turn them on."""
 
     def check_enabled() -> None:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from importlib_metadata import version
 from starlette.types import Receive, Scope, Send
 
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.engine.protocol import Engine, TextCodec
 from kaito_runtime.errors import RequestError, ServeError
 from kaito_runtime.http.admin import ADMIN_PATHS, add_admin_routes
@@ -40,7 +40,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 def create_app(
     engine: Engine,
     codec: TextCodec,
-    adapters: Residents,
+    adapters: AdapterManager,
     health: Health,
     *,
     api_key: str | None = None,
@@ -72,7 +72,7 @@ def create_app(
     return app
 
 
-def add_generation_routes(app: FastAPI, service: CompletionService, adapters: Residents, health: Health) -> None:
+def add_generation_routes(app: FastAPI, service: CompletionService, adapters: AdapterManager, health: Health) -> None:
     """Adds the routes that generate text to `app`."""
 
     def check_open() -> None:

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from kaito_runtime.adapters.catalog import AdapterState
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.engine.protocol import Engine
 
 __all__ = ["Metrics"]
@@ -19,7 +19,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 class Metrics:
     """Counts requests and tokens as they come; figures of engine and adapters are read when Prometheus scrapes."""
 
-    def __init__(self, engine: Engine, adapters: Residents) -> None:
+    def __init__(self, engine: Engine, adapters: AdapterManager) -> None:
         self._adapters = adapters
         self._registry = CollectorRegistry()
         self._registry.register(_Snapshot(engine, adapters))
@@ -66,7 +66,7 @@ class Metrics:
 
 
 class _Snapshot(Collector):
-    def __init__(self, engine: Engine, adapters: Residents, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, engine: Engine, adapters: AdapterManager, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._adapters = adapters
         self._clock = clock

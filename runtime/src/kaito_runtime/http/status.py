@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse, Response
 from importlib_metadata import version
 
 from kaito_core.plugins.info import PluginInfo
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.engine.protocol import Engine
 from kaito_runtime.http.health import Health
 from kaito_runtime.http.metrics import Metrics
@@ -18,7 +18,7 @@ from kaito_runtime.openai.replies import model_body
 __all__ = ["adapters_body", "add_status_routes", "plugins_body"]
 
 
-def add_status_routes(app: FastAPI, engine: Engine, adapters: Residents, health: Health, metrics: Metrics) -> None:
+def add_status_routes(app: FastAPI, engine: Engine, adapters: AdapterManager, health: Health, metrics: Metrics) -> None:
     """Adds the routes to `app`."""
     started = int(time.time())
 
@@ -62,7 +62,7 @@ def _probe(trouble: str) -> Response:
     return PlainTextResponse(trouble or "ok", 503 if trouble else 200)
 
 
-def adapters_body(adapters: Residents) -> dict[str, Any]:
+def adapters_body(adapters: AdapterManager) -> dict[str, Any]:
     """Returns the configuration that is applied, and the state of each adapter. The operator copies it to a status."""
     catalog = adapters.catalog
     data = []
@@ -79,7 +79,7 @@ def adapters_body(adapters: Residents) -> dict[str, Any]:
     }
 
 
-def _adapter_body(adapters: Residents, name: str) -> dict[str, Any]:
+def _adapter_body(adapters: AdapterManager, name: str) -> dict[str, Any]:
     status = adapters.catalog.status(name)
     return {
         "name": name,

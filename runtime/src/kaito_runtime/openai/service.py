@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from kaito_core.api.messages import shown
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.engine.protocol import Engine, Grammar, Job, TextCodec, TokenStream
 from kaito_runtime.errors import RequestError
 from kaito_runtime.openai.requests import ChatRequest, CompletionRequest, GenerationRequest
@@ -37,7 +37,7 @@ class CompletionService:
         self,
         engine: Engine,
         codec: TextCodec,
-        adapters: Residents,
+        adapters: AdapterManager,
         recorder: Recorder,
         seconds: float | None = None,
     ) -> None:

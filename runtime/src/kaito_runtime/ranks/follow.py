@@ -64,7 +64,7 @@ class Follower:
         self._group = group
         self._adapters_dir = adapters_dir or Path()
         self._arrival_seconds = arrival_seconds
-        self._runner = Runner(model, lora, limits, self._choose)
+        self._runner = Runner(model, lora, limits)
         self._versions: dict[int, AdapterVersion] = {}
         self._read: dict[int, AdapterWeights | str | None] = {}  # by ticket; text: why it failed; None: still reading
         self._leaving = False
@@ -141,7 +141,7 @@ class Follower:
         if not rows:
             return
         try:
-            self._runner.step()
+            self._runner.step(self._choose)
         except _LeaderFailedError:
             self._group.reply(True)
         except (GroupLostError, DriftError):

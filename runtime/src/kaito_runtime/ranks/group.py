@@ -22,10 +22,8 @@ from kaito_runtime.errors import GroupLostError
 from kaito_runtime.options import Ranks
 from kaito_runtime.ranks.messages import decode, decode_message, encode
 
-__all__ = ["BEAT_SECONDS", "Group", "join"]
+__all__ = ["Group", "join"]
 
-BEAT_SECONDS = 1.0
-"""Time between two heartbeats of an idle leader, which find ranks that are gone or must end."""
 _SILENCE_SECONDS = 120.0  # without a message or a reply; then a rank counts as lost
 _LOAD_SECONDS = 7200.0  # between the first rank that has read its weights and the last
 _MEET_SECONDS = 600.0  # between the first process that starts and the last

@@ -6,15 +6,15 @@ Each message has a name and arguments; all ranks act on messages in the order in
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from kaito_runtime.engine.batching import Row
-from kaito_runtime.engine.runner import Choose, Runner
+from kaito_runtime.engine.batching import Choose, Row
+from kaito_runtime.engine.runner import Runner
 from kaito_runtime.errors import AdapterLoadError, GroupLostError, one_line
 from kaito_runtime.lora.inject import LoraModel
 from kaito_runtime.lora.records import AdapterVersion, AdapterWeights
@@ -23,42 +23,42 @@ from kaito_runtime.ranks.group import Group
 
 __all__ = ["Lead"]
 
-log = logging.getLogger(__name__)
+
+@dataclass(slots=True)
+class _Reading:
+    """An adapter that the other ranks read.
+
+    Attributes:
+        ranks: Those that have not finished.
+        troubles: Why others could not read it.
+    """
+
+    name: str
+    ranks: set[int]
+    troubles: list[str] = field(default_factory=list)
 
 
 class Lead(Runner):
-    """A runner that speaks for all ranks. Every method may raise `GroupLostError`.
+    """A runner whose every call is made on all ranks. Any call may raise `GroupLostError`.
 
     Args:
-        model, lora, limits, choose: See `Runner`. Tokens are chosen here alone, and sent.
-        group: The other ranks.
-        adapters_dir: Folder that adapters are under on every rank, wherever that is there.
-
-    Attributes:
-        leaving: Whether another rank was asked to end, with which all must.
+        model, lora, limits: See `Runner`.
+        group: The ranks that share the model.
+        adapters_dir: The adapters folder on this rank; adapters in it are named relative to it, since it may be
+            elsewhere on another rank.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        lora: LoraModel,
-        limits: BatchLimits,
-        choose: Choose,
-        group: Group,
-        adapters_dir: Path | None,
-    ) -> None:
-        def choose_for_all(request_ids: Sequence[str], logits: Tensor) -> Sequence[int]:
-            tokens = list(choose(request_ids, logits))
-            group.send("tokens", tokens)
-            return tokens
+    shared = True
 
-        super().__init__(model, lora, limits, choose_for_all)
+    def __init__(
+        self, model: nn.Module, lora: LoraModel, limits: BatchLimits, group: Group, adapters_dir: Path | None
+    ) -> None:
+        super().__init__(model, lora, limits)
         self._group = group
         self._adapters_dir = adapters_dir
         self._numbers: dict[AdapterVersion, int] = {}
         self._next = itertools.count()
-        self._read: dict[int, list[str | None]] = {}  # by ticket: what each rank says, None as long as it reads
-        self.leaving = False
+        self._readings: dict[int, _Reading] = {}  # by ticket
 
     def add(
         self,
@@ -89,10 +89,19 @@ class Lead(Runner):
         self._group.send("compute", rows)
         return rows
 
-    def step(self) -> set[str]:
-        """See `Runner.step`. A pass that fails on all ranks fails its requests; one that fails on some ends all."""
+    def step(self, choose: Choose) -> set[str]:
+        """See `Runner.step`. Tokens are chosen on this rank alone, and sent to the others.
+
+        A pass that fails on all ranks fails its requests; one that fails on some ranks ends all of them.
+        """
+
+        def choose_for_all(request_ids: Sequence[str], logits: Tensor) -> Sequence[int]:
+            tokens = list(choose(request_ids, logits))
+            self._group.send("tokens", tokens)
+            return tokens
+
         try:
-            return super().step()
+            return super().step(choose_for_all)
         except GroupLostError:
             raise
         except Exception as error:
@@ -103,39 +112,39 @@ class Lead(Runner):
                 raise GroupLostError(self._group.lost) from error
             raise
 
-    def start_reading(self, name: str, path: Path, digest: str) -> int:
-        """Has every rank read an adapter beside its passes, and returns the ticket to ask by."""
+    def start_reading(self, weights: AdapterWeights, path: Path) -> int:
+        """See `Runner.start_reading`. The other ranks read in a thread while passes go on."""
         ticket = next(self._next)
         root = self._adapters_dir
         known = path.relative_to(root) if root is not None and path.is_relative_to(root) else path
-        self._read[ticket] = [""] + [None] * (self._group.ranks.size - 1)
-        self._group.send("start_reading", ticket, name, str(known), digest)
+        self._readings[ticket] = _Reading(weights.name, set(range(1, self._group.ranks.size)))
+        self._group.send("start_reading", ticket, weights.name, str(known), weights.digest)
         return ticket
 
-    def troubles(self, ticket: int) -> list[str] | None:
-        """Returns what keeps ranks from having read an adapter, none where all have; None while they read."""
+    def all_have_read(self, ticket: int) -> bool:
+        """See `Runner.all_have_read`."""
         self.beat()
-        said = self._read[ticket]
-        return None if None in said else [trouble for trouble in said if trouble]
+        reading = self._readings[ticket]
+        if reading.ranks:
+            return False
+        if reading.troubles:
+            raise AdapterLoadError(reading.name, "; ".join(reading.troubles), transient=True)
+        return True
 
     def stop_reading(self, ticket: int) -> None:
-        """Forgets what was read, loaded or not."""
-        del self._read[ticket]
+        """See `Runner.stop_reading`."""
+        del self._readings[ticket]
         with suppress(GroupLostError):
             self._group.send("stop_reading", ticket)
 
-    def load_everywhere(self, weights: AdapterWeights, ticket: int) -> AdapterVersion:
-        """Makes an adapter resident on all ranks, or on none.
-
-        Raises:
-            AdapterLoadError: It does not fit somewhere.
-        """
+    def load(self, weights: AdapterWeights, ticket: int = 0) -> AdapterVersion:
+        """See `Runner.load`."""
         number = next(self._next)
         self._group.send("load", number, ticket)
         version, trouble = None, ""
         try:
-            version = self.load(weights)
-        except Exception as error:  # memory, above all: the others must hear of it
+            version = super().load(weights)
+        except Exception as error:  # such as a lack of memory: the others must not keep theirs
             trouble = error.reason if isinstance(error, AdapterLoadError) else f"{self._group.ranks}: {one_line(error)}"
         troubles = list(dict.fromkeys(filter(None, self._group.collect(trouble))))
         if version is None or troubles:
@@ -152,21 +161,22 @@ class Lead(Runner):
         super().retire(version)
 
     def beat(self) -> None:
-        """Shows the others that their leader lives, and collects their reports."""
+        """See `Runner.beat`. Collects which ranks were asked to end, and which have read their adapters."""
         self._group.send("beat")
         for rank, (leaving, read) in enumerate(self._group.collect((False, []))):
             self.leaving = self.leaving or leaving
             for ticket, trouble in read:
-                if ticket in self._read:
-                    self._read[ticket][rank] = trouble
+                if (reading := self._readings.get(ticket)) is not None and rank in reading.ranks:
+                    reading.ranks.remove(rank)
+                    reading.troubles += [trouble] if trouble else []
 
     def end(self) -> None:
-        """Ends all ranks."""
+        """See `Runner.end`."""
         with suppress(GroupLostError):
             self._group.send("end")
             self._group.leave()
 
     @property
     def lost(self) -> str:
-        """Why nothing can be computed any more, or ""."""
+        """See `Runner.lost`."""
         return self._group.lost

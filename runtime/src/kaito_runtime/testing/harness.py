@@ -15,6 +15,7 @@ import torch
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from kaito_runtime.engine.protocol import Job, Sampling, Token
+from kaito_runtime.engine.runner import Runner
 from kaito_runtime.engine.torch_engine import TorchEngine
 from kaito_runtime.lora.inject import inject_lora
 from kaito_runtime.lora.records import AdapterVersion
@@ -42,10 +43,9 @@ class Harness:
         self.lora = inject_lora(loaded.model, exclude=loaded.recipe.lora_exclude)
         self.engine = TorchEngine(
             loaded.model,
-            self.lora,
+            Runner(loaded.model, self.lora, limits),
             end_tokens=options.pop("end_tokens", loaded.end_tokens),
             context_length=loaded.context_length,
-            limits=limits,
             watch_logits=self._watch,
             **options,
         )

@@ -12,7 +12,7 @@ import pytest
 from kaito_core.api import KubeObject, ServedAdapter, ServedModel, ServingConfig, Workspace, parse_workspace
 from kaito_core.controller.work.replicas import Replicas, ask_over_http, parse_report
 from kaito_core.reconcile.observed import AdapterReport
-from kaito_runtime.adapters.manager import Residents
+from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.http.status import adapters_body
 
 
@@ -91,7 +91,7 @@ def test_an_adapter_that_is_not_ready_is_asked_about_again(state: str) -> None:
 def runtime_answer() -> dict[str, Any]:
     adapters = (ServedAdapter(name="style", strength=0.5, path="style/1"),)
     config = ServingConfig(generation=7, model=ServedModel(name="p"), adapters=adapters)
-    return adapters_body(Residents(None, config))  # type: ignore[arg-type]  # nothing is loaded, so no engine is used
+    return adapters_body(AdapterManager(None, config))  # type: ignore[arg-type]  # nothing is loaded, so no engine is used
 
 
 def test_the_runtimes_answer_is_understood() -> None:
