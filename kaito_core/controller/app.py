@@ -14,6 +14,7 @@ from kaito_core.controller.cluster import KubernetesCluster, connect
 from kaito_core.controller.health import HealthServer
 from kaito_core.controller.leader import Election, stand_by
 from kaito_core.controller.metrics import Metrics
+from kaito_core.controller.plugin_thread import PluginThread
 from kaito_core.controller.records import Change, Key
 from kaito_core.controller.resources import CHILDREN
 from kaito_core.controller.watch.cache import Cache, watched_resources
@@ -68,7 +69,8 @@ class Operator:
         self._settings, self._cluster, self._ready, self._on_pass = settings, cluster, ready, on_pass
         self._metrics = Metrics()
         self._metrics.show_plugins(registry.plugins)
-        self._reconciler = Reconciler(settings, registry, cluster, Replicas(ask), self._metrics)
+        self._thread = PluginThread()
+        self._reconciler = Reconciler(settings, registry, cluster, Replicas(ask), self._metrics, self._thread)
         self._loop = Loop(self._pass)
         self.heartbeat = Heartbeat(settings.watch_silence_seconds)
         self._resync = Resync(
@@ -90,7 +92,7 @@ class Operator:
         self._health = HealthServer(self._metrics, self._why_dead, self._why_unready)
         self._webhook: Webhook | None = None
         if settings.webhook_port:
-            self._webhook = Webhook(cluster, registry, settings.webhook_namespace, settings.webhook_port)
+            self._webhook = Webhook(cluster, registry, self._thread, settings.webhook_namespace, settings.webhook_port)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def serve(self) -> None:
@@ -118,6 +120,7 @@ class Operator:
         if self._webhook is not None:
             await self._webhook.close()
         await self._reconciler.observers.close()
+        self._thread.close()
 
     def feed(self, resource: ResourceType, obj: KubeObject, gone: bool) -> None:
         """Stores what a watch reports, and wakes the Workspaces that it affects."""

@@ -23,10 +23,11 @@ from kaito_core.api import KubeObject
 from kaito_core.api.workload import MANAGED_BY_LABEL, MANAGER
 from kaito_core.controller.backoff import backoff_seconds
 from kaito_core.controller.cluster import KubernetesCluster
+from kaito_core.controller.plugin_thread import PluginThread
 from kaito_core.controller.webhook.admission import MalformedReviewError, review_response
 from kaito_core.controller.webhook.certificates import Bundle, make_bundle, read_bundle, renewed
 from kaito_core.controller.webhook.objects import PATH, SECRETS, WEBHOOK_NAME, WEBHOOKS, service_hosts
-from kaito_core.errors import ClusterError
+from kaito_core.errors import BackendError, ClusterError
 from kaito_core.plugins import PluginRegistry
 
 __all__ = ["Webhook"]
@@ -43,6 +44,7 @@ class Webhook:
     Args:
         cluster: Where the Secret and the webhook configuration are.
         registry: The plugins, which check Workspaces too.
+        thread: Where their hooks are called.
         namespace: Namespace of the operator.
         port: Port to listen on.
         now: The clock.
@@ -53,12 +55,13 @@ class Webhook:
         self,
         cluster: KubernetesCluster,
         registry: PluginRegistry,
+        thread: PluginThread,
         namespace: str,
         port: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         check_seconds: float = _CHECK_SECONDS,
     ) -> None:
-        self._cluster, self._registry, self._namespace = cluster, registry, namespace
+        self._cluster, self._registry, self._thread, self._namespace = cluster, registry, thread, namespace
         self._now, self._check_seconds = now, check_seconds
         self._hosts = service_hosts(namespace)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -162,11 +165,15 @@ class Webhook:
 
     async def _validate(self, request: web.Request) -> web.Response:
         try:
-            return web.json_response(review_response(await request.json(), self._registry))
+            response = await self._thread.run(review_response, await request.json(), self._registry)
+            return web.json_response(response)
         except MalformedReviewError as error:
             return web.Response(status=400, text=str(error))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             return web.Response(status=400, text="the body must be JSON")
+        except BackendError as error:
+            log.warning("a Workspace could not be checked on admission: %s", error)
+            return web.Response(status=503, text=str(error))
 
 
 def _load(context: ssl.SSLContext, bundle: Bundle) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from kaito_core.api import KubeObject, Workspace, parse_workspace
+from kaito_core.api import KubeObject, NodeProvider, Workspace, parse_workspace
 from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.controller.logs import logging_about
 from kaito_core.controller.metrics import Metrics
+from kaito_core.controller.plugin_thread import PluginThread
 from kaito_core.controller.records import Key
 from kaito_core.controller.resources import CHILDREN, EVENTS
 from kaito_core.controller.work import events
@@ -27,7 +28,7 @@ from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS, STATEFUL_SETS
 from kaito_core.reconcile.observed import Observed
 from kaito_core.reconcile.plan import Plan, plan, plan_failure
 from kaito_core.reconcile.pod_problems import is_stuck
-from kaito_core.reconcile.resolve import resolve
+from kaito_core.reconcile.resolve import Resolved, resolve
 from kaito_core.reconcile.sizing import node_request, restricts_nodes
 from kaito_core.reconcile.taken_gpus import taken_gpus
 from kaito_core.reconcile.transition import has_changed, summary
@@ -56,6 +57,7 @@ class Reconciler:
         cluster: Where Workspaces live.
         replicas: What the pods report.
         metrics: Where passes are counted.
+        thread: Where hooks are called.
         now: The clock, for transition times.
         timer: Measures how long new Workspaces take.
         observers: The plugins that are told the outcomes.
@@ -66,6 +68,7 @@ class Reconciler:
     cluster: KubernetesCluster
     replicas: Replicas
     metrics: Metrics
+    thread: PluginThread
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     timer: ReadyTimer = field(init=False)
     observers: Observers = field(init=False)
@@ -151,11 +154,8 @@ class Reconciler:
         return Outcome(planned.wake_after_seconds, failed=failed, acted=bool(planned.actions))
 
     async def _plan(self, document: KubeObject, workspace: Workspace) -> Plan:
-        resolved = resolve(workspace, self.registry)
-        preset = resolved.preset
-        asks = restricts_nodes(workspace) or (preset is not None and preset.gpus > 0)
-        provider = self.registry.provider(workspace) if asks else None
-        request = node_request(workspace, preset)
+        resolved, provider = await self.thread.run(_ask_plugins, workspace, self.registry)
+        request = node_request(workspace, resolved.preset)
         if provider is not None and not provider.creates_nodes and request.gpus:
             cache = self.cluster.cache
             workloads = [*cache.list(DEPLOYMENTS), *cache.list(STATEFUL_SETS)]
@@ -216,6 +216,14 @@ class Reconciler:
         self._complaints[_key(document)] = message
         level = logging.DEBUG if again else logging.ERROR if trace else logging.WARNING
         log.log(level, "%s", message, exc_info=trace, extra={"action": "Pass", "reason": "Failed"})
+
+
+def _ask_plugins(workspace: Workspace, registry: PluginRegistry) -> tuple[Resolved, NodeProvider | None]:
+    """Returns what plugins know about a Workspace, and its node provider where its nodes matter."""
+    resolved = resolve(workspace, registry)
+    preset = resolved.preset
+    restricted = restricts_nodes(workspace) or (preset is not None and preset.gpus > 0)
+    return resolved, registry.provider(workspace) if restricted else None
 
 
 def _key(document: KubeObject) -> Key:

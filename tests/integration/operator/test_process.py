@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -15,10 +16,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType
+from kaito_core import hookimpl
+from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType, Workspace
+from kaito_core.controller import app
 from kaito_core.controller.app import run_operator
+from kaito_core.controller.plugin_thread import PluginThread
 from kaito_core.controller.webhook.server import Webhook
-from kaito_core.errors import CapacityError, ConfigError
+from kaito_core.errors import CapacityError, ConfigError, FieldError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.settings import Settings
 from kaito_gpu_onprem.provider import OnPremProvider
@@ -142,6 +146,32 @@ def test_a_webhook_that_has_ended_fails_the_liveness_probe(world: World, monkeyp
     port = _free_port()
     world.start(settings=Settings(namespaces=(world.namespace,), health_port=port, webhook_port=_free_port()))
     assert _read(port, "/livez") == (503, "the task 'webhook' has ended")
+
+
+def test_a_hook_that_blocks_fails_no_probe_and_is_named_in_the_status(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "PluginThread", lambda: PluginThread(0.5))
+    leave = threading.Event()
+
+    class Policy:
+        @hookimpl
+        def kaito_validate_workspace(self, workspace: Workspace) -> list[FieldError]:
+            if workspace.name == "blocked":
+                leave.wait()
+            return []
+
+    port = _free_port()
+    try:
+        world.start(plugins=(Policy(),), settings=Settings(namespaces=(world.namespace,), health_port=port))
+        world.apply(workspace("blocked"))
+        failed = world.wait_reason("blocked", "WorkspaceSucceeded", "BackendError")
+        assert "plugin 'plugin-0': kaito_validate_workspace did not return within" in failed["message"]
+        assert _read(port, "/livez") == (200, "ok")
+    finally:
+        leave.set()
+    world.apply(workspace("other"))
+    world.wait_state("other", "Ready")
 
 
 def _watches(cluster: FakeCluster, path: str) -> list[RequestRecord]:

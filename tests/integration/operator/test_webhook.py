@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from kaito_core.cli.app import app
 from kaito_core.controller.cluster import KubernetesCluster, connect
 from kaito_core.controller.install.manifests import installation
+from kaito_core.controller.plugin_thread import PluginThread
 from kaito_core.controller.watch.cache import Cache
 from kaito_core.controller.webhook.certificates import make_bundle
 from kaito_core.controller.webhook.objects import PATH, SECRETS, WEBHOOK_NAME, WEBHOOKS, service_hosts
@@ -59,8 +60,10 @@ class Replica:
 
     async def _begin(self) -> None:
         self._cluster: KubernetesCluster = await connect(Cache(()), (), self._kubeconfig)
-        self.port = free_port()
-        self.webhook = Webhook(self._cluster, registry_with(PRESETS), NAMESPACE, self.port, now=lambda: self.now)
+        self.port, self.plugins = free_port(), PluginThread()
+        self.webhook = Webhook(
+            self._cluster, registry_with(PRESETS), self.plugins, NAMESPACE, self.port, now=lambda: self.now
+        )
 
     def call(self, what: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
@@ -70,6 +73,7 @@ class Replica:
 
     def close(self) -> None:
         self.call(self.webhook.close())
+        self.plugins.close()
         self.call(self._cluster.__aexit__())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kaito_core.controller import backoff
+from kaito_core.controller.plugin_thread import PluginThread
 from kaito_core.controller.webhook.server import Webhook
 from kaito_core.plugins import PluginRegistry
 
@@ -27,7 +28,7 @@ def test_whatever_goes_wrong_it_is_tried_again_later_each_time(
         if error is not None:
             raise error
 
-    webhook = Webhook(None, PluginRegistry(), "ns", 0, check_seconds=600.0)  # type: ignore[arg-type]  # not called
+    webhook = Webhook(None, PluginRegistry(), PluginThread(), "ns", 0, check_seconds=600.0)  # type: ignore[arg-type]  # not called
     monkeypatch.setattr(webhook, "refresh", refresh)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
