@@ -1,5 +1,6 @@
-"""Acts: everything that touches a cluster. What to do is decided in `reconcile/`, which this package only carries out.
+"""The operator: everything that talks to a cluster. `reconcile/` decides what to do; this package does it.
 
-kopf watches, `cache` remembers, `loop` says when a Workspace is looked at, `reconciler` looks at it, `execute` writes.
-kopf is imported in `app` and `handlers`, the Kubernetes client in `cluster`; neither is imported anywhere else.
+`watch/` fills a cache from kopf's watches, `work/` runs a pass for each Workspace that a change affects, `webhook/`
+checks Workspaces on admission, `install/` prints the manifests of the operator itself. kopf is imported in `app` and
+`watch/engine` alone, the Kubernetes client in `cluster` alone; `install/` needs neither.
 """

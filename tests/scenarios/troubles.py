@@ -126,36 +126,36 @@ FAULTS = (
         "The server ends again and again",
         "ContainerCrashLoopBackOff",
         _fails("CrashLoopBackOff"),
-        "`kubectl logs deployment/NAME --previous` has the server's last words; [run the"
-        " server](run-the-server.md#when-it-ends-by-itself) explains them.",
+        "`kubectl logs deployment/NAME --previous` shows what the server logged last;"
+        " [run the server](run-the-server.md#when-it-ends-by-itself) says what it means.",
     ),
     Trouble(
         "The server is killed for memory",
         "ContainerOOMKilled",
         _fails("OOMKilled"),
-        "The machine has too little main memory for the model: take a larger `resource.instanceType`, or a smaller"
-        " preset; `kaito presets show NAME` says what one needs.",
+        "The machine has too little main memory for the model: use a larger `resource.instanceType` or a smaller"
+        " preset; `kaito presets show NAME` shows what a preset needs.",
     ),
     Trouble(
         "No node takes the pod",
         "Unschedulable",
         _fails("Unschedulable", "0/1 nodes are available: 1 Insufficient memory."),
-        "These are the scheduler's words. Free what they name on the nodes of the Workspace, or give it other nodes.",
+        "This is the scheduler's message. Free what it names on the nodes of the Workspace, or give it other nodes.",
     ),
     Trouble(
         "A pod was evicted",
         "PodEvicted",
         _fails("Evicted", "The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 8Gi."),
-        "These are the kubelet's words. Kubernetes makes another pod by itself; it stays where the node has enough of"
-        " what was short. Clear the node's disk, or give the Workspace nodes with a larger one: `kaito presets show"
-        " NAME` says how much the model needs.",
+        "This is the kubelet's message. Kubernetes creates another pod, which stays if the node then has enough of what"
+        " was short. Clear the node's disk, or give the Workspace nodes with a larger one: `kaito presets show NAME`"
+        " shows how much the model needs.",
     ),
     Trouble(
         "The namespace's quota is used up",
         "QuotaExceeded",
         _fails("FailedCreate", f"exceeded quota: {QUOTA}, requested: pods=1, used: pods=0, limited: pods=0"),
-        "`kubectl describe quota -n NAMESPACE` says what is counted. Raise the quota, or free what uses it up; the pods"
-        " are then made by themselves.",
+        "`kubectl describe quota -n NAMESPACE` shows what is counted. Raise the quota, or delete what uses it up; the"
+        " pods are then created without further action.",
     ),
     Trouble(
         "A Secret is missing",
@@ -166,48 +166,47 @@ FAULTS = (
             "weights",
             {"modelAccessSecret": "hub"},
         ),
-        "Make it in the namespace of the Workspace: `kubectl create secret generic NAME --from-literal=HF_TOKEN=...`."
-        " The pod goes on by itself.",
+        "Create it in the namespace of the Workspace: `kubectl create secret generic NAME --from-literal=HF_TOKEN=...`."
+        " The pod then starts without further action.",
     ),
     Trouble(
         "A volume cannot be mounted",
         "PodStartError",
         _missing_volume,
-        "These are the kubelet's words, which only events tell: `kubectl describe pod` shows them too. Make what is"
-        " missing; the pod goes on by itself within a few minutes.",
+        "This is the kubelet's message, which it writes to events only; `kubectl describe pod` shows it too. Create"
+        " what is missing; the pod then starts within a few minutes.",
     ),
     Trouble(
         "The model does not fit the machine",
         "DoesNotFit",
         _too_small,
-        "No machine is made for it. Take the one that is named, or a larger one.",
+        "No machine is created. Use the machine type that is named, or a larger one.",
     ),
     Trouble(
         "The cloud has no machine left",
         "InsufficientCapacity",
         _no_machine_left,
-        "These are the cloud's words. Ask it for a higher quota, or choose another `resource.instanceType`; it is asked"
-        " again by itself.",
+        "This is the cloud's message. Ask the cloud for a higher quota, or choose another `resource.instanceType`; the"
+        " operator tries again without further action.",
     ),
     Trouble(
         "Another Workspace has the GPUs",
         "NodesNotReady",
         _taken_node,
-        "GPUs are not shared. Give this Workspace other nodes, or delete the one that is named: what it had is then"
-        " taken within half a minute.",
+        "GPUs are not shared. Give this Workspace other nodes, or delete the Workspace that is named; its GPUs are then"
+        " used within half a minute.",
     ),
     Trouble(
         "A node that was asked for does not exist",
         "NodesNotReady",
         _no_such_node,
-        "Compare `resource.preferredNodes` with `kubectl get nodes`. The Workspace goes on by itself once the node is"
-        " there.",
+        "Compare `resource.preferredNodes` with `kubectl get nodes`. The Workspace continues once the node exists.",
     ),
     Trouble(
         "A node was lost",
         "NodesNotReady",
         _lost_node,
-        "`kubectl describe node NAME` says why. Nothing is moved meanwhile: when the node is back, so is the model. To"
+        "`kubectl describe node NAME` shows why. Nothing is moved meanwhile: when the node is back, so is the model. To"
         " move it, name another node in `resource.preferredNodes`.",
     ),
     Trouble(
@@ -220,21 +219,21 @@ FAULTS = (
         "A name is taken",
         "NameTaken",
         _somebody_elses_service,
-        "The operator changes nothing that it has not made. Rename the Workspace, or remove the object if nobody needs"
-        " it.",
+        "The operator never changes objects that it did not create. Rename the Workspace, or delete the object if it is"
+        " not needed.",
     ),
     Trouble(
         "An adapter does not fit the model",
         "AdapterFailed",
         _broken_adapter,
-        "The model is served without this adapter, whose name answers 404. Take one that was trained for this preset,"
-        " or remove it from `inference.adapters`.",
+        "The model is served without this adapter; requests for its name get 404. Use one that was trained for this"
+        " preset, or remove it from `inference.adapters`.",
     ),
     Trouble(
         "The cluster refuses an object",
         "KubernetesApiFailed",
         _refused,
-        "These are the API server's words: an admission policy, a quota or missing rights. The operator tries again,"
-        " later each time.",
+        "This is the API server's message: an admission policy, a quota or missing rights. The operator tries again,"
+        " after a longer wait each time.",
     ),
 )

@@ -1,1 +1,1 @@
-"""What the API server tells: kopf's watches, the cache that they fill, and what a change is a reason to do."""
+"""kopf's watches, the cache that they fill, and which Workspaces a change affects."""

@@ -1,7 +1,7 @@
-"""Whether the watches are alive: when each has last shown it, and which has been silent for too long.
+"""Detects dead watches: when each was last opened, and which have been silent for too long.
 
-A watch whose connection died without a word tells nothing, and looks like one to which nothing happens. kopf connects
-anew after an inactivity of its own; should that fail to happen, whatever the reason, /livez fails by what is here.
+A watch whose connection died looks like one for which nothing happens. kopf reconnects after some inactivity; where
+that fails for whatever reason, /livez fails by what is recorded here.
 """
 
 import time
@@ -12,17 +12,17 @@ import aiohttp
 
 __all__ = ["Heartbeat"]
 
-#: Parts of the longest silence after which the server ends a watch, so that it has to be opened anew: an opening that
-#: succeeds is the sign of life of a watch to which nothing happens.
+#: The server ends a watch this often within the longest silence, so that it must be opened again: a successful opening
+#: is the only sign of life of a watch for which nothing happens.
 _RENEWALS = 4
 _LONGEST_WATCH_SECONDS = 300
 
 
 class Heartbeat:
-    """The signs of life of all watches.
+    """When each watch was last opened.
 
     Args:
-        silence_seconds: How long one may be silent; 0: for ever.
+        silence_seconds: Longest silence of a watch that is alive; 0 for no limit.
         clock: Monotonic seconds.
     """
 
@@ -32,24 +32,24 @@ class Heartbeat:
 
     @property
     def watch_seconds(self) -> int:
-        """How long the server is asked to keep a watch open; whole seconds, as it wants them."""
+        """How long the server is asked to keep a watch open; whole seconds, as the API requires."""
         if not self._silence_seconds:
             return _LONGEST_WATCH_SECONDS
         return max(1, min(_LONGEST_WATCH_SECONDS, int(self._silence_seconds / _RENEWALS)))
 
     def beat(self, path: str) -> None:
-        """Notes that the watch of a path is alive."""
+        """Records that the watch of a path is alive."""
         self._beats[path] = self._clock()
 
     def forget(self, plural: str) -> None:
-        """Forgets the watches of a resource type that is not served any more: nobody opens them."""
+        """Forgets the watches of a resource type that the cluster does not serve any more; they stay closed."""
         for path in [path for path in self._beats if path.endswith(f"/{plural}")]:
             del self._beats[path]
 
     def silent(self) -> dict[str, float]:
-        """Returns for how many seconds each watch that has been silent for too long has been so, by path.
+        """Returns the seconds of silence of each watch that has been silent for too long, by path.
 
-        A watch counts from its first opening on: where one is forbidden or the API is down, a new start helps nobody.
+        A watch counts from its first opening on: a restart does not help where it is forbidden or the API is down.
         """
         if not self._silence_seconds:
             return {}
@@ -58,7 +58,7 @@ class Heartbeat:
         return {path: seconds for path, seconds in since.items() if seconds > self._silence_seconds}
 
     def trace(self) -> aiohttp.TraceConfig:
-        """Returns what notes the watches that are opened in an HTTP session."""
+        """Returns a trace that records the watches opened in an HTTP session."""
         trace = aiohttp.TraceConfig()
         trace.on_request_end.append(self._opened)
         return trace

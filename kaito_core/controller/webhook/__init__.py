@@ -1,1 +1,1 @@
-"""The admission webhook: its server, its certificate, its objects in the cluster and its verdict."""
+"""The admission webhook: its server, its certificate, its objects on the cluster and its decision."""

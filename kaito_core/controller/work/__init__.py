@@ -1,1 +1,1 @@
-"""One pass for one Workspace at a time: when it is due, what it observes, and the writes that its plan asks for."""
+"""One pass at a time for each Workspace: when it runs, what it observes, and how its plan is executed."""

@@ -19,9 +19,10 @@ _INTRODUCTION = """# Troubleshoot a Workspace
     kubectl get workspaces -o wide
     kubectl describe workspace NAME
 
-The conditions say what is wrong: `ResourceReady` of the nodes, `InferenceReady` of the pods, and `WorkspaceSucceeded`
-sums up. `False` needs somebody to act, `Unknown` is waited for or tried again. Each change is an event, once. What
-follows is what the operator says of a Workspace `w`, written by the tests that bring each fault about.
+The conditions say what is wrong: `ResourceReady` with the nodes, `InferenceReady` with the pods; `WorkspaceSucceeded`
+sums them up. `False` means that somebody must act, `Unknown` that the operator waits or tries again. Each change of a
+condition is one event. The messages below are the operator's for a Workspace `w`; tests cause each fault and write this
+page.
 """
 
 
