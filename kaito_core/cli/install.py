@@ -7,8 +7,7 @@ import typer
 
 from kaito_core.api.yaml_text import dump_yaml
 from kaito_core.cli.session import Session
-from kaito_core.errors import ConfigError, known_names
-from kaito_core.settings import setting_docs
+from kaito_core.errors import ConfigError
 
 __all__ = ["crd", "install"]
 
@@ -48,15 +47,10 @@ def install(
 
 
 def _variables(values: list[str]) -> dict[str, str]:
-    # In the operator's environment unknown names are ignored, since a cluster adds some. These here a person has typed:
-    # KAITO_NAMESPACE for KAITO_NAMESPACES would give the operator rights in all namespaces.
-    known = {doc.variable for doc in setting_docs()}
     variables = {}
     for value in values:
         name, equals, text = value.partition("=")
         if not name.startswith("KAITO_") or not equals:
             raise ConfigError(f"--env must be KAITO_NAME=VALUE, got '{value}'")
-        if name not in known and not name.startswith("KAITO_PLUGIN_"):
-            raise ConfigError(f"--env: unknown setting '{name}'; {known_names(known, name)}")
         variables[name] = text
     return variables

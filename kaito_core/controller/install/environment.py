@@ -72,8 +72,10 @@ def _check_namespace(where: str, namespace: str) -> None:
 
 
 def _check_name(name: str) -> None:
+    # The operator ignores unknown names, since a cluster adds some to its environment. These here somebody has typed:
+    # KAITO_NAMESPACE for KAITO_NAMESPACES would give the operator rights in all namespaces.
     if name in _NAMESPACES:
         raise ConfigError(f"--env {name} cannot be set: it is the operator's own namespace, which --namespace sets")
     known = [doc.variable for doc in setting_docs() if doc.name != "plugins" and doc.variable not in _NAMESPACES]
     if name not in (*known, CONFIG_VARIABLE) and not name.startswith(_PLUGIN_PREFIX):
-        raise ConfigError(f"--env: '{name}' is not a setting of the operator; {known_names(known, name)}")
+        raise ConfigError(f"--env: unknown setting '{name}'; {known_names(known, name)}")

@@ -11,9 +11,9 @@ from kaito_core.errors import ConfigError
     [
         (
             {"KAITO_NAMESPACE": "team-a"},
-            "'KAITO_NAMESPACE' is not a setting of the operator; did you mean 'KAITO_NAMESPACES'[?] known: ",
+            "--env: unknown setting 'KAITO_NAMESPACE'; did you mean KAITO_NAMESPACES[?]",
         ),
-        ({"KAITO_RUNTIME_IMGE": "x"}, "did you mean 'KAITO_RUNTIME_IMAGE'[?]"),
+        ({"KAITO_RUNTIME_IMGE": "x"}, "did you mean KAITO_RUNTIME_IMAGE[?]"),
         ({"KAITO_PLUGIN_AZURE": "x"}, "KAITO_PLUGIN_AZURE names no option"),
         ({"KAITO_LEADER_ELECTION_NAMESPACE": "x"}, "which --namespace sets"),
         ({"KAITO_WEBHOOK_NAMESPACE": "x"}, "which --namespace sets"),
