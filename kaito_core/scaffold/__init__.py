@@ -1,4 +1,4 @@
-"""`kaito new`: writes a plugin package from the files in `templates/`. It loads and installs nothing."""
+"""Writes a plugin package from the files in `templates/`, for `kaito new`. Nothing is installed or loaded."""
 
 from kaito_core.scaffold.package import KINDS, Kind, write_package
 

@@ -1,4 +1,4 @@
-"""The tutorials, done: their files are written, their commands run in a fresh environment, their output is looked for.
+"""The tutorials work: their files are written, their commands run in a fresh environment, their output is compared.
 
 A block after `<!-- file: PATH -->` is that file, an `sh` block is run, and each line of a `text` block must be in the
 output of the commands before it.
@@ -22,7 +22,7 @@ BLOCK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One code block. `file` is where it belongs, "" for none."""
+    """One code block; `file` is the file that it stands for, or ""."""
 
     file: str
     language: str
@@ -40,7 +40,7 @@ def test_there_are_tutorials() -> None:
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.name)
 def test_every_block_is_a_file_commands_or_output(page: Path) -> None:
-    """Otherwise a block would be shown to readers, but never tried."""
+    """No block is shown to readers and never tried."""
     found = list(blocks(page))
     assert len(found) == page.read_text().count("\n```") / 2
     ran = False
