@@ -1,5 +1,5 @@
-"""The public test kit: an emulated Kubernetes API, fixtures and conformance suites for plugin authors.
+"""The test kit of kaito: an emulated Kubernetes API, fixtures and conformance suites for authors of plugins.
 
-Nothing is imported here, since pytest loads the fixtures' module in every run: import `kaito_testing.world.cluster`
-and its neighbours by name.
+This file imports nothing, since pytest loads `kaito_testing.fixtures` in every run. Import what you use from its own
+module, such as `kaito_testing.world.cluster`.
 """

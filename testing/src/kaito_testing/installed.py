@@ -1,4 +1,4 @@
-"""Plugins that look installed: modules and metadata in a folder, as pip leaves them. Put the folder on sys.path."""
+"""Plugins that look installed: a folder with modules and metadata as pip writes them, to be put on sys.path."""
 
 from pathlib import Path
 
@@ -21,13 +21,13 @@ def kaito_model_presets():
 
 
 def install_plugin(site: Path, name: str, text: str, *, api: str = "") -> None:
-    """Leaves the distribution "kaito-NAME 1.0" in a folder.
+    """Writes the distribution "kaito-NAME 1.0" into a folder.
 
     Args:
         site: The folder.
-        name: Name of the entry point; the module has it with "_" for "-".
+        name: Name of the entry point; the module is named so too, with "_" for "-".
         text: The module's source.
-        api: Version of the hooks that it asks for, such as "v1"; "" asks for none.
+        api: Version of the plugin API that it declares, such as "v1"; "" for none.
     """
     module = name.replace("-", "_")
     (site / f"{module}.py").write_text(text)

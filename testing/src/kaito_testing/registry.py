@@ -1,4 +1,4 @@
-"""A registry with chosen records and an example preset, for tests of plugins and of what plans with them."""
+"""A plugin registry with chosen records, and an example preset, for tests of plugins and of planning."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["example_preset", "registry_with"]
 
 
 class _Given:
-    """A plugin that brings what it is given."""
+    """A plugin with the records that it is given."""
 
     def __init__(
         self, presets: Sequence[ModelPreset], providers: Sequence[NodeProvider], sources: Sequence[AdapterSource]
@@ -40,15 +40,15 @@ def registry_with(
     *,
     settings: Settings | None = None,
 ) -> PluginRegistry:
-    """Returns a registry of the built-in plugin and of one named "given" that brings the records.
+    """Returns a registry of the built-in plugin and of one named "given" with these records.
 
-    What is installed on the machine does not count, so that tests see the same everywhere.
+    Installed plugins are not loaded, so that tests give the same result everywhere.
 
     Example:
         registry = registry_with([example_preset(name="tiny")], providers=[MyProvider()])
 
     Raises:
-        PluginError: The records are refused, as they would be in an installed plugin.
+        PluginError: The registry refuses the records, as it would those of an installed plugin.
     """
     registry = PluginRegistry(settings or Settings())
     registry.register(builtin, "builtin")
@@ -57,13 +57,16 @@ def registry_with(
 
 
 def example_preset(**changes: Any) -> ModelPreset:
-    """Returns a preset like falcon-7b's: one GPU, 14 GiB of its memory, not distributed; `changes` are its fields.
+    """Returns a preset like falcon-7b: one GPU with 14 GiB of memory, not distributed.
+
+    Args:
+        **changes: Fields with other values.
 
     Example:
         on_cpu = example_preset(name="tiny", gpus=0, gpu_memory_gib=0)
 
     Raises:
-        pydantic.ValidationError: The changes do not make a preset.
+        pydantic.ValidationError: A field has an invalid value.
     """
     fields: dict[str, Any] = {
         "name": "example-7b",

@@ -54,7 +54,7 @@ def suite_for(answers: Sequence[Any], code: str, folder: Path, monkeypatch: pyte
 BROKEN: dict[str, tuple[Sequence[Any], str, str]] = {
     "test_plugin_registers": ([[sound(), sound()]], "", "duplicate preset 'example-7b'"),
     "test_records_are_valid": ([[unchecked(memory_gib=-1)]], "", "memory_gib"),
-    "test_answers_are_the_same_each_time": ([[sound()], [sound(name="other")]], "", "differently the second time"),
+    "test_answers_are_the_same_each_time": ([[sound()], [sound(name="other")]], "", "the same presets each time"),
     "test_import_is_light": ([[sound()]], "import kubernetes", "imports kubernetes"),
     "test_memory_holds_the_weights": (
         [[sound(gpu_memory_gib=13.51, kv_bytes_per_token=524288)]],
@@ -63,7 +63,7 @@ BROKEN: dict[str, tuple[Sequence[Any], str, str]] = {
     ),
     "test_disk_holds_the_weights": ([[sound(disk_gib=10)]], "", "disk_gib is 10, the weights have 13.5 GiB"),
     "test_cache_has_keys_and_values_of_16_bits": ([[sound(kv_bytes_per_token=8191)]], "", "8191"),
-    "test_sources_are_named": ([[sound(sources=SOURCES | {"disk_gib": " "})]], "", "says nothing of disk_gib"),
+    "test_sources_are_named": ([[sound(sources=SOURCES | {"disk_gib": " "})]], "", "must name disk_gib"),
     "test_weights_are_pinned": (
         [[sound(weights=PINNED.model_copy(update={"revision": "main"}))]],
         "",
@@ -94,7 +94,11 @@ def test_a_broken_plugin_is_found(rule: str, tmp_path: Path, monkeypatch: pytest
     ("rule", "preset", "words"),
     [
         ("test_plugin_registers", "a string", "must return a list of ModelPreset"),
-        ("test_sources_are_named", [sound(sources=SOURCES | {"gpu_count": "guess"})], "gpu_count, which are no fields"),
+        (
+            "test_sources_are_named",
+            [sound(sources=SOURCES | {"gpu_count": "guess"})],
+            "must name fields of a preset, got gpu_count",
+        ),
         ("test_images_are_pinned", [sound(image="registry.example/runtime")], "registry.example/runtime"),
         ("test_memory_holds_the_weights", [sound(gpus=0, gpu_memory_gib=0, memory_gib=4)], "memory_gib is 4"),
     ],

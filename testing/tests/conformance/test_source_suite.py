@@ -147,9 +147,9 @@ BROKEN: dict[str, tuple[type[Any], str]] = {
         "the fault must name ref.field, got 'source'",
     ),
     "test_garbage_is_no_crash": (suite_of(check=takes_all_ascii, fetch=splits), "fetch raises ValueError"),
-    "test_answers_are_pure": (suite_of(fetch=serial), "fetch answers differently each time"),
+    "test_answers_are_pure": (suite_of(fetch=serial), "fetch must return the same each time"),
     "test_nothing_is_fetched_by_the_operator": (suite_of(fetch=fetches_at_once), "socket.getaddrinfo"),
-    "test_step_writes_to_the_target": (suite_of(fetch=step("fetch")), "the target folder is not in the command"),
+    "test_step_writes_to_the_target": (suite_of(fetch=step("fetch")), "the target folder is neither in the command"),
     "test_digest_is_passed_on": (suite_of(fetch=step()), "the digest is neither in the command nor"),
     "test_mounts_have_volumes": (suite_of(fetch=step(mounts=(CACHE,))), "no volume cache"),
     "test_volume_names_are_valid_and_apart": (
@@ -180,8 +180,8 @@ def test_a_broken_source_is_found(rule: str) -> None:
     [
         ("test_examples_are_given", type("Suite", (SoundSuite,), {"good": ()}), "good must hold at least one"),
         ("test_registry_takes_it", suite_of(schemes="sound"), "must be a tuple of lower-case strings"),
-        ("test_registry_takes_it", suite_of(schemes=("so und",)), "is no URI scheme"),
-        ("test_registry_takes_it", suite_of(schemes=("other",)), "has the scheme 'sound', not one of yours"),
+        ("test_registry_takes_it", suite_of(schemes=("so und",)), "must be a URI scheme"),
+        ("test_registry_takes_it", suite_of(schemes=("other",)), "has the scheme 'sound', which is not in schemes"),
         ("test_bad_references_are_refused", suite_of(check=raises), "check raises ValueError"),
         ("test_faults_name_the_field", suite_of(check=lambda self, ref: ["wrong"]), "must return FieldErrors"),
         ("test_step_writes_to_the_target", suite_of(fetch=lambda self, ref, target: ["fetch", target]), "a FetchStep"),
@@ -189,9 +189,13 @@ def test_a_broken_source_is_found(rule: str) -> None:
         (
             "test_mounts_have_volumes",
             suite_of(fetch=step(mounts=({"name": "adapters"},), volumes=({"name": "adapters"},))),
-            "adapters is the pod's own volume",
+            "adapters is a volume of the pod itself",
         ),
-        ("test_volume_names_are_valid_and_apart", suite_of(fetch=step(volumes=({"name": "A_b"},))), "no DNS label"),
+        (
+            "test_volume_names_are_valid_and_apart",
+            suite_of(fetch=step(volumes=({"name": "A_b"},))),
+            "must be named by a DNS label",
+        ),
     ],
 )
 def test_other_ways_to_break_a_rule(rule: str, suite: type[Any], words: str) -> None:

@@ -1,1 +1,1 @@
-"""Tables of documents that everything which validates Workspaces is held to. Data."""
+"""Tables of documents that all validation of Workspaces is tested with."""

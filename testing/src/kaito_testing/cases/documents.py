@@ -1,4 +1,4 @@
-"""What the table of Workspaces is written with: the record of a row, and makers of documents. No row is here."""
+"""The record of a row in the table of Workspaces, and makers of its documents. The rows are in `workspaces`."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Case:
     """One row.
 
     Attributes:
-        rule: The rule that the row shows, in words; rows of one rule stand together.
-        name: What is special about this row; unique with the rule.
+        rule: The rule that the row shows, in words; rows of one rule are next to each other.
+        name: What the row shows of it; unique for the rule.
         new: The document.
-        old: The stored document that it replaces, None on creation.
-        refused: The fields at fault; none where it is accepted.
-        only_python: Why the CRD accepts what Python refuses, where it does.
+        old: The stored document that it replaces, None for a creation.
+        refused: The fields at fault, none if it is accepted.
+        only_python: Why the CRD accepts what Python refuses, "" if it does not.
     """
 
     rule: str

@@ -1,4 +1,4 @@
-"""One table of Workspaces, right and wrong, that everything which validates them is held to. Data.
+"""One table of valid and invalid Workspaces, with which all their validation is tested.
 
 The Python rules, the CRD's schema and CEL rules and the admission webhook must give the same verdict on every row, on
 creation and on every edit; `docs/reference/validation.md` is written from it.

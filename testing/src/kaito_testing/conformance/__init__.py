@@ -1,12 +1,12 @@
-"""Conformance suites for plugin authors: subclass one in a test file, say what is yours, and pytest runs its rules.
+"""Conformance suites: subclass one in a test file, name your plugin, and pytest runs its rules.
 
 ```
 class TestPresets(ModelPresetConformance):
     plugin = kaito_acme.plugin
 ```
 
-Each rule is one test method; its message says what to change. A rule that cannot hold for a plugin is overridden in the
-subclass, where the reason can be written down.
+Each rule is a test method, and its message says what to change. Override a rule that cannot hold for your plugin, and
+say why there.
 """
 
 from kaito_testing.conformance.presets import ModelPresetConformance

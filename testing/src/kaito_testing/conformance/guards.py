@@ -1,4 +1,4 @@
-"""What plugins must not do while they are asked something: touch the network, files or processes, or wait."""
+"""Guards around calls of plugins, which must not use the network, files or processes, and must not wait."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ _PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.
 #: Opened by imports, which may happen at any time.
 _CODE = (".py", ".pyc", ".so", ".pyd")
 
-_watched: dict[int, list[str]] = {}  # what happened, by the thread in which nothing may
+_watched: dict[int, list[str]] = {}  # thread that must do no I/O -> what it did
 _installed = False
 
 
@@ -29,21 +29,21 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         seen.append(f"open of {arguments[0]!r}")
     else:
         return
-    raise AssertionError(seen[-1])  # the deed itself does not happen
+    raise AssertionError(seen[-1])  # so that it is not done
 
 
 @contextmanager
 def no_io() -> Iterator[None]:
-    """Fails the test if code inside connects, resolves a name, starts a process, or opens a file.
+    """Fails the test if the block connects, resolves a name, starts a process, or opens a file.
 
-    Python's audit events are watched, so it does not matter which library does it. Files with code may be opened. An
-    error that the code under test swallows is raised at the end.
+    It listens to Python's audit events, so it notices every library. Files of code may be opened. An error that the
+    block swallows is raised at its end.
 
     Raises:
-        AssertionError: It did; the message says what.
+        AssertionError: The block does I/O; the message says which.
     """
     global _installed
-    if not _installed:  # audit hooks cannot be taken out again
+    if not _installed:  # audit hooks cannot be removed
         sys.addaudithook(_hook)
         _installed = True
     seen = _watched.setdefault(threading.get_ident(), [])
@@ -59,10 +59,10 @@ def no_io() -> Iterator[None]:
 
 @contextmanager
 def no_waiting() -> Iterator[None]:
-    """Fails the test if code inside sleeps, with asyncio or without.
+    """Fails the test if the block sleeps, with asyncio or without.
 
     Raises:
-        AssertionError: It did.
+        AssertionError: The block sleeps.
     """
     slept: list[float] = []
     asynchronous, blocking = asyncio.sleep, time.sleep

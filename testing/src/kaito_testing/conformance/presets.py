@@ -21,9 +21,9 @@ from kaito_core.settings import Settings
 
 __all__ = ["ModelPresetConformance"]
 
-#: What the operator never needs, and what takes seconds to import.
+#: Libraries that the operator does not need, and that take seconds to import.
 HEAVY = ("torch", "transformers", "triton", "peft", "kopf", "kubernetes", "kaito_runtime")
-#: Tokens whose keys and values must fit beside the weights, for a preset to be of any use.
+#: Tokens whose keys and values must fit into memory beside the weights.
 SHORT_CONTEXT = 2048
 _NUMBERS = ("gpus", "memory_gib", "disk_gib", "context_length", "kv_bytes_per_token", "startup_seconds")
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -48,11 +48,11 @@ class ModelPresetConformance:
     plugin: ModuleType
 
     def presets(self) -> list[ModelPreset]:
-        """Returns what the plugin's hook answers."""
+        """Returns the presets of the plugin's hook."""
         return list(self.plugin.kaito_model_presets())
 
     def test_plugin_registers(self) -> None:
-        """The registry takes the plugin, and it brings at least one preset."""
+        """The registry accepts the plugin, which has at least one preset."""
         registry = PluginRegistry(Settings())
         registry.register(builtin, "builtin")
         try:
@@ -70,8 +70,8 @@ class ModelPresetConformance:
                 pytest.fail(f"preset '{preset.name}': {error}")
 
     def test_answers_are_the_same_each_time(self) -> None:
-        """Asking twice gives equal presets: the operator and the command line each ask once."""
-        assert self.presets() == self.presets(), "kaito_model_presets answers differently the second time"
+        """The hook returns equal presets each time: operator and command line each call it once."""
+        assert self.presets() == self.presets(), "kaito_model_presets must return the same presets each time"
 
     def test_import_is_light(self) -> None:
         """Importing the plugin imports neither torch nor any other heavy library: it is imported at every start."""
@@ -87,7 +87,7 @@ class ModelPresetConformance:
         assert not result.stdout.split(), f"importing {self.plugin.__name__} imports {result.stdout.strip()}"
 
     def test_memory_holds_the_weights(self) -> None:
-        """The memory that a replica asks for holds the weights, and keys and values of a short context."""
+        """The memory of a replica holds the weights, and the keys and values of a short context."""
         self._refuse(
             f"preset '{preset.name}': {field} is {memory:g}, the weights and {tokens} tokens need {needed:.2f} GiB"
             for preset in self.presets()
@@ -99,7 +99,7 @@ class ModelPresetConformance:
         )
 
     def test_disk_holds_the_weights(self) -> None:
-        """The disk that a replica asks for is larger than the weights."""
+        """The disk of a replica is larger than the weights."""
         self._refuse(
             f"preset '{preset.name}': disk_gib is {preset.disk_gib:g}, the weights have {preset.weights.size_gib:g} GiB"
             for preset in self.presets()
@@ -115,15 +115,17 @@ class ModelPresetConformance:
         )
 
     def test_sources_are_named(self) -> None:
-        """`sources` says for every number where it comes from, and names no field that does not exist."""
+        """`sources` says where each number comes from, and names existing fields only."""
         fields = set(ModelPreset.model_fields) | {f"weights.{name}" for name in ("revision", "size_gib", "package")}
         for preset in self.presets():
             wanted = {*_NUMBERS, "weights.revision", "weights.size_gib"}
             wanted |= {name for name in ("gpu_memory_gib", "heads") if getattr(preset, name)}
             missing = sorted(name for name in wanted if not preset.sources.get(name, "").strip())
-            assert not missing, f"preset '{preset.name}': sources says nothing of {', '.join(missing)}"
+            assert not missing, f"preset '{preset.name}': sources must name {', '.join(missing)}"
             unknown = sorted(set(preset.sources) - fields)
-            assert not unknown, f"preset '{preset.name}': sources names {', '.join(unknown)}, which are no fields"
+            assert not unknown, (
+                f"preset '{preset.name}': sources must name fields of a preset, got {', '.join(unknown)}"
+            )
 
     def test_weights_are_pinned(self) -> None:
         """The revision is a commit, so that two starts serve the same; or its source says "not pinned", and why."""
@@ -144,7 +146,7 @@ class ModelPresetConformance:
         )
 
     def test_manifests_render(self) -> None:
-        """The operator can make its objects of every preset; they fit Kubernetes' schemas, where installed."""
+        """The operator renders objects for each preset, which fit Kubernetes' schemas (if those are installed)."""
         registry = PluginRegistry(Settings())
         registry.register(builtin, "builtin")
         registry.register(self.plugin, "plugin")
@@ -155,7 +157,7 @@ class ModelPresetConformance:
                 manifests = desired(resolved, NodeState(("node-1",), sku=sku), Settings()).objects
             except KaitoError as error:
                 pytest.fail(f"preset '{preset.name}': {error}")
-            assert manifests, f"preset '{preset.name}': nothing is made of it"
+            assert manifests, f"preset '{preset.name}': nothing is rendered for it"
             self._check_schemas(preset, manifests)
 
     def _check_schemas(self, preset: ModelPreset, manifests: Sequence[KubeObject]) -> None:
@@ -167,7 +169,7 @@ class ModelPresetConformance:
             try:
                 kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
             except kubernetes_validate.ValidationError as error:
-                pytest.fail(f"preset '{preset.name}': its {manifest['kind']} is refused: {error}")
+                pytest.fail(f"preset '{preset.name}': Kubernetes refuses its {manifest['kind']}: {error}")
 
     @staticmethod
     def _refuse(faults: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""API errors and the Status bodies that carry them. One function per kind of error; no HTTP."""
+"""API errors and their Status bodies: one function for each kind of error."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ __all__ = ["ApiError", "Cause"]
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One reason why an object was refused; `reason` is an API word such as FieldValueInvalid."""
+    """One reason why an object is refused.
+
+    Attributes:
+        field: Path of the field.
+        message: For people.
+        reason: The API's word, such as "FieldValueInvalid".
+    """
 
     field: str
     message: str
     reason: str = "FieldValueInvalid"
 
     def to_dict(self) -> dict[str, str]:
-        """The cause as it stands in `details.causes`."""
+        """The cause as an entry of `details.causes`."""
         return {"field": self.field, "message": self.message, "reason": self.reason}
 
 
 class ApiError(Exception):
-    """An answer other than success.
+    """The answer of an API that refuses a request, or fails.
 
     Attributes:
         code: HTTP status.
-        reason: The API's machine-readable word, e.g. "NotFound".
+        reason: The API's word, such as "NotFound".
         message: For people.
-        details: Body of `details`, None where the API sends none.
+        details: The `details` of the Status, None if the API sends none.
     """
 
     def __init__(self, code: int, reason: str, message: str, details: dict[str, Any] | None = None) -> None:
@@ -39,7 +45,7 @@ class ApiError(Exception):
         self.code, self.reason, self.message, self.details = code, reason, message, details
 
     def to_status(self) -> dict[str, Any]:
-        """The error as the API's Status object."""
+        """The error as a Status."""
         body: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
@@ -55,7 +61,7 @@ class ApiError(Exception):
 
 
 def details(resource: Resource, name: str, **more: Any) -> dict[str, Any]:
-    """`details` that name an object by its resource, e.g. {"group": "apps", "kind": "deployments", "name": "d"}."""
+    """The `details` of an object, e.g. {"group": "apps", "kind": "deployments", "name": "d"}."""
     return {"name": name, **({"group": resource.group} if resource.group else {}), "kind": resource.plural, **more}
 
 
@@ -80,7 +86,7 @@ def conflict(
 
 
 def precondition(resource: Resource, name: str, what: str, wanted: str, found: str) -> ApiError:
-    """A delete named the uid or resourceVersion of another object."""
+    """A delete names another uid or resourceVersion than the object has."""
     message = (
         f'Operation cannot be fulfilled on {resource.kind} "{name}": the {what} in the precondition ({wanted})'
         f" does not match the {what} in record ({found}). The object might have been deleted and then recreated"
@@ -89,7 +95,7 @@ def precondition(resource: Resource, name: str, what: str, wanted: str, found: s
 
 
 def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> ApiError:
-    """The object breaks its rules; every cause names a field."""
+    """The object breaks rules; each cause names a field."""
     lines = list(dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes))
     text = lines[0] if len(lines) == 1 else "[" + ", ".join(lines) + "]"
     full_kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
@@ -100,7 +106,7 @@ def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> ApiError:
 
 
 def apply_conflicts(conflicts: Sequence[tuple[str, str]]) -> ApiError:
-    """Another field manager owns what an apply wants to change; pairs of (manager, field)."""
+    """Other field managers own fields that an apply would change: pairs of (manager, field)."""
     lines = [f'conflict with "{manager}": {field}' for manager, field in conflicts]
     number = f"{len(lines)} conflict{'s' if len(lines) > 1 else ''}"
     causes = [Cause(field, f'conflict with "{manager}"', "FieldManagerConflict") for manager, field in conflicts]
@@ -109,7 +115,7 @@ def apply_conflicts(conflicts: Sequence[tuple[str, str]]) -> ApiError:
 
 
 def manager_required() -> ApiError:
-    """An apply came without a field manager."""
+    """An apply names no field manager."""
     cause = Cause("fieldManager", "Required value: is required for apply patch", "FieldValueRequired")
     message = f'PatchOptions.meta.k8s.io "" is invalid: {cause.field}: {cause.message}'
     body = {"group": "meta.k8s.io", "kind": "PatchOptions", "causes": [cause.to_dict()]}
@@ -117,35 +123,35 @@ def manager_required() -> ApiError:
 
 
 def unprocessable() -> ApiError:
-    """A JSON patch could not be carried out."""
+    """A JSON patch cannot be applied."""
     return ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {})
 
 
 def bad_request(message: str) -> ApiError:
-    """The request makes no sense."""
+    """The request is malformed."""
     return ApiError(400, "BadRequest", message)
 
 
 def forbidden(resource: Resource, name: str, why: str) -> ApiError:
-    """The request is understood and refused."""
+    """The request is not allowed."""
     message = f'{resource.qualified} "{name}" is forbidden: {why}'
     return ApiError(403, "Forbidden", message, details(resource, name))
 
 
 def method_not_allowed() -> ApiError:
-    """The resource does not have the verb."""
+    """The resource has no such verb."""
     message = "the server does not allow this method on the requested resource"
     return ApiError(405, "MethodNotAllowed", message, {})
 
 
 def unsupported_media_type(accepted: Sequence[str]) -> ApiError:
-    """The patch is of a kind that the resource does not take."""
+    """The resource does not accept this kind of body."""
     message = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
     return ApiError(415, "UnsupportedMediaType", message)
 
 
 def continue_expired() -> ApiError:
-    """The next page is asked for of a list that is no longer kept."""
+    """The list whose next page is requested is older than the history."""
     message = (
         "The provided continue parameter is too old to display a consistent list result."
         " You can start a new list without the continue parameter."
@@ -154,5 +160,5 @@ def continue_expired() -> ApiError:
 
 
 def expired(asked: int, oldest: int) -> ApiError:
-    """The history that a watch asks for is no longer kept."""
+    """The revision that a watch starts from is older than the history."""
     return ApiError(410, "Expired", f"too old resource version: {asked} ({oldest})")

@@ -1,4 +1,4 @@
-"""The resource types that the emulated API serves: the built-in table, and what a CRD adds. Data, no behaviour."""
+"""The resource types that the emulated API serves: a table of built-in ones, and those of CRDs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Resource:
     """One resource type in one version.
 
     Attributes:
-        storage: What versions of one resource share: (group, plural) of the store.
-        generation: Whether objects count changes of their desired state in metadata.generation.
-        returns_deleted: Whether a delete answers with the object in place of a Status.
+        storage: (group, plural) under which objects are stored, the same for all versions of a type.
+        generation: Whether metadata.generation counts the changes of what is desired.
+        returns_deleted: Whether a delete answers with the object rather than a Status.
         schema: OpenAPI schema of a custom resource, None for built-in ones.
         columns: Printer columns of a custom resource.
     """
@@ -53,18 +53,18 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """What manifests write as apiVersion."""
+        """The apiVersion of manifests."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def storage_api_version(self) -> str:
-        """The apiVersion under which objects are stored, whichever version wrote them."""
+        """The apiVersion of stored objects, whichever version wrote them."""
         group = self.storage[0]
         return f"{group}/{self.storage_version}" if group else self.storage_version
 
     @property
     def qualified(self) -> str:
-        """The name in error messages, e.g. "deployments.apps"."""
+        """The name in error messages, such as "deployments.apps"."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
@@ -74,17 +74,17 @@ class Resource:
 
     @property
     def shape(self) -> Shape:
-        """How its objects merge."""
+        """How the values of its objects merge."""
         return BuiltinShape() if self.schema is None else SchemaShape(self.schema)
 
     @property
     def verbs(self) -> tuple[str, ...]:
-        """Verbs in the order in which the API lists them."""
+        """The verbs, in the order of the API."""
         return _CUSTOM_VERBS if self.custom else tuple(sorted(_CUSTOM_VERBS))
 
     @property
     def storage_hash(self) -> str:
-        """What discovery says about the stored version."""
+        """The storageVersionHash of discovery."""
         digest = hashlib.sha256(f"{self.group}/{self.storage_version}/{self.kind}".encode()).digest()
         return base64.b64encode(digest[:8]).decode()
 
@@ -177,12 +177,12 @@ BUILTIN: tuple[Resource, ...] = (
 )
 
 
-#: The last of a kind that several groups have, which is so for Event alone.
+#: Of Event, the only kind in two groups, the one of events.k8s.io.
 BY_KIND = {resource.kind: resource for resource in BUILTIN}
 
 
 def of_crd(crd: Mapping[str, Any]) -> list[Resource]:
-    """The resources that a CRD makes the API serve, one per served version."""
+    """The resource types of a CRD, one for each served version."""
     spec = crd["spec"]
     names = spec["names"]
     storage_version = next((version["name"] for version in spec["versions"] if version.get("storage")), "")
@@ -194,7 +194,7 @@ def of_crd(crd: Mapping[str, Any]) -> list[Resource]:
             kind=names["kind"],
             namespaced=spec["scope"] == "Namespaced",
             short_names=tuple(names.get("shortNames") or ()),
-            # scale of custom resources reads paths from the CRD, which is not emulated
+            # the scale of a custom resource reads paths of the CRD, which is not emulated
             subresources=tuple(name for name in version.get("subresources") or () if name != "scale"),
             generation=True,
             singular=names.get("singular", ""),

@@ -1,6 +1,7 @@
-"""How values of a kind merge: which lists are maps by key or sets, and which values are replaced whole.
+"""How the values of a type merge: which lists have keys, which are sets, and which values are replaced as a whole.
 
-Custom resources say so in their schema, built-in kinds in the two tables here. No merging happens in this module.
+Custom resources say so in their schema; for built-in types there are two tables here. The merging itself is in
+`objects.fields` and `objects.patches`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ __all__ = ["BuiltinShape", "SchemaShape", "Shape", "item_key"]
 
 _SET = ("",)  #: marks a list whose items are their own keys
 
-#: Lists of built-in kinds, by (parent field, field) or by field alone; other lists are replaced whole.
+#: Keys of the lists of built-in types, by (parent field, field) or by field alone; other lists are replaced as a whole.
 _LIST_KEYS: dict[str | tuple[str, str], tuple[str, ...]] = {
     "finalizers": _SET,
     "ownerReferences": ("uid",),
@@ -34,7 +35,7 @@ _LIST_KEYS: dict[str | tuple[str, str], tuple[str, ...]] = {
     ("initContainers", "ports"): ("containerPort", "protocol"),
     ("spec", "ports"): ("port", "protocol"),
 }
-#: A strategic merge patch knows fewer keys than apply does.
+#: Where a strategic merge patch has fewer keys than an apply.
 _STRATEGIC_KEYS: dict[str | tuple[str, str], tuple[str, ...]] = {
     ("containers", "ports"): ("containerPort",),
     ("initContainers", "ports"): ("containerPort",),
@@ -55,21 +56,21 @@ _KEY_DEFAULTS = {"protocol": "TCP"}
 
 
 class Shape(Protocol):
-    """What a merge has to know about the value at one place."""
+    """How the value at one place merges."""
 
     @property
     def atomic(self) -> bool:
-        """Whether a map is replaced whole."""
+        """Whether a map is replaced as a whole."""
         ...
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Fields that identify the items of a list; empty where the list is replaced whole."""
+        """The fields that identify the items of a list; empty if the list is replaced as a whole."""
         ...
 
     @property
     def is_set(self) -> bool:
-        """Whether the items of a list are scalars, each at most once."""
+        """Whether a list is a set of scalars."""
         ...
 
     def child(self, name: str) -> Shape:
@@ -83,7 +84,7 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BuiltinShape:
-    """Shape of a built-in kind, found by field names."""
+    """The shape of a built-in type, found by field names."""
 
     name: str = ""
     parent: str = ""
@@ -115,7 +116,7 @@ class BuiltinShape:
 
 @dataclass(frozen=True, slots=True)
 class SchemaShape:
-    """Shape of a custom resource, read from its OpenAPI schema."""
+    """The shape of a custom resource, read from its OpenAPI schema."""
 
     schema: dict[str, Any] = field(default_factory=dict)
 
@@ -145,7 +146,7 @@ class SchemaShape:
 
 
 def item_key(item: Any, shape: Shape) -> str | None:
-    """The path element of a list's item, e.g. 'k:{"name":"c"}' or 'v:"x"'; None where the list has no keys."""
+    """The path element of a list's item, e.g. 'k:{"name":"c"}' or 'v:"x"'; None if the list has no keys."""
     if shape.is_set:
         return "v:" + json.dumps(item, sort_keys=True)
     if not shape.keys or not isinstance(item, dict):

@@ -1,1 +1,1 @@
-"""Clusters for tests: emulated, in memory, real, and what runs in them."""
+"""Clusters for tests: emulated, in memory or real, and simulated workloads."""

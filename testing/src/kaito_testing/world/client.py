@@ -1,4 +1,4 @@
-"""A small synchronous client of any Kubernetes API, so that one scenario runs on the emulated and on a real server."""
+"""A small synchronous client of any Kubernetes API, with which one test runs on the emulated and on a real server."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class KubeClient:
         self._known: dict[str, Known] = {}  # group version -> its resources
 
     def kubeconfig(self, path: Path) -> Path:
-        """Writes a kubeconfig for this server and returns its path."""
+        """Writes a kubeconfig with this client's rights, and returns its path."""
         cluster: Object = {"server": self.url}
         if self.url.startswith("https"):
             cluster |= {"certificate-authority": self._ca_file} if self._ca_file else {"insecure-skip-tls-verify": True}

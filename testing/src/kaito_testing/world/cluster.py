@@ -1,4 +1,4 @@
-"""`FakeCluster`: an emulated Kubernetes API on a local port, with simulated workloads, for tests of any kind."""
+"""`FakeCluster`: an emulated Kubernetes API on a local port, with simulated workloads."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["FakeCluster", "PodFailure"]
 
 
 class FakeCluster(FaultyCluster):
-    """A Kubernetes cluster without nodes, in this process. It serves real HTTP from a thread of its own.
+    """A Kubernetes cluster without nodes, which serves HTTP from a thread of this process.
 
     ```
     with FakeCluster() as cluster:                  # or `async with`
         cluster.apply_file(Path("crds/workspaces.yaml"))
         cluster.add_node("gpu-1", gpus=1)
         cluster.run_workloads()                     # Deployments and StatefulSets get ready pods
-        ...                                         # point an operator at cluster.url or cluster.kubeconfig(path)
+        ...                                         # start an operator with cluster.url or cluster.kubeconfig(path)
         assert cluster.writes(manager="kaito") == []
     ```
 
-    Everything of `KubeClient` and `FaultyCluster` works on it.
+    It has all methods of `KubeClient` and `FaultyCluster`.
 
     Args:
-        clock: The server's clock, which need not be right.
+        clock: The server's clock.
     """
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -51,21 +51,21 @@ class FakeCluster(FaultyCluster):
         self._api.store.history.compact(self._api.store.revision)
 
     def serve_service(self, namespace: str, name: str, port: int, host: str = "127.0.0.1") -> None:
-        """Says where a Service answers, for webhooks that are configured with it."""
+        """Sets where a Service answers, for webhooks that are configured with it."""
         self._call(lambda: self._api.webhooks.endpoints.__setitem__((namespace, name), (host, port)))
 
     @property
     def mock(self) -> MockedApi:
-        """kmock's handler: reactions declared on it come before the emulated API, e.g. `mock["/quota"] << {...}`."""
+        """kmock's handler: its reactions come before the emulated API, e.g. `mock["/quota"] << {...}`."""
         return self._mock
 
     # Nodes and pods
 
     def run_workloads(self, *failures: PodFailure) -> None:
-        """Switches the simulated controllers, scheduler and kubelet on, or changes what fails.
+        """Starts the simulated controllers, scheduler and kubelet, or changes what fails.
 
         Args:
-            *failures: Pods that fail, and how; the first that fits a pod counts. None: every pod gets ready.
+            *failures: Which pods fail, and how: for each pod the first that fits. Without any, every pod gets ready.
         """
 
         def start() -> None:

@@ -1,4 +1,4 @@
-"""Real control planes for tests: starts kube-apiserver and what belongs to it, and reads kubeconfigs into clients."""
+"""Real control planes for tests: kube-apiserver with etcd, and clients of existing clusters."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ START_SECONDS = 60.0
 class ControlPlane:
     """etcd and kube-apiserver on local ports, with a fixed token for a cluster administrator.
 
-    Where the folder of the two programs holds kube-controller-manager and kube-scheduler too, they run as well:
-    workloads get pods, pods get nodes, and dependents are collected. No kubelet runs anything.
+    If kube-controller-manager and kube-scheduler are in the same folder, they run too: workloads get pods, pods get
+    nodes, and dependents are collected. There are no kubelets.
 
     Args:
         assets: Folder of the programs.
@@ -62,7 +62,7 @@ class ControlPlane:
         self._run("etcd", etcd_flags(self._folder / "etcd", etcd_port, peer_port))
         flags = apiserver_flags(self._folder / "certificates", key, tokens, etcd_port, port)
         if not self._has_controllers:
-            flags.append("--disable-admission-plugins=ServiceAccount")  # nobody makes service accounts for pods
+            flags.append("--disable-admission-plugins=ServiceAccount")  # no controller makes service accounts for pods
         self._run("kube-apiserver", flags)
         controlled = self._has_controllers
         client = KubeClient(
@@ -136,16 +136,16 @@ def apiserver_flags(certificates: Path, key: Path, tokens: Path, etcd_port: int,
 
 
 def controller_flags(program: str, kubeconfig: Path, key: Path) -> list[str]:
-    """A controller manager or scheduler that serves nothing and takes silent nodes for healthy: none has a kubelet."""
+    """Flags of a controller manager or scheduler that serves nothing, and accepts nodes without heartbeats."""
     flags = [f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0"]
-    flags += ["--kube-api-qps=500", "--kube-api-burst=1000"]  # namespaces that tests delete would starve all else
+    flags += ["--kube-api-qps=500", "--kube-api-burst=1000"]  # deleting the tests' namespaces would use up the default
     if program == "kube-controller-manager":
         flags += [f"--service-account-private-key-file={key}", "--node-monitor-grace-period=24h"]
     return flags
 
 
 def _environment() -> dict[str, str]:
-    """The environment, with memory given for CPU time: small heaps are collected all the time, a sixth of the work."""
+    """The environment, with less garbage collection: with the default it takes a sixth of the CPU time."""
     return {"GOGC": "400", **os.environ}
 
 
@@ -158,11 +158,11 @@ def _free_ports(count: int) -> list[int]:
 
 
 def client_of_kubeconfig(path: Path, folder: Path) -> KubeClient:
-    """A client for the current context of a kubeconfig; a cluster with nodes is taken to run workloads.
+    """Returns a client for the current context of a kubeconfig. A cluster with nodes is assumed to run workloads.
 
     Args:
         path: The kubeconfig.
-        folder: Where certificates that it holds inline are written.
+        folder: Where inline certificates are written.
     """
     config = yaml.safe_load(path.read_text())
     context = _named(config["contexts"], config["current-context"])["context"]

@@ -1,4 +1,4 @@
-"""`FaultyCluster`: a cluster that remembers what it was asked and fails as tests tell it to, whatever answers there."""
+"""`FaultyCluster`: a cluster whose requests are logged, and fail as a test wants, emulated or real."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class FaultyCluster(KubeClient, abc.ABC):
-    """What answers stands on a local port and runs in a thread of its own for as long as the block.
+    """An API on a local port that is served by a thread for as long as the block.
 
-    Everything of `KubeClient` works on it; its own requests are neither logged nor failed.
+    It has all methods of `KubeClient`, whose own requests are neither logged nor failed.
     """
 
     _interceptor: Interceptor
@@ -36,11 +36,11 @@ class FaultyCluster(KubeClient, abc.ABC):
 
     @abc.abstractmethod
     def _serving(self) -> AbstractAsyncContextManager[Answer]:
-        """Sets `_interceptor` and gives what answers, for as long as the block."""
+        """Sets `_interceptor`, and yields the function that answers requests."""
 
     @abc.abstractmethod
     async def _forget(self) -> None:
-        """Forgets the history up to now."""
+        """Forgets the history so far."""
 
     # Life
 
@@ -70,7 +70,7 @@ class FaultyCluster(KubeClient, abc.ABC):
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except BaseException as error:  # whoever starts the cluster has to see it
+        except BaseException as error:  # `__enter__` raises it
             self._failure = error
             self._ready.set()
 
@@ -89,17 +89,23 @@ class FaultyCluster(KubeClient, abc.ABC):
             await runner.cleanup()
 
     def _call(self, function: Callable[[], Result]) -> Result:
-        """Runs a function in the thread that answers."""
+        """Runs a function in the thread of the API."""
 
         async def run() -> Result:
             return function()
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
-    # What tests look at
+    # What a test reads
 
     def requests(self, *, method: str = "", manager: str = "", path: str = "") -> list[RequestRecord]:
-        """The requests so far, oldest first: of a method, of a field manager, of paths that match an expression."""
+        """Returns the requests so far, oldest first.
+
+        Args:
+            method: HTTP method, "" for any.
+            manager: Field manager, "" for any.
+            path: Regular expression that is searched in the path.
+        """
         log = self._call(lambda: list(self._interceptor.log))
         return [
             record
@@ -108,7 +114,7 @@ class FaultyCluster(KubeClient, abc.ABC):
         ]
 
     def writes(self, *, manager: str = "", path: str = "") -> list[RequestRecord]:
-        """The requests so far that meant to change something; dry runs are none."""
+        """Returns the requests so far that asked for a change, dry runs excepted."""
         return [record for record in self.requests(manager=manager, path=path) if record.is_write]
 
     def clear_log(self) -> None:
@@ -117,10 +123,10 @@ class FaultyCluster(KubeClient, abc.ABC):
 
     @property
     def open_watches(self) -> int:
-        """How many watch streams clients hold open."""
+        """How many watch streams are open."""
         return self._call(lambda: len(self._interceptor.watches))
 
-    # What tests do to clients
+    # What a test does to clients
 
     def fail(
         self,
@@ -137,13 +143,14 @@ class FaultyCluster(KubeClient, abc.ABC):
         """Fails the next matching requests.
 
         Args:
-            method: HTTP method, "WATCH", "WRITE" for all that mean to change something, or "" for any.
-            path: Regular expression that the path contains.
-            status: HTTP status to answer, e.g. 409, 410, 429 or 500.
-            manner: "error" for that, "hang" for no answer at all, "cut" for a connection that dies in mid-answer.
-            times: How many.
-            message: For the Status.
-            retry_after_seconds: Sent where above 0.
+            method: HTTP method, "WATCH", "WRITE" for all that ask for a change, or "" for any.
+            path: Regular expression that is searched in the path.
+            status: HTTP status of the answer, e.g. 409, 410, 429 or 500.
+            manner: "error" answers with `status`; "hang" neither serves nor answers; "cut" serves, and breaks the
+                connection in the middle of the answer.
+            times: How many requests fail.
+            message: Message of the Status.
+            retry_after_seconds: Sent as Retry-After if above 0.
             after: How many matching requests are served first.
 
         Returns:
@@ -155,11 +162,11 @@ class FaultyCluster(KubeClient, abc.ABC):
         return fault
 
     def drop_watches(self) -> None:
-        """Ends every open watch, as a restarting API server does."""
+        """Ends all open watches, as an API server does that restarts."""
         self._call(lambda: self._interceptor.watches.end("drop"))
 
     def expire_watches(self) -> None:
-        """Forgets the history: open watches end in 410 Gone, and so does one from any revision handed out so far."""
+        """Forgets the history: open watches end with 410 Gone, and so do new ones from any revision so far."""
 
         async def expire() -> None:
             await self._forget()

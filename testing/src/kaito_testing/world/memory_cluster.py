@@ -1,5 +1,6 @@
-"""MemoryCluster: the `Cluster` protocol over a dictionary, for tests of providers. It has no admission, no watches and
-no field ownership; where those matter, test against the emulated Kubernetes API instead.
+"""MemoryCluster: the `Cluster` protocol over a dictionary, for tests of providers.
+
+It has no admission, no watches and no field ownership; `FakeCluster` has them.
 """
 
 import copy
@@ -23,7 +24,7 @@ class MemoryCluster:
         assert cluster.calls == []          # nothing was written
 
     Attributes:
-        calls: Every write as (verb, kind, name), in order; deletions of what is absent are not among them.
+        calls: The writes as (verb, kind, name), in order, without deletions of absent objects.
     """
 
     def __init__(self, objects: Iterable[KubeObject] = (), *, absent: Iterable[ResourceType] = ()) -> None:
@@ -53,10 +54,10 @@ class MemoryCluster:
         ]
 
     async def apply(self, manifest: KubeObject) -> KubeObject:
-        """Stores a manifest; the uid, finalizers and status that the object has are kept.
+        """Stores a manifest; the object keeps its uid, finalizers and status.
 
         Raises:
-            ClusterError: Its type is absent (status 404).
+            ClusterError: Its type does not exist (status 404).
         """
         if (manifest["apiVersion"], manifest["kind"]) in self._absent:
             raise ClusterError(
@@ -68,7 +69,7 @@ class MemoryCluster:
         return copy.deepcopy(self._store(manifest))
 
     async def delete(self, resource: ResourceType, name: str, namespace: str = "", *, uid: str = "") -> bool:
-        """Removes an object at once, or marks it as being deleted where it has finalizers.
+        """Removes an object, or marks it as being deleted if it has finalizers.
 
         Raises:
             ClusterError: It has another uid than `uid` (status 409).
@@ -88,11 +89,11 @@ class MemoryCluster:
         return True
 
     def patch_status(self, resource: ResourceType, name: str, status: Mapping[str, Any], namespace: str = "") -> None:
-        """Sets an object's status, as its own controller would."""
+        """Sets the status of an object, as its controller would."""
         self._objects[(resource.api_version, resource.kind, namespace, name)]["status"] = dict(status)
 
     def finish_deletions(self) -> None:
-        """Removes every object that is being deleted, as if its finalizers had been served."""
+        """Removes all objects that are being deleted, as if their finalizers were taken off."""
         self._objects = {
             key: found for key, found in self._objects.items() if "deletionTimestamp" not in found["metadata"]
         }

@@ -1,4 +1,4 @@
-"""What the simulated scheduler and kubelet say of one pod: where it fits, and its status. Pure functions."""
+"""The simulated scheduler and kubelet: which node a pod fits on, and its status. Pure functions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class PodFailure:
 
     Attributes:
         reason: "ImagePullBackOff", "CreateContainerConfigError", "CrashLoopBackOff", "OOMKilled", "Evicted",
-            "Unschedulable", "NotReady", "FailedMount", of which only events would tell, or "FailedCreate", where the
-            API server refuses the pod.
-        labels: Pods that fail; all where empty.
-        container: Container or init container that fails; the first container where empty.
-        message: What the kubelet, the scheduler or the API server says.
+            "Unschedulable", "NotReady", "FailedMount" (its status shows nothing, its event is up to the test), or
+            "FailedCreate" (the API server refuses the pod).
+        labels: Labels of the pods that fail; all pods if empty.
+        container: Container or init container that fails; the first container if empty.
+        message: The words of the kubelet, the scheduler or the API server.
     """
 
     reason: str
@@ -36,18 +36,18 @@ class PodFailure:
     message: str = ""
 
     def fits(self, pod: Object) -> bool:
-        """Whether it is this pod that fails."""
+        """Whether a pod fails."""
         return matches({"matchLabels": dict(self.labels)}, pod["metadata"].get("labels") or {})
 
 
 def is_ready(obj: Object) -> bool:
-    """Whether a pod or node has the condition Ready."""
+    """Whether the condition Ready of a pod or node is true."""
     conditions = obj.get("status", {}).get("conditions") or ()
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def node_for(pod: Object, nodes: Sequence[Object], pods: Collection[Object]) -> tuple[str, str]:
-    """A node that a pod fits on ("" for none), and the scheduler's words why there is none."""
+    """The node that a pod fits on, or "" and why there is none, in the scheduler's words."""
     reasons: dict[str, int] = {}
     for node in nodes:
         why = _misfit(pod, node, pods)
@@ -84,7 +84,7 @@ def _misfit(pod: Object, node: Object, pods: Collection[Object]) -> str:
 
 
 def _term_fits(term: Object, node: Object) -> bool:
-    """Whether a node satisfies all of a term; one that asks for nothing is satisfied by none."""
+    """Whether a node fits a term of an affinity; an empty term fits no node."""
     fields = [
         {**field, "key": "name"} for field in term.get("matchFields") or () if field.get("key") == "metadata.name"
     ]
@@ -97,7 +97,7 @@ def _term_fits(term: Object, node: Object) -> bool:
 
 
 def _devices(pod: Object) -> dict[str, int]:
-    """Extended resources (GPUs) that a pod asks for; CPU and memory are not simulated."""
+    """The extended resources (GPUs) that a pod requests; CPU and memory are not simulated."""
     total: dict[str, int] = {}
     for container in pod["spec"]["containers"]:
         for name, amount in ((container.get("resources") or {}).get("limits") or {}).items():
@@ -118,17 +118,17 @@ def pod_status(pod: Object, now: str, failure: PodFailure | None, *, unschedulab
     """The status of a pod.
 
     Args:
-        pod: The pod, with spec.nodeName where it is scheduled.
-        now: Time of what changes now.
-        failure: How it fails, None where it does not.
-        unschedulable: Why it has no node, "" where it has one.
+        pod: The pod, with spec.nodeName if it is scheduled.
+        now: Time of what changes.
+        failure: How it fails, None if it does not.
+        unschedulable: Why it has no node, "" if it has one.
         ready_node: Whether its node is ready.
     """
     if unschedulable:
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": unschedulable}
         return {"phase": "Pending", "conditions": _since(pod, [condition], now)}
     if failure is not None and failure.reason == "Unschedulable":
-        failure = None  # it has a node already
+        failure = None  # it has a node
     if failure is not None and failure.reason == "Evicted":
         message = failure.message or "The node was low on resource: ephemeral-storage."
         return {"phase": "Failed", "reason": "Evicted", "message": message, "startTime": now}
@@ -180,7 +180,7 @@ def pod_status(pod: Object, now: str, failure: PodFailure | None, *, unschedulab
 
 
 def _since(pod: Object, conditions: Sequence[Object], now: str) -> list[Object]:
-    """Conditions with the time since which they hold."""
+    """Conditions with the times of their last transitions."""
     old = {item["type"]: item for item in pod.get("status", {}).get("conditions") or ()}
     dated = []
     for item in conditions:
@@ -206,7 +206,7 @@ def _ended(code: int, reason: str, now: str, message: str = "") -> Object:
 
 
 def _container(container: Object, *, now: str, done: bool, failure: PodFailure | None) -> Object:
-    """Status of a container that runs, or of one that has done its work."""
+    """The status of a container that runs or, if `done`, has ended."""
     if failure is None or failure.reason == "NotReady":
         state = _ended(0, "Completed", now) if done else {"running": {"startedAt": now}}
         ready = done or failure is None

@@ -29,18 +29,18 @@ _AT_ONCE = DeleteOptions(grace_seconds=0)
 
 
 class Workloads:
-    """Level-triggered looks at whatever has changed, until nothing changes any more."""
+    """Brings workloads and pods to the state that their specs ask for. Starts with `run`."""
 
     def __init__(self, verbs: Verbs, loop: asyncio.AbstractEventLoop) -> None:
         self._verbs, self._store, self._loop = verbs, verbs.store, loop
         self._failures: Sequence[PodFailure] = ()
         self._scheduled = False
-        self._refused: dict[str, str] = {}  # why pods cannot be created, by the uid of their controller
+        self._refused: dict[str, str] = {}  # uid of a controller -> why its pods cannot be created
         self._owners, self._changed = Owners(self._store), ChangedObjects(self._store)
         self._store.listeners += [self._owners.notice, self._changed.notice, lambda _: self._wake()]
 
     def run(self, failures: Sequence[PodFailure]) -> None:
-        """Goes on with these failures."""
+        """Runs, or goes on, with these failures."""
         self._failures = failures
         self._changed.add_all()
         self._wake()
@@ -130,7 +130,7 @@ class Workloads:
         self._set_status(_REPLICASETS, replicaset, status)
 
     def _replica_failure(self, replicaset: Object) -> list[Object]:
-        """The condition of a ReplicaSet whose pods are refused, which its Deployment repeats."""
+        """The condition of a ReplicaSet whose pods are refused; its Deployment has it too."""
         message = self._refused.get(replicaset["metadata"]["uid"])
         if message is None:
             return []
@@ -184,7 +184,7 @@ class Workloads:
         failure = next((item for item in self._failures if item.fits(pod)), None)
         name = pod["spec"].get("nodeName", "")
         if name and name not in nodes:
-            self._delete(pod, _AT_ONCE)  # as the pod garbage collector does once a node is gone
+            self._delete(pod, _AT_ONCE)  # as the pod garbage collector does for pods of deleted nodes
             return
         reason = ""
         if not name:
@@ -198,11 +198,11 @@ class Workloads:
                 pod = self._bind(pod, name)
         ready_node = name in nodes and is_ready(nodes[name])
         status = pod_status(pod, self._store.now(), failure, unschedulable=reason, ready_node=ready_node)
-        # The server's own reckoning, made when the pod was; no kubelet changes it.
+        # The API server sets the QoS class when the pod is created, and the kubelet does not change it.
         self._set_status(_PODS, pod, {**status, "qosClass": pod["status"]["qosClass"]})
 
     def _bind(self, pod: Object, node: str) -> Object:
-        """Gives a pod its node. The API does this through a subresource of its own, past the rules for updates."""
+        """Gives a pod its node; the rules for updates do not apply, as to the subresource `binding` of a real API."""
         meta = pod["metadata"]
         stored = self._store.stored(_PODS, meta["namespace"], meta["name"])
         bound = {**stored, "spec": {**stored["spec"], "nodeName": node}}
@@ -230,7 +230,7 @@ class Workloads:
         refusal = next((item for item in self._failures if item.reason == "FailedCreate" and item.fits(pod)), None)
         if refusal is not None:
             self._refused[uid] = f'pods "{name}" is forbidden: {refusal.message}'
-            if owner["kind"] == "StatefulSet":  # which has no condition for it
+            if owner["kind"] == "StatefulSet":  # it has no condition for this
                 self._write(_EVENTS, owner["metadata"]["namespace"], _failed_create(owner, self._refused[uid]))
             return
         self._refused.pop(uid, None)
@@ -240,7 +240,7 @@ class Workloads:
         try:
             self._verbs.create(resource, namespace, obj, _MANAGER)
         except ApiError as error:
-            if error.code not in (403, 409):  # the namespace is going, or the name is still taken
+            if error.code not in (403, 409):  # the namespace is being deleted, or the name is still taken
                 raise
 
     def _change(self, resource: Resource, obj: Object, changes: Mapping[str, Any]) -> None:
@@ -296,7 +296,7 @@ def _reference(owner: Object) -> Object:
 
 
 def _unavailable(spec: Object) -> int:
-    """How many replicas of a Deployment may be missing for it to be available, rounded down as the API does."""
+    """How many replicas of an available Deployment may be missing, rounded down as the API does."""
     value = (spec["strategy"].get("rollingUpdate") or {}).get("maxUnavailable", 0)
     if isinstance(value, str):
         return int(spec["replicas"] * int(value.rstrip("%")) / 100)

@@ -1,4 +1,4 @@
-"""Events are served in two API groups from one store, under different field names. Nothing else is converted."""
+"""Events are stored once and served in two API groups under different field names. No other type is converted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def to_storage(resource: Resource, obj: Object) -> Object:
 
 
 def from_storage(resource: Resource, obj: Object) -> Object:
-    """A stored object as a version of its resource shows it; shares values with the stored one."""
+    """A stored object as a version of its type shows it; it shares its values with the stored one."""
     if resource.group == "events.k8s.io":
         names = {old: new for new, old in _EVENT_FIELDS.items()}
         obj = {names.get(name, name): value for name, value in obj.items()}

@@ -1,4 +1,4 @@
-"""Field ownership and server-side apply, as functions on plain objects. The state is `metadata.managedFields` itself.
+"""Field ownership and server-side apply, as functions on plain objects. The owners are read from managedFields.
 
 A path is a tuple of the API's own path elements ("f:data", 'k:{"name":"c"}', 'v:"x"').
 """
@@ -17,9 +17,9 @@ __all__ = ["Writer", "apply", "flatten", "track"]
 Path = tuple[str, ...]
 Object = dict[str, Any]
 
-_MEMBER = object()  # a keyed list item itself, apart from its fields
+_MEMBER = object()  # value of a keyed list item itself, without its fields
 _MISSING = object()
-#: Set by the server or identifying the object: nobody owns these.
+#: Set by the server, or identifying the object: these have no owner.
 _UNOWNED_META = (
     "name",
     "namespace",
@@ -36,7 +36,7 @@ _UNOWNED_META = (
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who writes: a field manager and the subresource it writes through."""
+    """A field manager, how it writes ("Apply" or "Update"), and through which subresource."""
 
     manager: str
     operation: str
@@ -44,7 +44,7 @@ class Writer:
 
 
 def flatten(value: Any, shape: Shape, path: Path = ()) -> dict[Path, Any]:
-    """Every leaf of a value by its path. Values that merge as a whole are leaves, and so are empty containers."""
+    """The leaves of a value by path. Values that merge as a whole are leaves, and so are empty containers."""
     leaves: dict[Path, Any] = {}
     if isinstance(value, dict) and value and not shape.atomic:
         for name, sub in value.items():
@@ -63,14 +63,14 @@ def flatten(value: Any, shape: Shape, path: Path = ()) -> dict[Path, Any]:
 
 
 def _owned(obj: Mapping[str, Any], shape: Shape) -> dict[Path, Any]:
-    """The leaves of an object that a manager can own."""
+    """The leaves of an object that can have owners."""
     body = {name: value for name, value in obj.items() if name not in ("apiVersion", "kind")}
     meta = {name: value for name, value in body.pop("metadata", {}).items() if name not in _UNOWNED_META}
     return flatten({**body, **({"metadata": meta} if meta else {})}, shape) if body or meta else {}
 
 
 def _merge(live: Any, config: Any, shape: Shape) -> Any:
-    """The live value with the applied one on top."""
+    """The live value with the applied one merged into it."""
     if isinstance(live, dict) and isinstance(config, dict) and not shape.atomic:
         merged = dict(live)
         for name, value in config.items():
@@ -82,7 +82,7 @@ def _merge(live: Any, config: Any, shape: Shape) -> Any:
 
 
 def _merge_items(live: list[Any], config: list[Any], shape: Shape) -> list[Any]:
-    """Keyed items: those of both lists in the applied order, the others where they stand."""
+    """Merges keyed items: those of the applied list in its order, the others where they were."""
     left = {item_key(item, shape): item for item in live}
     right = {item_key(item, shape): item for item in config}
     left_keys, right_keys = list(left), list(right)
@@ -91,7 +91,7 @@ def _merge_items(live: list[Any], config: list[Any], shape: Shape) -> list[Any]:
         if left_keys and left_keys[0] not in right:
             merged.append(left[left_keys.pop(0)])
         elif not right_keys:
-            left_keys.pop(0)  # already placed where the applied list has it
+            left_keys.pop(0)  # it is already where the applied list has it
         else:
             key = right_keys.pop(0)
             merged.append(_merge(left[key], right[key], shape.item()) if key in left else right[key])
@@ -101,7 +101,7 @@ def _merge_items(live: list[Any], config: list[Any], shape: Shape) -> list[Any]:
 
 
 def _without(value: Any, paths: set[Path], shape: Shape) -> Any:
-    """The value with the paths taken out; containers that this empties go too."""
+    """The value without the paths, and without the containers that this empties."""
     if () in paths:
         return _MISSING
     below: dict[str, set[Path]] = {}
@@ -119,7 +119,7 @@ def _without(value: Any, paths: set[Path], shape: Shape) -> Any:
         for item in value:
             element = item_key(item, shape)
             left = _without(item, below[element], shape.item()) if element in below else item
-            if isinstance(left, dict):  # an item that stays for another owner's sake keeps what identifies it
+            if isinstance(left, dict):  # an item that others own too keeps its keys
                 left = {key: item[key] for key in shape.keys if key in item} | left
             if left is not _MISSING:
                 items.append(left)
@@ -139,7 +139,7 @@ def _to_v1(paths: Iterable[Path]) -> dict[str, Any]:
 
 
 def _tidy(node: dict[str, Any]) -> dict[str, Any]:
-    """Leaves the dot only where a path has both itself and children."""
+    """Keeps the dot only for a path that is owned itself and has children."""
     if set(node) == {"."}:
         return {}
     return {key: _tidy(sub) if key != "." else {} for key, sub in node.items()}
@@ -155,7 +155,7 @@ def _from_v1(node: Mapping[str, Any], path: Path = ()) -> set[Path]:
 
 
 def _read(obj: Mapping[str, Any]) -> dict[Writer, tuple[set[Path], Object]]:
-    """Owners by writer: their paths and their entry as it stands in the object."""
+    """The paths and the entry of each writer."""
     return {
         Writer(entry["manager"], entry["operation"], entry.get("subresource", "")): (
             _from_v1(entry.get("fieldsV1", {})),
@@ -172,7 +172,7 @@ def _write(
     now: str,
     api_version: str,
 ) -> Object:
-    """The object with new owners. Entries that did not change keep their time, so that nothing changes."""
+    """The object with new owners. Unchanged entries keep their time, so that an apply without effect writes nothing."""
     entries: list[Object] = []
     for writer, paths in after.items():
         if not paths:
@@ -194,7 +194,7 @@ def _write(
 
 
 def track(old: Object | None, new: Object, shape: Shape, writer: Writer, now: str) -> Object:
-    """Notes who owns what after a create, an update or a patch: the writer takes what it changed."""
+    """The object with its owners after a create, update or patch: the writer owns what it changed."""
     before = _read(old or {})
     was, is_ = _owned(old or {}, shape), _owned(new, shape)
     changed = {path for path, value in is_.items() if was.get(path, _MISSING) != value}
@@ -206,18 +206,18 @@ def track(old: Object | None, new: Object, shape: Shape, writer: Writer, now: st
 
 
 def apply(live: Object, config: Object, shape: Shape, writer: Writer, *, force: bool, now: str) -> Object:
-    """Server-side apply on an object that exists (or on an empty one with its metadata).
+    """Applies a configuration (server-side apply) to an object.
 
     Args:
-        live: The stored object.
+        live: The stored object; for a new one an object without fields.
         config: What the manager wants, without nulls.
-        shape: How the kind's values merge.
+        shape: How the values of the type merge.
         writer: The manager, with the operation "Apply".
-        force: Take fields from other managers instead of raising.
-        now: Time of a changed entry.
+        force: Whether to take fields from other managers instead of raising.
+        now: Time of changed entries.
 
     Raises:
-        ApiError: 409 where other managers own fields whose value would change.
+        ApiError: 409 if other managers own fields whose values would change.
     """
     before = _read(live)
     body = {name: value for name, value in config.items() if name not in ("metadata", "apiVersion", "kind")}
@@ -246,7 +246,7 @@ def apply(live: Object, config: Object, shape: Shape, writer: Writer, *, force: 
 
 
 def dotted(path: Path) -> str:
-    """A path for people, e.g. '.spec.containers[name="c"].image'."""
+    """A path as people write it, e.g. '.spec.containers[name="c"].image'."""
     text = ""
     for element in path:
         kind, _, rest = element.partition(":")

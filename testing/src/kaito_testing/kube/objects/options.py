@@ -1,4 +1,4 @@
-"""What write and delete requests say beside their body."""
+"""The options of write and delete requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class WriteOptions:
 
     Attributes:
         manager: Field manager.
-        dry_run: Answer as if written, write nothing.
-        strict: Refuse unknown fields of custom resources in place of dropping them.
-        force: For an apply: take fields from other managers.
+        dry_run: Answer as if it were written, and write nothing.
+        strict: Refuse unknown fields of custom resources instead of dropping them.
+        force: Of an apply: take fields from other managers.
         subresource: "", "status" or "ephemeralcontainers".
     """
 
@@ -31,11 +31,11 @@ class DeleteOptions:
     """Options of a delete.
 
     Attributes:
-        uid: Delete only this object, "" for whichever has the name.
-        resource_version: Delete only this state of it, "" for any.
-        grace_seconds: Time that a pod gets, None for what the pod asks for.
+        uid: Delete only the object with this uid, "" for any.
+        resource_version: Delete only this version of the object, "" for any.
+        grace_seconds: How long a pod may take to shut down, None for its own setting.
         propagation: "Background", "Foreground" or "Orphan".
-        dry_run: Answer as if deleted, delete nothing.
+        dry_run: Answer as if it were deleted, and delete nothing.
     """
 
     uid: str = ""

@@ -1,4 +1,4 @@
-"""The three classic patches as functions on plain objects. Server-side apply is in `fields`."""
+"""Merge, JSON and strategic merge patches, as functions on plain objects. Server-side apply is in `fields`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["json_patch", "merge_patch", "strategic_patch"]
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7386: maps merge, null deletes, everything else replaces."""
+    """Applies a merge patch (RFC 7386): maps merge, null deletes, everything else replaces."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     merged = dict(target) if isinstance(target, dict) else {}
@@ -28,10 +28,10 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def json_patch(target: Any, operations: Any) -> Any:
-    """RFC 6902.
+    """Applies a JSON patch (RFC 6902).
 
     Raises:
-        ApiError: 422 where an operation cannot be carried out or a test fails.
+        ApiError: 422 if an operation cannot be applied, or a test fails.
     """
     try:
         return jsonpatch.apply_patch(target, operations)
@@ -40,7 +40,7 @@ def json_patch(target: Any, operations: Any) -> Any:
 
 
 def strategic_patch(target: Any, patch: Any, shape: Shape | None = None) -> Any:
-    """Like a merge patch, with lists merged by the keys of built-in kinds, and with the `$patch` directives."""
+    """Applies a strategic merge patch: lists merge by their keys, and there are `$patch` directives."""
     shape = shape or BuiltinShape(strategic=True)
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
@@ -81,7 +81,7 @@ def _patch_list(live: list[Any], patch: list[Any], shape: Shape) -> list[Any]:
     positions = {key: index for index, key in enumerate(old)}
     merged: list[Any] = []
     for key, item in changes.items():
-        # Items that the server alone has come before a patched one only where they stood before it.
+        # Items that are not in the patch stay before a patched one only if they were before it.
         while waiting and key in positions and positions[waiting[0]] < positions[key]:
             merged.append(old[waiting.pop(0)])
         if key not in gone:

@@ -1,4 +1,4 @@
-"""From a request's body to an object that may be stored: addresses, defaults, pruning, validation. Pure functions."""
+"""How the body of a request becomes an object that may be stored: address, defaults, pruning, validation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVER_META = (
 
 
 def read_body(resource: Resource, namespace: str, body: Object, name: str = "") -> Object:
-    """A private copy of a request's body, checked against its address."""
+    """A private copy of the body of a request, checked against its URL."""
     if not isinstance(body, dict):
         raise errors.bad_request("the body must be an object")
     obj = conversion.to_storage(resource, copy.deepcopy(body))
@@ -49,10 +49,10 @@ def read_body(resource: Resource, namespace: str, body: Object, name: str = "") 
 
 
 def read_config(resource: Resource, namespace: str, config: Object, name: str, subresource: str) -> Object:
-    """What an apply asks for: its body without nulls and without the parts that its subresource does not cover.
+    """The configuration of an apply: its body without nulls, and without the parts that another subresource has.
 
     Raises:
-        ApiError: 400 or 500 for bodies that cannot be applied, e.g. with fields that the schema does not know.
+        ApiError: 400 or 500 if it cannot be applied, e.g. for fields that the schema does not have.
     """
     if config.get("metadata", {}).get("managedFields"):
         raise errors.bad_request("metadata.managedFields must be nil")
@@ -73,6 +73,7 @@ def read_config(resource: Resource, namespace: str, config: Object, name: str, s
 
 
 def check_version(resource: Resource, old: Object, new: Object) -> None:
+    """Raises `ApiError` (409) if the new object names another resourceVersion or uid than the old one has."""
     meta, name = new["metadata"], old["metadata"]["name"]
     if meta.get("resourceVersion") not in (None, "", old["metadata"]["resourceVersion"]):
         raise errors.conflict(resource, name)
@@ -82,7 +83,7 @@ def check_version(resource: Resource, old: Object, new: Object) -> None:
 
 
 def part(resource: Resource, old: Object, new: Object, subresource: str) -> Object:
-    """The new object with everything that the request may not touch taken from the old one."""
+    """The new object, with what the subresource does not cover taken from the old one."""
     if subresource == "ephemeralcontainers":
         part = copy.deepcopy(new["spec"].get("ephemeralContainers", []))
         return {**copy.deepcopy(old), "spec": {**copy.deepcopy(old["spec"]), "ephemeralContainers": part}}
@@ -96,7 +97,11 @@ def part(resource: Resource, old: Object, new: Object, subresource: str) -> Obje
 
 
 def complete(resource: Resource, old: Object | None, obj: Object, *, strict: bool) -> Object:
-    """Defaults, pruning and validation."""
+    """The object with defaults and without unknown fields, if it is valid.
+
+    Raises:
+        ApiError: 400 or 422 if it is not.
+    """
     if resource.schema is None:
         try:
             defaults.fill((resource.group, resource.kind), obj)
@@ -117,7 +122,7 @@ def complete(resource: Resource, old: Object | None, obj: Object, *, strict: boo
 
 
 def desired(resource: Resource, obj: Object) -> Object:
-    """What generation counts: everything but metadata and, where it is a subresource, status."""
+    """What metadata.generation counts: all but metadata and, if it is a subresource, status."""
     ignored = {"metadata", "apiVersion", "kind"} | ({"status"} if "status" in resource.subresources else set())
     return {name: value for name, value in obj.items() if name not in ignored}
 

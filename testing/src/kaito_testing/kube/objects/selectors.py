@@ -1,4 +1,4 @@
-"""Label and field selectors: parsed once into a predicate on objects."""
+"""Label and field selectors as predicates on objects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def label_selector(text: str) -> Predicate:
     """A predicate for a label selector such as "a=b,c!=d,e in (f,g),h,!i".
 
     Raises:
-        ApiError: 400 where it cannot be parsed.
+        ApiError: 400 if it cannot be parsed.
     """
     terms = re.split(r",(?![^(]*\))", text)
     selector = {"matchExpressions": [_expression(term.strip()) for term in terms if term.strip()]}
@@ -44,10 +44,10 @@ def _expression(term: str) -> dict[str, Any]:
 
 
 def field_selector(text: str) -> Predicate:
-    """A predicate for a field selector such as "metadata.name=x,spec.nodeName!=y"; any field can be named.
+    """A predicate for a field selector such as "metadata.name=x,spec.nodeName!=y"; it may name any field.
 
     Raises:
-        ApiError: 400 where it cannot be parsed.
+        ApiError: 400 if it cannot be parsed.
     """
     terms: list[tuple[list[str], str, bool]] = []
     for term in filter(None, (part.strip() for part in text.split(","))):
@@ -65,6 +65,6 @@ def _field(obj: Any, path: list[str]) -> str:
 
 
 def both(labels: str, fields: str) -> Predicate:
-    """A predicate for a label selector and a field selector together; "" matches everything."""
+    """A predicate for a label selector and a field selector together; "" selects everything."""
     by_label, by_field = label_selector(labels), field_selector(fields)
     return lambda obj: by_label(obj) and by_field(obj)

@@ -1,1 +1,1 @@
-"""What objects of the emulated API must look like: defaults, pruning, validation, CEL."""
+"""What the emulated API checks and completes in objects: defaults, pruning, validation, CEL rules."""

@@ -1,8 +1,8 @@
-"""Evaluates CEL, as validation rules of CRDs use it, on JSON values.
+"""Evaluates CEL expressions of validation rules on JSON values.
 
-The work is done by `cel-expr-python`, the CEL project's own runtime; here is what turns it into Kubernetes' dialect:
-its variables, optional fields, strings and a few of the functions that Kubernetes adds. What is not known raises
-`UnsupportedRule`. Types of the schema are not checked beforehand: every variable is dynamic.
+`cel-expr-python`, the CEL project's own runtime, does the work. This module adds Kubernetes' dialect: its variables,
+optional fields, strings and some of its functions; others raise `UnsupportedRule`. Expressions are not checked against
+the types of a schema: every variable is dynamic.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["EvaluationError", "UnsupportedRule", "compile_problem", "evaluate", 
 
 
 class EvaluationError(Exception):
-    """The expression has no value, e.g. because a field is absent."""
+    """The expression has no value, e.g. since a field is absent."""
 
 
 class UnsupportedRule(Exception):
-    """The expression is no CEL, or uses a function that is not known here."""
+    """The expression is not CEL, or uses a function that is not emulated."""
 
 
 def evaluate(text: str, names: Mapping[str, Any]) -> Any:
@@ -31,11 +31,11 @@ def evaluate(text: str, names: Mapping[str, Any]) -> Any:
 
     Args:
         text: The expression.
-        names: Values of variables, of `self` and `oldSelf`.
+        names: The values of `self` and `oldSelf`.
 
     Raises:
-        EvaluationError: Where it has none.
-        UnsupportedRule: Where it cannot be compiled, or takes more steps than the runtime allows.
+        EvaluationError: It has none.
+        UnsupportedRule: It cannot be compiled, or takes more steps than the runtime allows.
     """
     try:
         value = _compiled(text).eval(data=dict(names))

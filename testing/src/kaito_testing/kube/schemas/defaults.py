@@ -1,4 +1,4 @@
-"""What the API server fills into objects of built-in kinds: one function per kind, on a copy that it may change."""
+"""The defaults of built-in types: one function for each kind, which changes the object that it is given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Object = dict[str, Any]
 
 
 def fill(kind: tuple[str, str], obj: Object) -> None:
-    """Fills the defaults of an object in place; kinds without any are left alone.
+    """Fills the defaults into an object.
 
     Args:
         kind: (group, kind).

@@ -18,13 +18,13 @@ Schema = Mapping[str, Any]
 
 
 def broken(value: Any, old: Any, schema: Schema, path: str = "") -> Iterator[Cause]:
-    """The rules that a value breaks.
+    """Finds the rules that a value breaks.
 
     Args:
-        value: The value at this place.
-        old: The stored value there, None if there is none; then transition rules do not apply.
+        value: The value.
+        old: The stored value, None for a new one; then transition rules do not apply.
         schema: Its schema.
-        path: Its field path.
+        path: Its path in the object.
     """
     for rule in schema.get("x-kubernetes-validations") or ():
         yield from _check(rule, value, old, path)

@@ -1,4 +1,4 @@
-"""Structural schemas of custom resources: defaults, pruning and validation. CEL rules are in `rules`."""
+"""The OpenAPI schemas of custom resources: defaults, pruning and validation. CEL rules are in `rules`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
 }
-_END = re.compile(r"(?<!\\)[$](?![^\[]*\])")  # to Python a newline may follow
+_END = re.compile(r"(?<!\\)[$](?![^\[]*\])")  # in Python, a newline may follow `$`
 _NAMES = ((bool, "boolean"), (str, "string"), (int, "integer"), (float, "number"), (list, "array"), (dict, "object"))
 
 
 def fill(value: Any, schema: Schema) -> Any:
-    """The value with the schema's defaults where fields are absent."""
+    """The value with the schema's defaults for absent fields."""
     if isinstance(value, dict):
         filled = dict(value)
         for name, sub in (schema.get("properties") or {}).items():
@@ -48,7 +48,7 @@ def fill(value: Any, schema: Schema) -> Any:
 
 
 def prune(value: Any, schema: Schema, path: str = "") -> tuple[Any, list[str]]:
-    """The value without fields that the schema does not know, and the paths of those fields."""
+    """The value without the fields that the schema does not have, and the paths of those fields."""
     unknown: list[str] = []
     if isinstance(value, dict):
         if schema.get("x-kubernetes-preserve-unknown-fields") and not schema.get("properties"):
@@ -79,12 +79,12 @@ def prune(value: Any, schema: Schema, path: str = "") -> tuple[Any, list[str]]:
 
 
 def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = None) -> list[Cause]:
-    """Every rule of the schema that the object breaks, CEL rules aside.
+    """What is wrong with an object by its schema, without CEL rules.
 
     Args:
         obj: The object.
         schema: Its schema.
-        old: The stored object; what is wrong in parts that have not changed is let pass, as the server does.
+        old: The stored object, whose faults are accepted in unchanged parts, as a real server does.
     """
     body = {name: value for name, value in obj.items() if name not in _IMPLICIT}
     named = (schema.get("properties") or {}).get("metadata") or {}
@@ -104,7 +104,7 @@ def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = N
 
 
 def _is_unchanged(cause: Cause, obj: dict[str, Any], old: dict[str, Any]) -> bool:
-    """Whether the value that a cause is about, up to the first list, is as it was."""
+    """Whether the value that a cause names, up to the first list, is unchanged."""
     names = re.findall(r'"([^"]*)" must not', cause.message) if cause.field == "<nil>" else [cause.field]
     path = names[0].partition("[")[0].split(".") if names else []
     if cause.reason == "FieldValueRequired":
@@ -167,7 +167,7 @@ def _type_problem(value: Any, wanted: str, path: str) -> Cause:
 
 def _scalar_problems(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
     shown = json.dumps(value)
-    # To Python true is 1.
+    # In Python, True equals 1.
     if "enum" in schema and (value, type(value)) not in [(item, type(item)) for item in schema["enum"]]:
         allowed = ", ".join(json.dumps(item) for item in schema["enum"])
         yield Cause(path, f"Unsupported value: {shown}: supported values: {allowed}", "FieldValueNotSupported")

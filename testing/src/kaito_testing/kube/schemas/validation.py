@@ -1,4 +1,4 @@
-"""Rules of built-in kinds that clients meet: names, and what may not change once it is set. Pure functions."""
+"""Validation of built-in types, as far as clients meet it: names, workloads, and fields that must not change."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _POD_RULE = (
 
 
 def check_new(resource: Resource, obj: Object) -> list[Cause]:
-    """What is wrong with an object's metadata, and with the workload rules that hold from the start."""
+    """What is wrong with an object, whether it is new or changed."""
     causes = _name_problems(resource, obj["metadata"]["name"])
     for key, value in (obj["metadata"].get("labels") or {}).items():
         if not isinstance(value, str) or len(value) > 63 or not _LABEL_VALUE.fullmatch(value):
@@ -63,7 +63,7 @@ def _name_problems(resource: Resource, name: str) -> list[Cause]:
     elif not resource.custom and resource.kind == "Namespace":
         pattern, rule, limit = _LABEL, _LABEL_RULE, 63
     if resource.group == "rbac.authorization.k8s.io":
-        return []  # any path segment is a name there
+        return []  # any path segment is a valid name
     if not re.fullmatch(pattern, name):
         return [Cause("metadata.name", f'Invalid value: "{name}": {rule}')]
     if len(name) > limit:
@@ -110,7 +110,7 @@ def _container_problems(obj: Object) -> list[Cause]:
 
 
 def check_change(resource: Resource, old: Object, new: Object, subresource: str) -> list[Cause]:
-    """What an update may not do to an object that exists."""
+    """What is wrong with a change of an object."""
     causes = _finalizer_problems(old, new)
     rule = None if resource.custom else _CHANGES.get((resource.group, resource.kind, subresource))
     return causes + (rule(old, new) if rule else [])

@@ -1,1 +1,1 @@
-"""The emulated API over HTTP: routes, watches, webhooks, and failures on demand."""
+"""The emulated API over HTTP: routes, watches, webhooks, and injected failures."""

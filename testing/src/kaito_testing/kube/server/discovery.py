@@ -1,4 +1,4 @@
-"""What the API says about itself: groups, versions and resource types. Pure functions of the served resources."""
+"""The discovery documents: groups, versions and resource types."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERSION: Object = {
 
 
 def answer(path: str, resources: Sequence[Resource]) -> Object | None:
-    """The discovery document at a path, None where there is none."""
+    """The discovery document at a path, None if there is none."""
     parts = [part for part in path.split("/") if part]
     match parts:
         case ["version"]:
@@ -57,7 +57,7 @@ def _roots(resources: Sequence[Resource]) -> list[str]:
 
 
 def _openapi(root: str, resources: Sequence[Resource]) -> Object:
-    """Just enough for kubectl to see that the server validates fields itself. Schemas are not published."""
+    """Enough for kubectl to see that the server validates fields. It has no schemas."""
     parameters = [{"name": name, "in": "query"} for name in ("dryRun", "fieldManager", "fieldValidation", "force")]
     paths = {}
     for item in resources:
@@ -76,7 +76,7 @@ def _group(group: str, resources: Sequence[Resource]) -> Object:
 
 
 def _age(version: str) -> tuple[int, str]:
-    """Orders versions as the API prefers them: stable before beta before alpha."""
+    """A sort key of versions by the API's preference: stable, beta, alpha."""
     return (2 if "alpha" in version else 1 if "beta" in version else 0, version)
 
 

@@ -1,4 +1,4 @@
-"""Objects in other clothes: lists, tables for `kubectl get`, and the scale of a workload. Pure functions."""
+"""List, Table and Scale representations of objects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FILTER = re.compile(r"""\[\?\(@\.(?P<field>\w+)\s*==\s*["'](?P<value>[^"']*)["'
 
 
 def list_of(resource: Resource, page: Page) -> Object:
-    """A page as the API's list object. Items of built-in kinds come without apiVersion and kind."""
+    """A page as a list object. Items of built-in types have no apiVersion and kind."""
     meta: Object = {"resourceVersion": str(page.revision)}
     if page.next:
         meta |= {"continue": page.next, "remainingItemCount": page.remaining}
@@ -43,7 +43,7 @@ def list_of(resource: Resource, page: Page) -> Object:
 
 
 def table_of(resource: Resource, objects: Sequence[Object], revision: int) -> Object:
-    """Objects as rows for people."""
+    """Objects as a Table, which `kubectl get` prints."""
     columns = resource.columns or (_AGE,)
     definitions = [
         {
@@ -99,7 +99,7 @@ def _at(value: Any, path: str) -> Any:
 
 
 def scale_of(obj: Object) -> Object:
-    """The Scale of a workload; as on a real server, zero replicas are left out of its spec."""
+    """The Scale of a workload. As on a real server, its spec has no replicas if there are none."""
     meta = {
         name: obj["metadata"][name] for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     }
@@ -119,7 +119,7 @@ def with_replicas(obj: Object, scale: Object) -> Object:
     """A workload with the replicas of a Scale.
 
     Raises:
-        ApiError: 400 where they are no number.
+        ApiError: 400 if they are not an integer.
     """
     replicas = (scale.get("spec") or {}).get("replicas", 0)
     if not isinstance(replicas, int):

@@ -1,4 +1,4 @@
-"""URLs of the Kubernetes API: a path becomes a Route, or nothing. Pure."""
+"""The paths of the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Route", "parse"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An address of objects: /api/VERSION/... or /apis/GROUP/VERSION/...; "" for what the path leaves out."""
+    """What a path of objects names: /api/VERSION/... or /apis/GROUP/VERSION/...; "" for what it does not name."""
 
     group: str
     version: str
@@ -20,7 +20,7 @@ class Route:
 
 
 def parse(path: str) -> Route | None:
-    """The route of a path, None where it is no address of objects (discovery, health, nonsense)."""
+    """The route of a path, None for a path that is not of objects (discovery, health)."""
     parts = path.strip("/").split("/")
     if parts[0] == "api" and len(parts) >= 3:
         group, version, rest = "", parts[1], parts[2:]
@@ -29,7 +29,7 @@ def parse(path: str) -> Route | None:
     else:
         return None
     namespace = ""
-    # /namespaces/NAME and its subresources are the namespace itself, what is below is in it.
+    # /namespaces/NAME and its subresources are the namespace itself; what is below is in the namespace.
     if rest[0] == "namespaces" and len(rest) >= 3 and not (group == "" and rest[2] in ("status", "finalize")):
         namespace, rest = rest[1], rest[2:]
     if len(rest) > 3 or not all(rest):
