@@ -1,4 +1,4 @@
-"""The operator-side error tree: the class says what the catcher must do, the message what the reader must do.
+"""The error tree of the operator and its plugins: the class tells the caller what to do, the message the user.
 
 The runtime has a tree of its own (`kaito_runtime.errors`); nothing here knows about HTTP or the command line.
 """
@@ -37,7 +37,7 @@ class FieldError:
 
     Attributes:
         field: Path inside the document, such as "inference.adapters[1].strength".
-        message: What is wrong, with the value, and what would be right; reads on after the field's name.
+        message: What is wrong, with the value, and what would be right; follows the field's name.
     """
 
     field: str
@@ -62,11 +62,11 @@ def known_names(names: Iterable[str], wanted: str = "") -> str:
 
 
 class KaitoError(Exception):
-    """Root of everything that kaito raises on purpose."""
+    """Base of all errors that kaito raises on purpose."""
 
 
 class ConfigError(KaitoError):
-    """The process was started with settings or files that cannot be used: print the message and exit."""
+    """Settings or files of this process cannot be used: print the message and exit."""
 
 
 class WorkspaceError(KaitoError):
@@ -99,7 +99,7 @@ class UnknownPresetError(WorkspaceError):
 
 
 class UnknownProviderError(WorkspaceError):
-    """No installed node provider has the name, or, where no name is given, none answers for the Workspace."""
+    """No installed node provider has the name, or, without a name, none serves the Workspace."""
 
     reason = "UnknownNodeProvider"
 
@@ -127,7 +127,13 @@ class UnknownSourceError(AdapterSpecError):
 
 
 class DoesNotFitError(WorkspaceError):
-    """The preset needs more GPUs or GPU memory than the machines have; both are whole clauses with a verb."""
+    """The preset needs more GPUs or GPU memory than the machines have.
+
+    Args:
+        field: Path of the field that chooses the machines.
+        needed: What the preset needs, as a clause: "preset 'a' needs 14 GiB of GPU memory".
+        largest: What there is, as a clause: "Small has 8 GiB".
+    """
 
     reason = "DoesNotFit"
 
@@ -136,11 +142,11 @@ class DoesNotFitError(WorkspaceError):
 
 
 class NotReadyError(KaitoError):
-    """A normal wait: nothing is wrong, something is under way.
+    """Something is under way and nothing is wrong: wait.
 
     Attributes:
         reason: CamelCase category for the condition.
-        retry_after_seconds: When to look again if no event comes first.
+        retry_after_seconds: When to look again if no change is seen before.
     """
 
     def __init__(self, reason: str, message: str, retry_after_seconds: float = 30.0) -> None:
@@ -150,32 +156,32 @@ class NotReadyError(KaitoError):
 
 
 class BackendError(KaitoError):
-    """The world misbehaves. Condition Unknown, retried with exponential backoff."""
+    """Something outside of the operator failed. Condition Unknown, retried with exponential backoff."""
 
     reason = "BackendError"
 
 
 class CapacityError(BackendError):
-    """A cloud has no machine or no quota left; its own words are the message.
+    """A cloud has no machine or no quota left; the message is the cloud's own.
 
-    ResourceReady and NodeClaimReady are False with them too: waiting alone may not help.
+    ResourceReady and NodeClaimReady become False too: waiting alone may not help.
     """
 
     reason = "InsufficientCapacity"
 
 
 class ProviderError(BackendError):
-    """A node provider failed otherwise."""
+    """A node provider failed for another reason."""
 
     reason = "NodeProviderFailed"
 
 
 class ClusterError(BackendError):
-    """The Kubernetes API answered with an error.
+    """The Kubernetes API returned an error, or did not answer.
 
     Attributes:
-        status: HTTP status code, 0 where there was no answer.
-        api_reason: The API's own reason, such as "Conflict", "NotFound".
+        status: HTTP status code, 0 without an answer.
+        api_reason: The API's own reason, such as "Conflict" or "NotFound".
     """
 
     reason = "KubernetesApiFailed"
@@ -187,11 +193,11 @@ class ClusterError(BackendError):
 
 
 class PluginError(KaitoError):
-    """The installation is wrong.
+    """A plugin is broken or does not fit this installation.
 
     Attributes:
-        plugin: Name of the entry point or file at fault.
-        distribution: "name version" of the distribution that brings it, "" where unknown.
+        plugin: Name of the entry point or file.
+        distribution: "name version" of its distribution, "" where unknown.
     """
 
     def __init__(self, message: str, *, plugin: str = "", distribution: str = "") -> None:
@@ -201,11 +207,11 @@ class PluginError(KaitoError):
 
 
 class PluginLoadError(PluginError):
-    """A plugin could not be imported or registered, or one of its hooks failed or answered with the wrong type."""
+    """A plugin could not be imported or registered, or one of its hooks failed or returned the wrong type."""
 
 
 class PluginConflictError(PluginError):
-    """Two plugins bring records of the same name."""
+    """Two plugins have a record of the same name."""
 
 
 class UnknownHookError(PluginError):

@@ -1,4 +1,4 @@
-"""Writes validation.md beside this file: the rules from the table of cases that all validation is held to.
+"""Writes validation.md beside this file, from the table of Workspaces that every validator is tested with.
 
 Run it after a change of a rule: `python docs/reference/generate_validation.py`. A test compares.
 """
@@ -21,164 +21,172 @@ _LONGEST = 230
 _PLACES = (
     (
         "the CRD",
-        "always, by the API server: the schema (OpenAPI) and its rules (CEL)",
-        "the Workspace, and the one that it replaces",
+        "always, in the API server: its schema (OpenAPI) and rules (CEL)",
+        "the Workspace and, on an update, the stored one",
     ),
     (
         "the admission webhook",
         "before the API server stores it, where [it is set up](../how-to/check-on-admission.md)",
-        "that, and the plugins",
+        "the same and the plugins",
     ),
     (
         "the operator",
-        "on each look at the Workspace",
-        "that, and the nodes; not the Workspace that was replaced",
+        "in each pass over the Workspace",
+        "the Workspace, the plugins and the nodes, but not an earlier Workspace",
     ),
 )
 _INTRO = (
-    "`kaito validate FILE` checks a file as the operator does, without a cluster. The operator says what it objects to "
-    "in the condition `WorkspaceSucceeded`, once in an event, and does not try again until the Workspace is edited; "
-    "what runs is left running. Python's rules are those of the operator, of the webhook and of `kaito validate`."
+    "`kaito validate FILE` checks a file as the operator does, without a cluster. The operator reports faults in the "
+    "condition `WorkspaceSucceeded` and in one event, and does not try again until the Workspace is edited; pods that "
+    "run keep running. The operator, the webhook and `kaito validate` use the same Python rules."
 )
 _EDITS = (
-    "Creating and editing go by the same rules. An edit is not refused for what was wrong before: a fault is forgiven "
-    "where nothing in its part of the document (`inference`, `resource`) has changed, or where its own field, a list "
-    "as a whole, is as it was. So no upgrade locks anybody out of a Workspace that a new rule finds wrong. The API "
-    "server treats the CRD's rules in the same way (Kubernetes 1.33 and later). Deleting is never checked, nor is an "
-    "object that is on its way out.",
-    "While nodes serve a Workspace (`status.workerNodes`), what they were chosen by stays: `resource.instanceType` "
-    "and `resource.labelSelector`. Before that both can be put right. `count` and `preferredNodes` may change at any "
-    "time, the preset too, and an edit never turns a preset into a template or back.",
+    "The same rules hold for new Workspaces and for edits. An edit is not refused for a fault that was there before: a "
+    "fault is forgiven where nothing in its part of the document (`inference`, `resource`) has changed, or where its "
+    "own field has not, a list counting as a whole. An upgrade that brings a rule therefore locks nobody out of a "
+    "Workspace. The API server treats the CRD's rules in the same way (Kubernetes 1.33 and later). Deletions are never "
+    "checked, nor are Workspaces that are being deleted.",
+    "While nodes serve a Workspace (`status.workerNodes`), the fields that chose them cannot change: "
+    "`resource.instanceType` and `resource.labelSelector`. Until then both can. `count`, `preferredNodes` and the "
+    "preset may change at any time; a preset cannot be replaced by a template, nor a template by a preset.",
 )
 _BOTH = "webhook, operator"
 _SECRET = "`inference.preset.presetOptions.modelAccessSecret is required ...`"
 _ELSEWHERE = (
     ("the preset is installed", "`inference.preset.name '...' is not an installed preset (known: ...)`", _BOTH),
     (
-        "the source of each adapter is installed and takes its reference",
+        "the source of each adapter is installed and accepts its reference",
         "`inference.adapters[0].source.image must be an image reference ...`",
         _BOTH,
     ),
-    ("a gated model has a Secret, or an image of its own", _SECRET, _BOTH),
+    ("a gated model has a Secret, or an image of your own", _SECRET, _BOTH),
     (
         "the preset fits the machine type, where a provider knows it",
-        "what is needed, what the machine has, the smallest one that fits",
+        "what is needed, what the machine has, and the smallest machine that fits",
         _BOTH,
     ),
-    ("whatever a plugin's `kaito_validate_workspace` objects to", "the plugin's", _BOTH),
+    ("rules of plugins (`kaito_validate_workspace`)", "the plugin's", _BOTH),
     (
-        "the node provider is installed and takes the machine type and the labels",
-        "its own words, in `ResourceReady`",
+        "the node provider is installed and accepts the machine type and the labels",
+        "the provider's, in `ResourceReady`",
         "operator",
     ),
     (
-        "the nodes are there, ready and large enough",
+        "the nodes exist, are ready and are large enough",
         "each node that does not fit, with the reason, in `ResourceReady`",
         "operator",
     ),
     (
-        "names of what it creates are free",
-        "whose the object of that name is, in `WorkspaceSucceeded`",
+        "the names of the objects to create are free",
+        "the owner of the object with that name, in `WorkspaceSucceeded`",
         "operator",
     ),
 )
 
-#: What upstream (KAITO v0.3.1, and v0.12.0 where it says so) does, what kaito does, and why.
+#: What upstream (KAITO v0.3.1, and v0.12.0 where it is named) does, what kaito does, and why.
 _DIFFERENCES = (
-    ("Adapters are checked on update alone", "on creation too", "else one is taken that no later write gets past"),
+    (
+        "Adapters are checked on update alone",
+        "on creation too",
+        "an invalid adapter could be created, and would then block every update",
+    ),
     ("At most 10 adapters on creation alone", "on update too", "the same"),
     (
         "A strength lies between 0 and 1",
         "between -10 and 10, with a warning outside of 0 to 1",
         "the formula is exact there",
     ),
-    ("`NaN` and hexadecimal strengths pass", "refused, as are infinities and blanks around", "they are no strengths"),
+    (
+        "`NaN` and hexadecimal strengths are accepted",
+        "refused, as are infinities and blanks around a number",
+        "they are not finite decimal numbers",
+    ),
     (
         "An exponent may be above zero",
         "`1e1` is refused, `1e-1` is not",
-        "so that the CRD can tell the range from the text; write 10",
+        "the CRD checks the range with a pattern; write 10",
     ),
     (
-        "An adapter's name has up to 253 characters, in capitals too; dots at v0.12.0",
-        "a label of at most 55 characters, in lower case, and not `base`",
+        "An adapter's name has up to 253 characters, upper case included; dots at v0.12.0",
+        "a label of at most 55 lower-case characters, and not `base`",
         "it becomes the name of a container, a folder and a model id",
     ),
     (
         "Names of adapters are unique",
-        "names of adapters and blends, and the preset's too",
-        "all of them are model ids that clients ask for",
+        "names of adapters, blends and the preset are unique together",
+        "all of them are model ids",
     ),
     (
         "An adapter needs an image with registry, path and tag; digests are refused",
-        "short names, no tag and digests are taken",
-        "a registry may be set for the cluster, and a digest is the better tag",
+        "short names, images without a tag, and digests are accepted",
+        "a cluster may have a default registry, and a digest is safer than a tag",
     ),
     (
         "URLs are refused as adapters",
-        "taken, as are `hf://` and other schemes of plugins",
+        "accepted, as are `hf://` and other schemes of plugins",
         "the runtime's image fetches them",
     ),
-    ("Volumes are not implemented (taken at v0.12.0)", "taken", ""),
+    ("Volumes are not implemented (accepted at v0.12.0)", "accepted", ""),
     (
-        "The instance type begins with `Standard_N` or `Standard_D`, as Azure has them",
-        "any label's value; the provider says which it knows",
+        "The instance type begins with `Standard_N` or `Standard_D`, as Azure's do",
+        "any label value; the provider reports which types it knows",
         "other clouds",
     ),
     (
-        "GPU count and memory against a built-in table of Azure",
-        "against what the installed provider knows of its types, with the smallest that fits",
-        "other clouds, and an answer that helps",
+        "GPU count and memory are checked against a built-in table of Azure",
+        "against the types that the installed provider knows, naming the smallest that fits",
+        "other clouds, and a message with the next step",
     ),
     (
         "A label selector has `matchLabels`, or `In` with one value",
         "all of Kubernetes' operators",
-        "they are honoured, not only admitted",
+        "all of them are applied",
     ),
     (
         "count, instanceType and labelSelector never change",
-        "count does; the others until nodes serve",
-        "scaling is an edit, and a typing error can be put right",
+        "count may; the others until nodes serve",
+        "scaling is an edit, and a typing error can be corrected",
     ),
-    ("The preset never changes", "it may", "the pods are rolled over to it"),
-    ("preset and template are not exchanged", "the same", ""),
+    ("The preset never changes", "it may", "the pods are replaced step by step"),
+    ("A preset and a template do not replace each other", "the same", ""),
     ("accessMode private needs an image", "the same, on update too", ""),
-    ("Presets that are private only", "no preset is: a gated one asks for a Secret or an image", ""),
+    ("Some presets must be private", "none must; a gated one needs a Secret or an image", ""),
     (
-        "An unknown preset ends the webhook (at v0.3.1)",
-        "a message with the known names; with the webhook on creation, else as a condition",
+        "An unknown preset crashes the webhook (at v0.3.1)",
+        "a message with the known names, from the webhook or in a condition",
         "",
     ),
-    ("Strengths are refused for vLLM (v0.12.0)", "always taken", "the runtime applies them exactly"),
+    ("Strengths are refused for vLLM (v0.12.0)", "always accepted", "the runtime applies them exactly"),
     (
-        "Nodes of the user's own are looked for at admission (v0.12.0)",
-        "by the operator, which waits for them",
-        "nodes come and go; a Workspace may come first",
+        "Nodes of the user's own must exist at admission (v0.12.0)",
+        "the operator waits for them",
+        "nodes come and go, and a Workspace may come first",
     ),
     (
         "`inference.config` names a ConfigMap that exists (v0.12.0)",
-        "its name is checked, not whether it is there",
-        "the same: it may come later",
+        "its name is checked, and nothing in it is used",
+        "upstream's manifests apply unchanged",
     ),
     (
         "Annotations are restricted (v0.12.0)",
-        "the node provider's is: an unknown one is a condition that lists the known",
-        "the others belong to features that are not here",
+        "the node provider's is: an unknown provider is a condition that lists the known ones",
+        "the other annotations belong to features that kaito does not have",
     ),
     (
-        "The webhook refuses where it fails",
-        "lets pass, with a warning",
-        "an operator that is down must not stop anybody",
+        "A request is refused where the webhook fails",
+        "accepted with a warning",
+        "an operator that is down must not block users",
     ),
     (
-        "Unknown fields are refused by the webhook",
-        "by the client (`kubectl` asks for it), the webhook and the operator",
+        "The webhook refuses unknown fields",
+        "the client (`kubectl` by default), the webhook and the operator do",
         "",
     ),
-    ("Tuning", "refused as a whole", "this operator serves models"),
+    ("Tuning", "refused", "this operator serves models"),
     (
         "partition, InferenceSet, ModelMirror, MultiRoleInference (v0.12.0)",
-        "not there",
-        "this operator has none of them",
+        "do not exist",
+        "this operator has none of these features",
     ),
 )
 
@@ -187,23 +195,23 @@ def page() -> str:
     """Returns the text of validation.md."""
     parts = [
         "# Validation",
-        "A Workspace is checked in three places, which go by one set of rules:",
-        _table(("place", "when", "what it knows"), _PLACES),
+        "A Workspace is checked in three places, by one set of rules:",
+        _table(("place", "when", "what it sees"), _PLACES),
         _INTRO,
         "## The rules",
-        "Written from the table of Workspaces that every place is tested with "
-        f"(`kaito_core/testing/workspace_cases.py`, {len(CASES)} rows). The message is Python's for one of the rows, "
-        "and the CRD's below it.",
+        "Every place is tested with the same table of Workspaces "
+        f"(`testing/src/kaito_testing/cases/workspaces.py`, {len(CASES)} rows), from which this one is written. The "
+        "first message is Python's, the second one the CRD's.",
         _rules_table(),
-        "## What the CRD cannot say",
+        "## What the CRD cannot check",
         _only_python_table(),
         "## What takes plugins, nodes or other objects",
-        "What takes more than the document is no row of that table:",
-        _table(("rule", "message", "by whom"), _ELSEWHERE),
+        "These rules need more than the document:",
+        _table(("rule", "message", "checked by"), _ELSEWHERE),
         "## Edits",
         *_EDITS,
         "## Differences from upstream",
-        "Upstream is KAITO v0.3.1, and v0.12.0 where it says so.",
+        "Upstream is KAITO v0.3.1, and v0.12.0 where it is named.",
         _table(("upstream", "kaito", "why"), _DIFFERENCES),
     ]
     return _NOTE + "\n" + "\n\n".join(parts) + "\n"
@@ -215,22 +223,22 @@ def _rules_table() -> str:
         refused = [case for case in group if case.refused]
         if not refused:
             continue
-        said = [(case, *_crd(case)) for case in refused]
-        places = [place for place in ("OpenAPI", "CEL") if any(place == found for _, found, _ in said)]
+        verdicts = [(case, *_crd(case)) for case in refused]
+        places = [place for place in ("OpenAPI", "CEL") if any(place == found for _, found, _ in verdicts)]
         message = _quoted(_python(refused[0]))
-        words = next((f"<br>{_quoted(words)}" for _, _, words in said if words), "")
+        words = next((f"<br>{_quoted(words)}" for _, _, words in verdicts if words), "")
         rows.append((rule, ", ".join([*places, "Python"]), message + words))
-    return _table(("rule", "told by", "message"), rows)
+    return _table(("rule", "checked by", "message"), rows)
 
 
 def _order(case: Case) -> int:
-    """Returns the place of a row's rule among the rules, which are not all in one piece."""
+    """Returns the place of a row's rule among the rules; the rows of a rule are not all next to each other."""
     return next(index for index, other in enumerate(CASES) if other.rule == case.rule)
 
 
 def _only_python_table() -> str:
     rows = [(case.rule, _quoted(_python(case)), case.only_python) for case in CASES if case.only_python]
-    return _table(("rule", "message", "why not"), rows)
+    return _table(("rule", "message", "why"), rows)
 
 
 def _python(case: Case) -> str:
@@ -239,7 +247,7 @@ def _python(case: Case) -> str:
 
 
 def _crd(case: Case) -> tuple[str, str]:
-    """Returns which half of the CRD refuses a row, and in which words."""
+    """Returns which half of the CRD refuses a row, and its message."""
     old = schema.fill(schema.prune(case.old, _SCHEMA)[0], _SCHEMA) if case.old is not None else None
     new = schema.fill(schema.prune(case.new, _SCHEMA)[0], _SCHEMA)
     if causes := schema.validate(new, _SCHEMA, old):

@@ -1,6 +1,6 @@
-"""Adapters as a Workspace names them: strength, reference, and the Protocol that turns a reference into a fetch step.
+"""Where adapters come from: references, the steps that fetch them, and the Protocol of the sources in between.
 
-What an adapter's files contain is the runtime's business.
+What an adapter's files must contain is known to the runtime alone.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class AdapterRef:
 
     Attributes:
         name: The adapter's name, unique in its Workspace.
-        scheme: Which source reads it: "image", "volume", or the scheme of the URI ("https", "hf", ...).
+        scheme: Which source reads the reference: "image", "volume", or the scheme of the URI ("https", "hf", ...).
         location: The image reference or URI; for a volume the path inside it.
         field: Path of the reference inside the Workspace, for messages.
         digest: "sha256:..." that the adapter's files must have, or None.
@@ -55,7 +55,7 @@ class AdapterRef:
 
     @cached_property
     def revision(self) -> str:
-        """Short hash of the reference: another reference under the same name is another adapter."""
+        """Short hash of the reference; an adapter whose reference changes is another adapter under the same name."""
         volume = json.dumps(self.volume, sort_keys=True)
         text = "\n".join((self.name, self.scheme, self.location, self.digest or "", volume))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -68,13 +68,13 @@ class AdapterRef:
 
 @dataclass(frozen=True, slots=True)
 class FetchStep:
-    """One container that puts one adapter's files into a folder and ends.
+    """A container that puts one adapter's files, or the weights, into a folder and ends.
 
     Attributes:
-        command: What it runs, the whole argv.
-        image: Image to run it in; None is the runtime's own image.
+        command: Program and arguments.
+        image: Image of the container, None for the runtime's own image.
         env: Environment, name to value.
-        secret_env: Environment from Secrets, name to (secret, key).
+        secret_env: Environment from Secrets, name to (name of the Secret, key).
         mounts: Volume mounts besides the adapter volume, as Kubernetes writes them.
         volumes: Pod volumes that `mounts` name.
         pull_secrets: Names of image pull secrets that the pod needs for `image`.
@@ -93,7 +93,7 @@ class FetchStep:
 
 @runtime_checkable
 class AdapterSource(Protocol):
-    """Turns references of its schemes into fetch steps. Pure: what is fetched is fetched by the step, in the pod."""
+    """Turns references of its schemes into fetch steps. Pure: files are fetched by the step, in the pod."""
 
     @property
     def name(self) -> str:
@@ -101,10 +101,13 @@ class AdapterSource(Protocol):
 
     @property
     def schemes(self) -> tuple[str, ...]:
-        """The URI schemes that it reads, each unique across plugins."""
+        """The URI schemes that the source reads, each unique across plugins."""
 
     def check(self, ref: AdapterRef) -> Iterable[FieldError]:
-        """Returns the faults of a reference; fields are named with `ref.field`."""
+        """Returns the faults of a reference, each with `ref.field` as its field."""
 
     def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
-        """Returns the step that leaves adapter_config.json and its tensors directly under the folder `target`."""
+        """Returns the step that puts adapter_config.json and the tensors directly into the folder `target`.
+
+        Called for references in which `check` has found no fault.
+        """

@@ -1,4 +1,4 @@
-"""The cluster as plugins see it: a handful of verbs on plain objects. The client behind it is `controller/`'s."""
+"""The cluster as plugins see it: a few verbs on plain objects. The client that implements them is in `controller/`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ResourceType:
 
     @property
     def api_version(self) -> str:
-        """What manifests write as apiVersion."""
+        """apiVersion of manifests."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
 
@@ -37,21 +37,21 @@ NODES = ResourceType("", "v1", "nodes", "Node", namespaced=False)
 
 
 class Cluster(Protocol):
-    """Reads from watch caches where there is one, writes straight to the API.
+    """Reads from the watch cache of a type where there is one, and writes to the API.
 
-    Every method raises `ClusterError` where the API answers with an error, except as stated.
+    Every method raises `ClusterError` where the API returns an error, except as stated.
     """
 
     async def get(self, resource: ResourceType, name: str, namespace: str = "") -> KubeObject | None:
-        """Returns an object, or None where it or its resource type is absent."""
+        """Returns an object, or None where it or its type does not exist."""
 
     async def list(
         self, resource: ResourceType, namespace: str = "", labels: Mapping[str, str] | None = None
     ) -> Sequence[KubeObject]:
-        """Returns the objects with all the labels, of all namespaces where none is named; none for an absent type."""
+        """Returns the objects with all the labels, of all namespaces for ""; none where the type does not exist."""
 
     async def apply(self, manifest: KubeObject) -> KubeObject:
-        """Applies a manifest on the server, as the field manager `kaito`, and returns the object."""
+        """Applies a manifest on the server as the field manager `kaito`, and returns the object."""
 
     async def delete(self, resource: ResourceType, name: str, namespace: str = "", *, uid: str = "") -> bool:
-        """Deletes an object, only the one with `uid` where given; False where it or its type was absent already."""
+        """Deletes an object, only the one with `uid` if given; returns False where it or its type does not exist."""

@@ -42,8 +42,10 @@ class Condition:
     Attributes:
         type: Name of what is observed, such as "InferenceReady".
         status: "True", "False" for a known bad state, "Unknown" while in progress or not observable.
-        reason: One CamelCase word, the category of the cause.
-        message: The cause in words and the next step.
+        reason: Category of the cause, one CamelCase word.
+        message: The cause in words, and the next step.
+        last_transition_time: When `status` last changed, as the API writes times; "" until it is written.
+        observed_generation: Generation of the object that was observed.
     """
 
     type: str
@@ -68,9 +70,15 @@ class Condition:
 def merge_conditions(
     previous: Iterable[dict[str, Any]], current: Sequence[Condition], *, generation: int, now: datetime
 ) -> list[dict[str, Any]]:
-    """Returns the conditions to write: `current`, with the transition time of those whose status did not change.
+    """Returns the conditions to write: `current`, where conditions of an unchanged status keep their transition time.
 
-    Conditions of other types are not ours and are left to their owner (server-side apply merges by type).
+    Conditions of other types belong to others and are left out: server-side apply merges the list by type.
+
+    Args:
+        previous: The conditions that the object has.
+        current: The conditions that were observed now.
+        generation: metadata.generation of what was observed.
+        now: For transition times.
     """
     before = {condition.get("type"): condition for condition in previous}
     merged = []

@@ -1,4 +1,4 @@
-"""Tells plugins that were written against the old path where it went. Delete with version 0.2."""
+"""The old path of kaito-karpenter; importing it explains the move. Delete with version 0.2."""
 
 raise ImportError(
     "kaito_core.api.karpenter has become the distribution kaito-karpenter: pip install kaito-karpenter,"

@@ -1,4 +1,4 @@
-"""How faults of documents are worded: where, what, and the value, never longer than a person reads."""
+"""The wording of faults in documents: the field's path, what is wrong, and the value, cut where it is long."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ _LONGEST_SHOWN = 80  # characters of a value in a message
 
 
 def fault(message: str) -> PydanticCustomError:
-    """Returns the error of a validator. pydantic puts "Value error, " before a ValueError's text; this stands alone."""
+    """Returns the error for a validator to raise; unlike a ValueError, pydantic does not prefix it "Value error, "."""
     return PydanticCustomError("kaito", "{message}", {"message": message})
 
 
@@ -21,7 +21,7 @@ def clipped(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Returns a value for a message: as Python writes it, cut where it is long, and only the kind of what has parts."""
+    """Returns a value for a message: its repr, cut where it is long; of a mapping or list only what it is."""
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, list | tuple):
@@ -35,10 +35,10 @@ def shown(value: object) -> str:
 
 
 def field_path(location: Sequence[int | str]) -> str:
-    """Returns a place in a document as Kubernetes writes it: `a.b[0].c`, keys of maps in brackets."""
+    """Returns the path of a field as Kubernetes writes it: `a.b[0].c`, and keys that are not names in brackets."""
     path = ""
     for part in location:
-        if part == "[key]":  # pydantic's mark for "the key, not the value"
+        if part == "[key]":  # pydantic's mark of a fault in the key itself
             continue
         if isinstance(part, str) and part.isidentifier():
             path += f".{part}" if path else part
@@ -61,15 +61,14 @@ _PHRASES = {
 
 
 def describe(error: Mapping[str, Any]) -> str:
-    """Returns what one of pydantic's errors says, in our words and with the value."""
+    """Returns the message of one of pydantic's errors in the wording of Kubernetes, with the value."""
     kind, value = error["type"], error["input"]
     if kind in ("kaito", "missing", "extra_forbidden", "invalid_key"):
         return _PHRASES.get(kind, str(error["msg"]))
     if kind in ("too_long", "too_short"):
-        limit = (
-            f"at most {error['ctx']['max_length']}" if kind == "too_long" else f"at least {error['ctx']['min_length']}"
-        )
-        return f"must have {limit} {'entry' if limit.endswith(' 1') else 'entries'}, got {len(value)}"
+        bound, limit = ("at most", "max_length") if kind == "too_long" else ("at least", "min_length")
+        count = error["ctx"][limit]
+        return f"must have {bound} {count} {'entry' if count == 1 else 'entries'}, got {len(value)}"
     text = str(error["msg"])
     text = f"{text[:1].lower()}{text[1:]}".replace("input should", "must").replace("string should", "must")
     phrase = _PHRASES.get(kind, text)

@@ -9,7 +9,7 @@ from kaito_core.api.cluster import Cluster, ResourceType
 __all__ = ["GPU_RESOURCES", "NVIDIA_GPU", "GpuSku", "NodeProvider", "NodeRequest", "NodeState", "RejectedNode"]
 
 NVIDIA_GPU = "nvidia.com/gpu"
-#: What device plugins call a GPU in a node's status.allocatable, and GPU nodes their taint.
+#: Resource names of GPUs in a node's status.allocatable; GPU nodes often have a taint of the same name.
 GPU_RESOURCES = (NVIDIA_GPU, "amd.com/gpu")
 
 
@@ -18,11 +18,11 @@ class GpuSku:
     """A machine type.
 
     Attributes:
-        name: The cloud's name for it; looked up without regard to case.
+        name: The cloud's name of the machine type; compared without regard to case.
         gpus: GPUs per machine.
         gpu_memory_gib: GPU memory of the whole machine, in GiB.
         gpu_model: GPU model, such as "NVIDIA A100".
-        gpu_resource: What its device plugin calls a GPU, which is what pods ask for.
+        gpu_resource: Resource name of its GPUs, which pods ask for.
     """
 
     name: str
@@ -45,16 +45,16 @@ class NodeRequest:
         workspace: Name of the Workspace.
         namespace: Its namespace.
         uid: Its uid, for owner labels.
-        count: How many nodes.
+        count: Number of nodes.
         instance_type: Machine type, "" for any.
         match_labels: Labels that every node must have.
-        match_expressions: Label selector requirements, as Kubernetes writes them.
-        preferred_nodes: Names of nodes to take first; where there are any and no labels, only these.
+        match_expressions: Further requirements of labels, as Kubernetes writes them.
+        preferred_nodes: Names of nodes to use first; without requirements of labels no others are used.
         gpus: GPUs needed on each node; 0 asks for none.
         gpu_memory_gib: GPU memory needed on each node, in GiB.
         disk_gib: Disk needed on each node, in GiB.
-        tolerations: What the pods tolerate, as Kubernetes writes it; of the GPU taints those of every vendor.
-        held_nodes: Names of the nodes that the Workspace's pods are on or meant for.
+        tolerations: Tolerations of the pods, as Kubernetes writes them, with those of the GPU taints of every vendor.
+        held_nodes: Names of the nodes that the Workspace's pods are on or are pinned to.
         taken: GPUs that other Workspaces have on a node, by node name and "namespace/name".
         annotations: The Workspace's, of which a provider may read some of its own.
     """
@@ -78,7 +78,12 @@ class NodeRequest:
 
 @dataclass(frozen=True, slots=True)
 class RejectedNode:
-    """A node that was looked at and not taken, with the reason in words."""
+    """A node that does not fit a request.
+
+    Attributes:
+        name: Name of the node.
+        reason: Why it does not fit, in words that follow the name.
+    """
 
     name: str
     reason: str
@@ -96,7 +101,7 @@ class NodeState:
         rejected: Nodes that do not fit, each with the reason.
         sku: The machine type of the nodes, where it is known.
         created: Names of the objects that the provider made for the Workspace (NodeClaims).
-        gpu_resource: What the nodes call a GPU, all that are ready the same; "" for what `sku` says, or NVIDIA's name.
+        gpu_resource: Resource name of the GPUs, the same on all ready nodes; "" for that of `sku`, or NVIDIA's.
     """
 
     ready: tuple[str, ...]
@@ -113,8 +118,8 @@ class NodeState:
 class NodeProvider(Protocol):
     """Makes or finds GPU nodes. Constructors are cheap and do no I/O.
 
-    `ensure` and `release` are called again and again and must be idempotent: they compare what is with what is asked
-    and do what is missing. They never wait; a state that is not ready yet is returned and asked for again.
+    `ensure` and `release` are called again and again: they compare what is there with what is asked for, and do what
+    is missing. They never wait: they return a state that is not ready yet, and are called again.
     """
 
     @property
@@ -123,17 +128,17 @@ class NodeProvider(Protocol):
 
     @property
     def creates_nodes(self) -> bool:
-        """Whether it creates machines; a provider that does is never chosen unless a Workspace asks for it."""
+        """Whether the provider creates machines; if so, it is chosen only where a Workspace asks for it."""
 
     @property
     def watches(self) -> Sequence[ResourceType]:
-        """Resources whose changes must wake the Workspace that their labels name, such as NodeClaims."""
+        """Types such as NodeClaims whose changes start a pass of the Workspace that is named in their labels."""
 
     def skus(self) -> Sequence[GpuSku]:
-        """Returns the machine types it can make; none where it only finds nodes."""
+        """Returns the machine types that the provider can create; none where it only finds nodes."""
 
     async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
-        """Asks for missing nodes, releases those too many, and says how things stand.
+        """Asks for missing nodes, releases surplus ones, and returns the state.
 
         Raises:
             CapacityError: The cloud has no machine or no quota left.
@@ -142,4 +147,4 @@ class NodeProvider(Protocol):
         """
 
     async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
-        """Gives everything back that `ensure` made; True once nothing is left. Absent resource types count as gone."""
+        """Deletes what `ensure` made, and returns True once nothing is left; a type that does not exist has nothing."""

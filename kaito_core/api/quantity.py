@@ -1,4 +1,4 @@
-"""Kubernetes quantities ("50Gi", "500m") as numbers. Only parsing and printing; arithmetic is Python's.
+"""Kubernetes quantities ("50Gi", "500m") as numbers, and back.
 
 Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
@@ -9,7 +9,7 @@ from decimal import Decimal
 
 __all__ = ["MAX_DEVICES", "device_count", "format_gib", "parse_gib", "parse_quantity"]
 
-#: More devices than this on one node is a reporting error, and would not survive arithmetic elsewhere.
+#: More devices than this on one node are taken for a mistake of its device plugin.
 MAX_DEVICES = 1024
 
 _FACTORS = {
@@ -57,7 +57,7 @@ def parse_gib(text: str | int | float) -> float:
 
 
 def device_count(value: object) -> int | None:
-    """Returns a number of devices, such as a node's GPUs; None for what is no such number, or an absurd one."""
+    """Returns a number of devices, such as a node's GPUs; None unless it is a whole number up to `MAX_DEVICES`."""
     try:
         number = parse_quantity(str(value))
     except ValueError:
@@ -66,5 +66,5 @@ def device_count(value: object) -> int | None:
 
 
 def format_gib(gib: float) -> str:
-    """Returns GiB as a quantity, rounded up to whole Mi where it is no whole number of Gi."""
+    """Returns GiB as a quantity: in Gi where that is a whole number, else in Mi, rounded up."""
     return f"{int(gib)}Gi" if gib == int(gib) else f"{math.ceil(gib * 1024)}Mi"

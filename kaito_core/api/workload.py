@@ -1,4 +1,4 @@
-"""The workload: what the pods of a Workspace run, before it is written down as manifests. Names and labels too."""
+"""The workload: what the pods of a Workspace run, from which manifests are made; and the names and labels of both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,17 +45,17 @@ class Workload:
 
     Attributes:
         kind: "StatefulSet" where one replica spans nodes, "Deployment" otherwise.
-        replicas: Pods.
+        replicas: Number of pods.
         image: Image of the runtime.
-        model: Model id under which the Workspace's own mix is served; also names the recipe's preset.
+        model: Model id that applies every adapter of the Workspace; the preset's name.
         gpus: GPUs per pod, 0 for none.
-        gpu_resource: What the nodes call a GPU.
+        gpu_resource: Resource name of the GPUs.
         memory_gib: Main memory per pod, in GiB.
         disk_gib: Disk for the weights per pod, in GiB.
         weights: The step that puts the weights in place.
-        adapters: The steps that put adapters in place, by folder ("name/revision") in the Workspace's order.
+        adapters: The steps that fetch adapters, by folder ("name/revision"), in the Workspace's order.
         startup_seconds: How long loading may take.
-        nodes: Names of the nodes that pods may run on, empty for any.
+        nodes: Names of the nodes that pods may run on; empty: any.
         pull_secrets: Image pull secrets of the pod.
     """
 

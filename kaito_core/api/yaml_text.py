@@ -1,4 +1,4 @@
-"""Objects as YAML text, the way people and `kubectl apply -f -` like to read it. Reading YAML is not done here."""
+"""Objects as YAML text for people and `kubectl apply -f -`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["dump_yaml"]
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes shared parts out instead of as anchors, which people and some tools do not read."""
+    """Repeats shared parts instead of using anchors, which some tools do not read."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -23,5 +23,5 @@ _Dumper.add_representer(str, _text)
 
 
 def dump_yaml(documents: Sequence[Any]) -> str:
-    """Returns documents as one YAML stream, keys in their order and texts of several lines as blocks."""
+    """Returns documents as one YAML stream: keys in their order, strings of several lines as blocks."""
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

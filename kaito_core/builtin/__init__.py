@@ -1,3 +1,1 @@
-"""What kaito brings itself, registered through the same hooks as any plugin: adapter sources and the default choice of
-a node provider. One file per source.
-"""
+"""kaito's own plugin: the built-in adapter sources, one a file, and the default choice of a node provider."""

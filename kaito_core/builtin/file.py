@@ -1,6 +1,6 @@
 """Adapters in folders of prepared nodes: a hostPath volume, mounted read-only and copied.
 
-Whether pods may have hostPath volumes is the namespace's Pod Security level's decision, here as for a volumeSource.
+The Pod Security level of the namespace decides whether pods may have hostPath volumes.
 """
 
 from collections.abc import Iterable
@@ -18,14 +18,14 @@ __all__ = ["FileSource"]
 class FileSource:
     """Copies a folder of the node that the pod runs on.
 
-    `file:relative/path` is `kaito up`'s, which makes it absolute before it gets here.
+    `kaito up` takes `file:relative/path` too, and makes it absolute before it gets here.
     """
 
     name = "file"
     schemes = ("file",)
 
     def check(self, ref: AdapterRef) -> Iterable[FieldError]:
-        """Returns a fault where the path is not absolute, leaves its folder or is the whole disk."""
+        """Returns a fault unless the path is absolute, names a folder and has no ".."."""
         try:
             parts = urlsplit(ref.location)
         except ValueError:
@@ -53,6 +53,6 @@ class FileSource:
         return FetchStep(
             command=copy_folder(MOUNT_PATH, target, follow_links=True),
             mounts=({"name": name, "mountPath": MOUNT_PATH, "readOnly": True},),
-            # "Directory" fails on a node without the folder, where "" would make it and serve nothing.
+            # "Directory" fails on a node without the folder; "" would create an empty one.
             volumes=({"name": name, "hostPath": {"path": path, "type": "Directory"}},),
         )

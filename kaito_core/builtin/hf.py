@@ -1,4 +1,4 @@
-"""Adapters on the Hugging Face hub. The download is the runtime's; only the reference is checked here."""
+"""Adapters on the Hugging Face hub. The runtime downloads them; here the reference is checked."""
 
 import re
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ _REFERENCE = re.compile(rf"hf://{_PART}/{_PART}(?:@{_PART})?(?:/{_PART})*", re.A
 
 
 class HfSource:
-    """Downloads with the runtime's image."""
+    """Downloads from the hub with the runtime's image."""
 
     name = "hf"
     schemes = ("hf",)
 
     def check(self, ref: AdapterRef) -> Iterable[FieldError]:
-        """Returns a fault where the location is no hf:// reference."""
+        """Returns a fault where the location is not an hf:// reference."""
         if _REFERENCE.fullmatch(ref.location):
             return ()
         return (FieldError(ref.field, f"must be hf://owner/name[@revision][/folder], got '{ref.location}'"),)

@@ -1,7 +1,7 @@
-"""Adapters behind URLs: one archive, or the adapter's files one by one. The download is the runtime's.
+"""Adapters behind URLs: one archive, or the adapter's files one by one. The runtime downloads them.
 
-The URL is the user's and the request comes from inside the cluster, so addresses that mean something else there than
-outside are refused. Names are not resolved: what a name means is known only where the pod runs.
+Users choose the URL, and the request comes from inside the cluster: addresses of the cluster and of machines' metadata
+are refused. Names are not resolved here, since the operator may resolve them to other addresses than the pod.
 """
 
 import ipaddress
@@ -19,14 +19,14 @@ __all__ = ["HttpSource", "url_fault"]
 _SCHEMES = ("https", "http")
 _FILES = ("/adapter_config.json", "/adapter_model.safetensors")
 _INTERNAL_NAMES = ("localhost", "metadata", "metadata.google", "metadata.google.internal", "instance-data.ec2.internal")
-#: Azure's platform endpoint: a public address that answers every virtual machine differently.
+#: Azure's platform endpoint, a public address that answers each virtual machine with its own data.
 _INTERNAL_ADDRESSES = (ipaddress.ip_address("168.63.129.16"),)
 #: What C libraries read as an IPv4 address: 127.1, 2130706433, 0x7f.0.0.1, 0177.0.0.1.
 _LENIENT_IPV4 = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
 
 
 class HttpSource:
-    """Downloads with the runtime's image."""
+    """Downloads from web servers with the runtime's image."""
 
     name = "http"
     schemes = _SCHEMES
@@ -50,13 +50,13 @@ def url_fault(url: str) -> str:
     """Returns why a URL cannot be downloaded from inside a cluster, "" if it can."""
     try:
         parts = urlsplit(url)
-        host, _ = (parts.hostname or "").rstrip("."), parts.port  # the port is read since only that parses it
+        host, _ = (parts.hostname or "").rstrip("."), parts.port  # reading the port raises where it is not a number
     except ValueError as error:
         return f"must be a URL, got '{url}': {error}"
     if parts.scheme not in _SCHEMES or not host:
         return f"must be an https or http URL with a host, got '{url}'"
     if parts.username is not None or parts.password is not None:
-        return f"must carry no user name and password: anyone who may read pods could read them (host '{host}')"
+        return f"must not contain a user name or password: anybody who may read pods could see them (host '{host}')"
     if _is_internal(host):
         return (
             f"must not point into the cluster's own network, got the host '{host}'; give a server there a DNS name, "
@@ -75,7 +75,7 @@ def _is_internal(host: str) -> bool:
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Returns the address that a host is a notation of, None for a name."""
+    """Returns the address that a host is written as, None for a name."""
     if _LENIENT_IPV4.fullmatch(host):
         try:
             return ipaddress.IPv4Address(socket.inet_aton(host))

@@ -1,4 +1,4 @@
-"""Adapters in container images: the files are in /data of an image that has a shell and cp, as KAITO has it."""
+"""Adapters in container images: as in KAITO, the files are in /data, and the image has a shell and cp."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Registers the built-in adapter sources, and answers which node provider serves a Workspace that names none."""
+"""The hooks of the built-in plugin: its adapter sources, and the node provider of a Workspace that names none."""
 
 from collections.abc import Sequence
 

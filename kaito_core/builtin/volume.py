@@ -1,4 +1,4 @@
-"""Adapters on Kubernetes volumes: the volume is mounted read-only and copied, so that it may be slow or shared."""
+"""Adapters on Kubernetes volumes: mounted read-only and copied, since a volume may be slow or shared."""
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -13,12 +13,12 @@ MOUNT_PATH = "/mnt/adapter-source"
 
 
 def volume_name(adapter: str) -> str:
-    """Returns the name of the pod volume that holds an adapter; a DNS label, as names have at most 55 characters."""
+    """Returns the name of the pod volume that holds an adapter: a DNS label, since adapters' names fit one."""
     return f"source-{adapter}"
 
 
 class VolumeSource:
-    """Copies a folder of any volume that a pod can mount."""
+    """Copies a folder of a volume of any kind that a pod can mount."""
 
     name = "volume"
     schemes = ("volume",)

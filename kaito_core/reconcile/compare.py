@@ -1,4 +1,4 @@
-"""Whether an object in the cluster already is what a manifest asks for, so that nothing is written without need."""
+"""Whether an object in the cluster already is what a manifest asks for."""
 
 import copy
 import hashlib
@@ -12,8 +12,8 @@ from kaito_core.reconcile.podspec import ADAPTER_VARIABLE
 
 __all__ = ["HASH_ANNOTATION", "differs", "stamped"]
 
-#: Hash of the manifest that was applied last: tells that a field was taken out of it, which a comparison with the
-#: object cannot tell, since the API server adds defaults.
+#: Hash of the manifest that was applied last. A field that was removed from the manifest since shows in it, and not in
+#: the object, where it could be a default of the API server.
 HASH_ANNOTATION = "kaito.sh/manifest-hash"
 
 
@@ -26,13 +26,13 @@ def _mounted(containers: Iterable[Mapping[str, Any]]) -> set[object]:
 
 
 def _pod_spec(manifest: KubeObject) -> KubeObject:
-    """Returns the pod spec in a manifest, an empty one where it has no pods."""
+    """Returns the pod spec in a manifest, an empty one for an object without pods."""
     spec: KubeObject = manifest.get("spec", {}).get("template", {}).get("spec", {})
     return spec
 
 
 def _without_adapters(manifest: KubeObject) -> KubeObject:
-    """Returns a manifest without its adapters and their volumes: that one is gone is not worth a new pod."""
+    """Returns a manifest without its adapters and their volumes: removing an adapter is not worth a new pod."""
     if not any(map(_is_adapter, _pod_spec(manifest).get("initContainers", []))):
         return manifest
     lasting = copy.deepcopy(manifest)
@@ -46,9 +46,9 @@ def _without_adapters(manifest: KubeObject) -> KubeObject:
 
 
 def _needed_at_start(manifest: KubeObject) -> KubeObject:
-    """Returns a manifest without the adapters that can as well join a running pod.
+    """Returns a manifest without the adapters that can be loaded into a running pod as well.
 
-    One with a volume of its own cannot, and volumes and pull secrets cannot be added: they are fixed with the pod.
+    An adapter with a volume of its own cannot: a pod's volumes and pull secrets are fixed when it is created.
     """
     if not any(map(_is_adapter, _pod_spec(manifest).get("initContainers", []))):
         return manifest
@@ -74,7 +74,7 @@ def stamped(manifest: KubeObject) -> KubeObject:
 
 
 def _same(actual: object, wanted: object) -> bool:
-    """Returns whether two values are equal, also as quantities: the API server writes 1024Mi as 1Gi."""
+    """Returns whether two values are equal, as quantities too: the API server writes 1024Mi as 1Gi."""
     if actual == wanted:
         return True
     if not isinstance(actual, str | int | float) or not isinstance(wanted, str | int | float):
@@ -86,9 +86,9 @@ def _same(actual: object, wanted: object) -> bool:
 
 
 def _contains(actual: Any, wanted: Any, *, pruned: bool) -> bool:
-    """Returns whether everything wanted is there; what the server or others added does not count.
+    """Returns whether a value has all that is wanted; what the API server or others have added does not count.
 
-    `pruned` is for the user's own words: a field that is not there was none of Kubernetes', and will never be.
+    Where the user wrote what is wanted (`pruned`), a missing field is one that the API server does not know and drops.
     """
     if isinstance(wanted, Mapping):
         return isinstance(actual, Mapping) and all(
@@ -105,18 +105,19 @@ def _contains(actual: Any, wanted: Any, *, pruned: bool) -> bool:
 
 
 def differs(manifest: KubeObject, live: KubeObject | None, *, pruned: bool = False) -> bool:
-    """Returns whether a manifest (not yet stamped) has to be applied.
+    """Returns whether a manifest has to be applied.
 
-    Strengths never reach a pod template. Adapters that can be loaded into running pods do not count, nor do adapters
-    that are no longer wanted: the template takes both up with its next change.
+    Strengths are not in a pod template. Adapters that can be loaded into running pods do not count, nor do adapters
+    that are no longer wanted: both get into the template, or out of it, with its next change.
 
     Args:
-        manifest: What should be.
+        manifest: What should be, `stamped`.
         live: What is, None for nothing.
-        pruned: Whether the manifest holds a template of the user's, which the API server may have taken fields from.
+        pruned: Whether the manifest holds a template of the user's, from which the API server may drop fields.
     """
     if live is None:
         return True
-    if live["metadata"].get("annotations", {}).get(HASH_ANNOTATION) != _hash(manifest):
+    stamp = manifest["metadata"]["annotations"][HASH_ANNOTATION]
+    if live["metadata"].get("annotations", {}).get(HASH_ANNOTATION) != stamp:
         return True
     return not _contains(live, _needed_at_start(manifest), pruned=pruned)

@@ -63,7 +63,8 @@ def _refuse_foreign_objects(desired: Desired, observed: Observed) -> None:
 def _applications(desired: Desired, objects: Iterable[KubeObject], observed: Observed) -> list[Apply]:
     # The API server may have taken fields out of a template that the user wrote.
     pruned = desired.workspace.inference.template is not None
-    return [Apply(stamped(obj)) for obj in objects if differs(obj, observed.child(*_key(obj)), pruned=pruned)]
+    manifests = map(stamped, objects)
+    return [Apply(each) for each in manifests if differs(each, observed.child(*_key(each)), pruned=pruned)]
 
 
 def _leftovers(desired: Desired, observed: Observed) -> Iterator[Delete]:

@@ -1,4 +1,4 @@
-"""The objects of one Workspace, as manifests: workload, Services, disruption budget, ConfigMap of the ServingConfig."""
+"""The manifests of a Workspace: workload, Services, disruption budget, and the ConfigMap of the ServingConfig."""
 
 import copy
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ DISRUPTION_BUDGETS = ResourceType("policy", "v1", "poddisruptionbudgets", "PodDi
 PODS = ResourceType("", "v1", "pods", "Pod")
 
 LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"  # upstream's; exactly "True" turns it on
-_ROLLOUT_MARGIN_SECONDS = 600  # pulling the image comes before the start-up that a preset allows for
+_ROLLOUT_MARGIN_SECONDS = 600  # for pulling the image, which comes before the preset's start-up time
 
 
 def preset_manifests(
@@ -92,7 +92,7 @@ def _head(workspace: Workspace, resource: ResourceType, name: str) -> KubeObject
         "namespace": workspace.namespace,
         "labels": {WORKSPACE_LABEL: workspace.name, MANAGED_BY_LABEL: MANAGER},
     }
-    if workspace.metadata.uid:  # absent only where nothing is on a cluster yet, as in `kaito render`
+    if workspace.metadata.uid:  # absent only for a Workspace that is not on a cluster, as in `kaito render`
         metadata["ownerReferences"] = [
             {
                 "apiVersion": workspace.api_version,
@@ -131,7 +131,7 @@ def _headless_service(workspace: Workspace) -> KubeObject:
 
 
 def _disruption_budget(workspace: Workspace, replicas: int) -> list[KubeObject]:
-    """Returns what keeps replicas serving while nodes are drained; one alone could never be moved under a budget."""
+    """Returns the budget that keeps replicas serving while nodes are drained; a single one could never be moved."""
     if replicas < 2:
         return []
     return [
@@ -140,7 +140,7 @@ def _disruption_budget(workspace: Workspace, replicas: int) -> list[KubeObject]:
             "spec": {
                 "maxUnavailable": 1,
                 "selector": {"matchLabels": {WORKSPACE_LABEL: workspace.name}},
-                # Pods that do not serve anyway must not stand in the way of a drain.
+                # Pods that are not ready must not block a drain.
                 "unhealthyPodEvictionPolicy": "AlwaysAllow",
             },
         }
@@ -169,7 +169,7 @@ def _stateful_set(workspace: Workspace, replicas: int, template: KubeObject) -> 
             "replicas": replicas,
             "serviceName": headless_name(workspace.name),
             "podManagementPolicy": "Parallel",  # the ranks wait for one another
-            # One after the other, an old rank and a new one would be parts of one model; `plan` replaces all of them.
+            # A rolling update would join old and new ranks to one model; `difference` replaces all pods at once.
             "updateStrategy": {"type": "OnDelete"},
             "selector": {"matchLabels": {WORKSPACE_LABEL: workspace.name}},
             "template": template,

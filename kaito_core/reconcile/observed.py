@@ -20,10 +20,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class AdapterReport:
-    """What one replica says that it has applied.
+    """What one replica has applied, as it reports.
 
     Attributes:
-        generation: Generation of the ServingConfig that it has read.
+        generation: Generation of the ServingConfig that the replica has read.
         adapters: For each adapter its name, strength, digest, state and message.
     """
 
@@ -33,13 +33,13 @@ class AdapterReport:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A snapshot.
+    """A snapshot of a Workspace's objects.
 
     Attributes:
-        children: The objects of the kinds and names that the Workspace uses, whoever made them.
+        children: The Workspace's objects, and objects of other owners that have a name that the Workspace needs.
         pods: The Workspace's pods.
-        events: Warnings of the namespace, where something does not get on and only they say why.
-        reports: What replicas say, by pod name; a pod that did not answer is absent.
+        reports: The reports of replicas, by pod name; a pod that did not answer is absent.
+        events: Warnings of the namespace, read where pods do not start and their status does not say why.
     """
 
     children: tuple[KubeObject, ...] = ()
@@ -56,14 +56,14 @@ class Observed:
 
 
 def is_ready(pod: KubeObject) -> bool:
-    """Returns whether a pod serves: its condition Ready is True and it is not on its way out."""
+    """Returns whether a pod serves: its condition Ready is True, and it is not being deleted."""
     conditions = pod.get("status", {}).get("conditions", [])
     ready = any(condition.get("type") == "Ready" and condition.get("status") == "True" for condition in conditions)
     return ready and "deletionTimestamp" not in pod["metadata"]
 
 
 def is_running(pod: KubeObject) -> bool:
-    """Returns whether the runtime of a pod has been started and is not on its way out."""
+    """Returns whether the containers of a pod run, and it is not being deleted."""
     return pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
 
 
@@ -85,7 +85,7 @@ def pull_secrets(pod: KubeObject) -> set[str]:
 
 
 def outdated_pods(workload: KubeObject, pods: Sequence[KubeObject]) -> list[KubeObject]:
-    """Returns the pods that a StatefulSet has made in an earlier form than it has now; none while that is not known."""
+    """Returns the pods that a StatefulSet made from an earlier template; none while its status is behind its spec."""
     status = workload.get("status", {})
     revision, uid = status.get("updateRevision"), workload["metadata"].get("uid")
     if not revision or status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):

@@ -23,9 +23,9 @@ class Plan:
 
     Attributes:
         actions: In order; each is idempotent, and the next pass takes up what a failure left.
-        status: The Workspace's status to write, if it differs.
-        events: To emit, once each: they stand for changes.
-        wake_after_seconds: When to look again if nothing happens first; None: never.
+        status: The status to write, if it differs from the Workspace's.
+        events: Events to emit, once each.
+        wake_after_seconds: When to look again if no change is seen before; None: never.
     """
 
     actions: tuple[Action, ...]
@@ -53,10 +53,10 @@ def plan(desired: Desired, observed: Observed, now: datetime) -> Plan:
 
 
 def plan_failure(document: KubeObject, error: WorkspaceError | NotReadyError | BackendError, now: datetime) -> Plan:
-    """Returns what to say of a Workspace whose pass ended in an error; what runs is left running.
+    """Returns the plan after a pass that ended in an error: no actions, so that what runs keeps running.
 
     Args:
-        document: The Workspace as the API has it; it need not be valid.
+        document: The Workspace as the API server has it; it need not be valid.
         error: What ended the pass.
         now: For transition times.
     """

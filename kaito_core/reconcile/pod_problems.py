@@ -22,7 +22,7 @@ __all__ = [
 
 _PULL_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull")
 _START_ERRORS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
-#: Reasons of events by which a kubelet says that it cannot even begin with a pod's containers.
+#: Reasons of a kubelet's events about a pod whose containers it cannot start.
 _BEFORE_CONTAINERS = (
     "FailedMount",
     "FailedAttachVolume",
@@ -38,10 +38,10 @@ _MOST_WORDS = 400  # characters of a log's end: enough for its last error
 
 @dataclass(frozen=True, slots=True)
 class PodProblem:
-    """Why a pod does not get ready.
+    """Why a pod is not ready.
 
     Attributes:
-        reason: CamelCase category, upstream's names.
+        reason: CamelCase category, as upstream names it.
         message: The cause in the cluster's own words, with the pod's and container's name.
     """
 
@@ -56,7 +56,7 @@ def _last_words(text: str) -> str:
 
 
 def _secrets(pod: KubeObject, container: str) -> str:
-    """Returns which keys of which Secrets a container reads, in words."""
+    """Returns the keys of Secrets that a container reads, in words."""
     spec = pod.get("spec", {})
     found = [
         f"key {reference.get('key')} of Secret '{reference.get('name')}'"
@@ -97,11 +97,11 @@ def _container_problem(whole: KubeObject, status: Mapping[str, Any]) -> PodProbl
 
 
 def pod_problem(pod: KubeObject) -> PodProblem | None:
-    """Returns why a pod does not get ready, or None where it is ready or simply on its way."""
+    """Returns why a pod is not ready, or None for one that is ready or is starting."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
     if status.get("reason") == "Evicted":
         return PodProblem("PodEvicted", f"pod '{name}' was evicted: {status.get('message', '')}".rstrip(": "))
-    if status.get("phase") == "Failed" and status.get("reason"):  # the kubelet has not even begun
+    if status.get("phase") == "Failed" and status.get("reason"):  # the kubelet has not started any container
         words = f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
         return PodProblem("PodFailed", f"pod '{name}' was refused by its node: {words}")
     for condition in status.get("conditions", []):
@@ -116,7 +116,7 @@ def pod_problem(pod: KubeObject) -> PodProblem | None:
 
 
 def is_stuck(pod: KubeObject, now: datetime) -> bool:
-    """Returns whether the kubelet of a pod has had time to begin, and says nothing of it in the pod's status."""
+    """Returns whether a pod's kubelet had time to start a container, did not, and gives no reason in the status."""
     status = pod.get("status", {})
     if status.get("phase") != "Pending" or not status.get("startTime") or pod_problem(pod) is not None:
         return False
@@ -127,14 +127,14 @@ def is_stuck(pod: KubeObject, now: datetime) -> bool:
 
 
 def start_problem(pod: KubeObject, events: Iterable[KubeObject]) -> PodProblem | None:
-    """Returns why the kubelet does not begin with a pod's containers, which only events say, or None."""
-    for reason, words in _said(pod, events, _BEFORE_CONTAINERS):
+    """Returns why the kubelet does not start a pod's containers, which only events show, or None."""
+    for reason, words in _events_about(pod, events, _BEFORE_CONTAINERS):
         return PodProblem("PodStartError", f"pod '{pod['metadata']['name']}' cannot start: {reason}: {words}")
     return None
 
 
 def creation_problem(workload: KubeObject) -> PodProblem | None:
-    """Returns why pods of a Deployment cannot even be created, in the API server's words, or None."""
+    """Returns why pods of a Deployment cannot be created, in the API server's words, or None."""
     for condition in workload.get("status", {}).get("conditions", []):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             return refused_pod(str(condition.get("message", "")))
@@ -142,7 +142,7 @@ def creation_problem(workload: KubeObject) -> PodProblem | None:
 
 
 def refused_pod(words: str) -> PodProblem:
-    """Returns the problem that the API server's refusal of a pod is; without the pod's name, new with each attempt."""
+    """Returns a refusal of the API server as a problem, without the pod's name, which is new with each attempt."""
     words = _FORBIDDEN_POD.sub("", words)
     if "exceeded quota" in words:
         return PodProblem(
@@ -153,11 +153,11 @@ def refused_pod(words: str) -> PodProblem:
 
 
 def refusals(workload: KubeObject, events: Iterable[KubeObject]) -> tuple[str, ...]:
-    """Returns what the API server said of pods that a StatefulSet could not create, the newest first."""
-    return tuple(words for _, words in _said(workload, events, ("FailedCreate",)))
+    """Returns the API server's refusals of a StatefulSet's pods, the newest first."""
+    return tuple(words for _, words in _events_about(workload, events, ("FailedCreate",)))
 
 
-def _said(about: KubeObject, events: Iterable[KubeObject], reasons: Sequence[str]) -> list[tuple[str, str]]:
+def _events_about(about: KubeObject, events: Iterable[KubeObject], reasons: Sequence[str]) -> list[tuple[str, str]]:
     """Returns the reasons and messages of events about an object, the newest first."""
     uid = about["metadata"].get("uid")
     found = [
@@ -173,7 +173,7 @@ def _said(about: KubeObject, events: Iterable[KubeObject], reasons: Sequence[str
 
 
 def fetch_problem(pod: KubeObject, folder: str) -> PodProblem | None:
-    """Returns why the container that was added to a running pod does not fetch an adapter, or None."""
+    """Returns why an adapter's container that was added to a running pod has failed, or None."""
     names = [
         container["name"]
         for container in pod.get("spec", {}).get("ephemeralContainers", [])

@@ -1,4 +1,4 @@
-"""The pod of a Workload, as a manifest. What stands around it is `manifests`'."""
+"""The pod template of a Workload. The objects around it are made in `manifests`."""
 
 import hashlib
 import json
@@ -38,8 +38,8 @@ _RUNTIME_MOUNTS: tuple[Mapping[str, Any], ...] = (
     {"name": "dshm", "mountPath": "/dev/shm"},
     {"name": "tmp", "mountPath": "/tmp"},
 )
-#: What namespaces of the Pod Security level "restricted" ask of every container. All are one user, who owns what they
-#: share: adapters' images are mostly built to run as root, and one with a name for a user could not be told from it.
+#: What the Pod Security level "restricted" requires of every container. All containers are one user, who owns the
+#: shared files: most adapters' images run as root, and the kubelet cannot tell whether a named user is root.
 _LOCKED_DOWN = {
     "runAsUser": 65532,
     "runAsGroup": 65532,
@@ -49,18 +49,18 @@ _LOCKED_DOWN = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-#: A quota may ask every container to say what it needs. Steps run before the runtime, so that they cost nothing extra.
+#: A quota may require requests of every container. Steps run before the runtime does, so that they cost nothing extra.
 _STEP_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
-_LAST_WORDS = "FallbackToLogsOnError"  # the end of the log is the reason in the pod's status
+_LAST_WORDS = "FallbackToLogsOnError"  # puts the end of a failed container's log into the pod's status
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PROBE_PERIOD_SECONDS = 10
-_GRACE_SECONDS = 120  # from the decision that a pod goes until it is killed
-_ROUTES_SECONDS = 5  # until nobody sends requests to a pod that is on its way out
-_DRAIN_SECONDS = _GRACE_SECONDS - _ROUTES_SECONDS - 10  # the longest answer that a pod finishes before it goes
+_GRACE_SECONDS = 120  # from a pod's deletion until it is killed
+_ROUTES_SECONDS = 5  # until no requests are routed to a pod that is being deleted
+_DRAIN_SECONDS = _GRACE_SECONDS - _ROUTES_SECONDS - 10  # the longest answer that such a pod still finishes
 
 
 def tolerations(*gpu_resources: str) -> list[KubeObject]:
-    """Returns the tolerations of pods that ask for GPUs: as upstream has them, for any vendor's GPUs."""
+    """Returns the tolerations of pods that use GPUs: the taints of these resources, and upstream's sku=gpu."""
     return [
         *({"key": resource, "operator": "Exists", "effect": "NoSchedule"} for resource in gpu_resources),
         {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
@@ -68,16 +68,16 @@ def tolerations(*gpu_resources: str) -> list[KubeObject]:
 
 
 def node_affinity(nodes: Sequence[str], affinity: Mapping[str, Any] | None = None) -> KubeObject:
-    """Returns an affinity that also keeps a pod on the nodes.
+    """Returns an affinity that restricts a pod to nodes.
 
     Args:
-        nodes: Names of nodes.
-        affinity: What holds besides, a pod's `affinity`.
+        nodes: Names of the nodes.
+        affinity: The pod's own affinity, which holds as well.
     """
     affinity = affinity or {}
     preferences: Mapping[str, Any] = affinity.get("nodeAffinity") or {}
     asked = (preferences.get(_REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
-    # Terms are alternatives, and each can name one node only.
+    # Terms are alternatives, and each can name only one node.
     terms = [
         {**term, "matchFields": [*term.get("matchFields", []), _is_named(node)]}
         for node in sorted(nodes)
@@ -91,7 +91,7 @@ def _is_named(node: str) -> KubeObject:
 
 
 def fetch_container(name: str, step: FetchStep, runtime_image: str, *, late: bool = False) -> KubeObject:
-    """Returns the container that runs a fetch step; `late` is for one that joins a running pod."""
+    """Returns the container that runs a fetch step; `late` makes one that is added to a running pod."""
     own = step.image is None
     container: KubeObject = {
         "name": name,
@@ -103,7 +103,7 @@ def fetch_container(name: str, step: FetchStep, runtime_image: str, *, late: boo
     }
     if step.pull_policy and not own:
         container["imagePullPolicy"] = step.pull_policy
-    if not late:  # what a running pod may use is settled
+    if not late:  # the resources of a running pod are fixed
         container["resources"] = {"requests": dict(_STEP_REQUESTS)}
     env: list[KubeObject] = [{"name": key, "value": value} for key, value in sorted(step.env.items())]
     env += [
@@ -119,10 +119,9 @@ def fetch_container(name: str, step: FetchStep, runtime_image: str, *, late: boo
 
 
 def adapter_container(folder: str, step: FetchStep, runtime_image: str, *, late: bool = False) -> KubeObject:
-    """Returns the container that fetches one adapter; `late` is for one that joins a running pod.
+    """Returns the container that fetches one adapter; `late` makes one that is added to a running pod.
 
-    A late container carries the revision in its name, since the pod may have an init container for the adapter that
-    it replaces.
+    A late container has the revision in its name, since the pod may have an init container of an earlier revision.
     """
     adapter, _, revision = folder.partition("/")
     name = f"adapter-{adapter[:46].rstrip('-')}-{revision}" if late else f"adapter-{adapter}"

@@ -47,7 +47,7 @@ class Resolved:
 
 
 def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
-    """Returns a Workspace with its preset and steps. All that can be checked without a cluster has been checked then.
+    """Returns a Workspace with its preset and steps, after checking all that can be checked without a cluster.
 
     Raises:
         WorkspaceError: The preset or an adapter source is not installed, `validate` finds a fault, or the preset does

@@ -1,4 +1,4 @@
-"""How pods are replaced: a Workspace's own choice, or the operator's. And how many of them may be away at once."""
+"""How the pods of a Deployment are replaced: as annotations of the Workspace or settings of the operator say."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def check_rollout(annotations: Mapping[str, str], *, distributed: bool) -> list[
 
     Args:
         annotations: The Workspace's.
-        distributed: Whether its pods hold one model together.
+        distributed: Whether the pods share one model.
     """
     strategy, surge = annotations.get(STRATEGY_ANNOTATION), annotations.get(MAX_SURGE_ANNOTATION)
     errors: list[FieldError] = []
@@ -33,11 +33,14 @@ def check_rollout(annotations: Mapping[str, str], *, distributed: bool) -> list[
     if surge is not None and (_SURGE.fullmatch(surge) is None or (surge.endswith("%") and int(surge[:-1]) > 100)):
         refuse(MAX_SURGE_ANNOTATION, f"must be a number of pods or a percentage up to 100%, got '{surge}'")
     elif surge is not None and strategy == "Recreate":
-        refuse(MAX_SURGE_ANNOTATION, f"must be left out where {STRATEGY_ANNOTATION} is Recreate: nothing overlaps then")
+        refuse(
+            MAX_SURGE_ANNOTATION,
+            f"must be left out where {STRATEGY_ANNOTATION} is Recreate: all pods are replaced at once",
+        )
     elif surge is not None and distributed:
         refuse(MAX_SURGE_ANNOTATION, "must be left out for a distributed preset, whose pods are replaced together")
     if distributed and strategy == "RollingUpdate":
-        refuse(STRATEGY_ANNOTATION, "must be Recreate or left out for a distributed preset: its pods hold one model")
+        refuse(STRATEGY_ANNOTATION, "must be Recreate or left out for a distributed preset: its pods share one model")
     return errors
 
 
@@ -47,7 +50,7 @@ def rollout_strategy(workspace: Workspace, settings: Settings) -> KubeObject:
     if annotations.get(STRATEGY_ANNOTATION) == "Recreate":
         return {"type": "Recreate"}
     text = annotations.get(MAX_SURGE_ANNOTATION, str(settings.max_surge))
-    # Without room for another pod, one that serves has to go first. Both at 0 would be a standstill.
+    # Without room for another pod, a serving one has to go first; Kubernetes refuses both at 0.
     unavailable = 0 if int(text.rstrip("%")) else 1
     return {
         "type": "RollingUpdate",

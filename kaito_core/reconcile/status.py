@@ -31,22 +31,22 @@ __all__ = ["ANY_NODE", "Outlook", "State", "failure", "outlook"]
 
 State = Literal["Pending", "Ready", "NotReady", "Failed"]
 
-_SETTLE_SECONDS = 2.0  # replicas are asked this often while they have not applied what they should
+_SETTLE_SECONDS = 2.0  # how often replicas are asked until they have applied their configuration
 _RETRY_SECONDS = 30.0
-ANY_NODE = "any node will do"  #: says a condition where no particular node was asked for
+ANY_NODE = "any node will do"  #: message of ResourceReady where the Workspace asks for no particular nodes
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is to be said.
+    """How things stand with a Workspace.
 
     Attributes:
-        conditions: The observations.
-        state: Their summary in a word.
-        nodes: Names of the nodes that serve it; None: unknown, say what was said before.
-        adapters: What is applied, per adapter; None: unknown.
-        endpoint: URL inside the cluster, "" before there is one.
-        wake_after_seconds: When to look again if nothing happens first.
+        conditions: The observations; the last one sums them up.
+        state: The summary in one word.
+        nodes: Names of the nodes that serve the Workspace; None: unknown, the status keeps the previous ones.
+        adapters: What is applied, per adapter; None: unknown, likewise.
+        endpoint: URL inside the cluster; "": unknown, likewise.
+        wake_after_seconds: When to look again if no change is seen before; None: never.
     """
 
     conditions: tuple[Condition, ...]
@@ -78,12 +78,12 @@ def _rolled_out(live: KubeObject | None) -> tuple[int, int, bool]:
 
 def _inference_condition(live: KubeObject | None, observed: Observed, changing: bool) -> Condition:
     ready, wanted, current = _rolled_out(live)
-    ready = min(ready, sum(map(is_ready, observed.pods)))  # news of the two comes by different ways, in any order
+    ready = min(ready, sum(map(is_ready, observed.pods)))  # the two are watched apart, and either may be older
     if live is None:
         return Condition(INFERENCE_READY, "Unknown", "WorkloadPending", "the workload does not exist yet")
     if wanted and ready >= wanted and current and not changing:
         return Condition(INFERENCE_READY, "True", "InferenceReady", f"{ready} of {wanted} pods serve requests")
-    # An evicted pod is left lying about when another has long taken its place: what lives says first what is wrong.
+    # Evicted pods remain after others have taken their place: the problems of living pods come first.
     unready = sorted((pod for pod in observed.pods if not is_ready(pod)), key=_has_ended)
     events = observed.events
     problems = [problem for pod in unready if (problem := pod_problem(pod) or start_problem(pod, events))]
@@ -199,9 +199,9 @@ def _summary(parts: Sequence[Condition], adapters: Sequence[Mapping[str, Any]]) 
 
 
 def failure(error: WorkspaceError | NotReadyError | BackendError) -> Outlook:
-    """Returns what to say about a pass that ended in an error."""
+    """Returns how things stand after a pass that ended in an error."""
     if isinstance(error, WorkspaceError):
-        # Only an edit helps, and an edit is an event: no retry.
+        # Only an edit helps, and an edit starts a pass: no retry.
         summary = Condition(WORKSPACE_SUCCEEDED, "False", error.reason, f"{error}; edit the Workspace")
         return Outlook((summary,), "Failed")
     if isinstance(error, NotReadyError):

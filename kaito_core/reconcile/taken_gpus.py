@@ -1,8 +1,8 @@
-"""Which GPUs of which nodes other Workspaces have, from their workloads and pods: what must not be offered twice.
+"""The GPUs that other Workspaces hold on each node, so that none is given away twice.
 
-A pod has the GPUs of the node that it is on. A workload whose pods are not placed yet has those of the nodes that it is
-pinned to, unless one that was made earlier has them too: then the later one looks elsewhere. A Workspace without a
-workload has nothing. All of it is read from the cluster, so that an operator that starts anew comes to the same answer.
+A pod holds GPUs of its node. A workload whose pods are not placed yet holds those of the nodes that it is pinned to,
+unless an earlier workload is pinned to them too. All of this is read from the cluster, so that a restarted operator
+comes to the same result.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ _Claims = dict[tuple[str, str], int]  # (owner, node) -> GPUs
 
 
 def pod_gpus(spec: KubeObject) -> int:
-    """Returns the GPUs that a pod spec asks for, of any vendor."""
+    """Returns the number of GPUs of any vendor in a pod spec."""
     found = 0
     for container in spec.get("containers", []):
         resources = container.get("resources")
@@ -30,7 +30,7 @@ def pod_gpus(spec: KubeObject) -> int:
 
 
 def pinned_nodes(spec: KubeObject) -> list[str]:
-    """Returns the names of the nodes that a pod spec is pinned to, sorted; none where any will do."""
+    """Returns the names of the nodes that a pod spec is pinned to, sorted; none where it may run on any."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
     names = {
@@ -44,10 +44,10 @@ def pinned_nodes(spec: KubeObject) -> list[str]:
 
 
 def taken_gpus(owner: str, workloads: Iterable[KubeObject], pods: Iterable[KubeObject]) -> dict[str, dict[str, int]]:
-    """Returns the GPUs that other Workspaces have, by node and "namespace/name".
+    """Returns the GPUs that other Workspaces hold, by node and "namespace/name".
 
     Args:
-        owner: "namespace/name" of the Workspace that looks for nodes.
+        owner: "namespace/name" of the Workspace that nodes are looked for.
         workloads: Deployments and StatefulSets of all Workspaces.
         pods: Pods of all Workspaces.
     """
@@ -74,7 +74,7 @@ def taken_gpus(owner: str, workloads: Iterable[KubeObject], pods: Iterable[KubeO
 
 
 def _planned(workload: KubeObject, placed: _Claims, running: int) -> _Claims:
-    """Returns what pods that have no node yet are meant to have: one on each node that has none."""
+    """Returns the GPUs of pods that have no node yet: one pod on each of the pinned nodes that has none."""
     owner, spec = _owner(workload), _template_spec(workload)
     free = [node for node in pinned_nodes(spec) if (owner, node) not in placed]
     missing = max(int(workload["spec"].get("replicas", 1)) - running, 0)

@@ -1,6 +1,6 @@
-"""A preset made from a model's config.json, for models that no plugin brings. Pure: nothing is read here.
+"""A preset made from a model's config.json, for models without a preset of a plugin. Pure: no file is read here.
 
-What cannot be known from the configuration alone is refused with what to do, and not guessed.
+Where the configuration does not say enough, the model is refused with the next step; nothing is guessed.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ GENERIC_NAME = re.compile(r"(?P<path>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P
 _FIELD = "inference.preset.name"
 _GIB = 1 << 30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-#: Decoders of attention and a gated MLP and nothing else, whose parameters can be counted.
+#: Decoders of attention and a gated MLP alone, whose parameters can be counted.
 _GATED = frozenset(f"{name}ForCausalLM" for name in ("Granite", "Llama", "Mistral", "Phi3", "Qwen2", "Qwen3"))
 _FALCON = "FalconForCausalLM"
 _ATTENTION = frozenset({"full_attention", "sliding_attention"})
 _WRITE_ONE = "write a preset for it instead (docs/reference/presets-yaml.md)"
 
-# The reckoning of KAITO v0.12.0: 2 % for what is not weights, activations and buffers per GPU, a first working cache.
+# KAITO v0.12.0's estimate: 2 % on top of the weights, 2.3 GiB a GPU for activations and buffers, and a first cache.
 _WEIGHTS_FACTOR = 1.02
 _PER_GPU_GIB = 2.3
 _WORKING_TOKENS = 2048
@@ -37,9 +37,9 @@ _DISK_BESIDE_GIB = 80.0
 
 
 def generic_id(name: str) -> str:
-    """Returns the model id of "org/model", which is a label too: the hub's own way of writing it as one word.
+    """Returns the model id of "org/model", which is a DNS label: "org--model", as the hub's cache names folders.
 
-    A hash is added where the label alone could stand for two models.
+    A hash is appended where two models could have the same label.
     """
     path = name.partition("@")[0].lower()
     label = re.sub(r"[^-.a-z0-9]", "-", path.replace("/", "--")).strip("-.")
@@ -51,21 +51,21 @@ def generic_id(name: str) -> str:
 def kv_bytes_per_token(config: Mapping[str, Any]) -> int:
     """Returns the size of one token's keys and values over all layers, in bytes at 16 bits a value.
 
-    Source: 2 * layers * key-value heads * head size * 2 bytes.
+    It is 2 * layers * key-value heads * head size * 2 bytes.
 
     Args:
         config: A model's config.json.
 
     Raises:
-        InvalidWorkspaceError: The cache has another form, or a number is missing.
+        InvalidWorkspaceError: The attention has a cache of another kind, or a number is missing.
     """
     if _number(config, "kv_lora_rank"):
-        raise _refusal("has multi-head latent attention (kv_lora_rank), whose cache the runtime holds in another form")
+        raise _refusal("has multi-head latent attention (kv_lora_rank), for whose cache there is no estimate")
     return 4 * _layers(config) * _kv_heads(config) * _head_size(config)
 
 
 def parameter_count(config: Mapping[str, Any]) -> int | None:
-    """Returns the number of parameters without norms and biases, or None for architectures that it does not know."""
+    """Returns the number of parameters without norms and biases, or None for an unknown architecture."""
     architecture = _architecture(config)
     if architecture not in _GATED and architecture != _FALCON:
         return None
@@ -83,36 +83,37 @@ def parameter_count(config: Mapping[str, Any]) -> int | None:
 
 
 def generic_preset(name: str, config: Mapping[str, Any], weights_bytes: int | None = None) -> ModelPreset:
-    """Returns the preset of a model that no plugin brings.
+    """Returns the preset of a model from its configuration.
 
     Args:
         name: "org/model" or "org/model@revision".
         config: Its config.json.
-        weights_bytes: Size of its files where it is known; otherwise it is reckoned from the configuration.
+        weights_bytes: Size of its files, if known; otherwise it is computed from the configuration.
 
     Raises:
-        InvalidWorkspaceError: No preset can be made of it; the message says why and what to do.
+        InvalidWorkspaceError: The configuration is not enough for a preset; the message has the reason and the next
+            step.
     """
     match = GENERIC_NAME.fullmatch(name)
     if match is None:
         raise _refusal(f"must be ORG/MODEL or ORG/MODEL@REVISION, got {shown(name)}", hint="")
     architecture = _architecture(config)
     if config.get("quantization_config"):
-        raise _refusal("is quantised (quantization_config), for which memory and kernels differ from method to method")
+        raise _refusal("is quantised (quantization_config): memory and kernels depend on the method")
     layer_types = config.get("layer_types")
     if isinstance(layer_types, list) and (strange := sorted({*map(str, layer_types)} - _ATTENTION)):
         raise _refusal(f"has layers other than attention ({', '.join(strange)})")
     dtype = config.get("dtype", config.get("torch_dtype", "float32"))
     if dtype not in _BYTES:
         raise _refusal(f"has the dtype {shown(dtype)}, not one of {', '.join(_BYTES)}")
-    reckoned = parameter_count(config) if weights_bytes is None else None
-    size = weights_bytes if reckoned is None else reckoned * _BYTES[dtype]
+    counted = parameter_count(config) if weights_bytes is None else None
+    size = weights_bytes if counted is None else counted * _BYTES[dtype]
     if not size:
         raise _refusal(
             f"has the architecture {architecture}, whose size is not known from config.json",
             "put its model.safetensors.index.json beside it",
         )
-    return _preset(match, config, size / _GIB, dtype, "config.json: parameters" if reckoned else "size of the files")
+    return _preset(match, config, size / _GIB, dtype, "config.json: parameters" if counted else "size of the files")
 
 
 def _preset(
@@ -143,13 +144,13 @@ def _preset(
             "weights.revision": "inference.preset.name" if match["revision"] else "not pinned: the branch main",
             "weights.size_gib": size_source,
             "gpus": "smallest power of two of 80 GiB GPUs that holds gpu_memory_gib",
-            "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens, as KAITO v0.12.0 reckons",
+            "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens, the estimate of KAITO v0.12.0",
             "memory_gib": "estimate: one 10 GB shard while loading, and 6 GiB a GPU for Python and the driver",
-            "disk_gib": "weights and 80 GiB for everything else, as KAITO v0.12.0 reckons",
+            "disk_gib": "weights and 80 GiB for everything else, the estimate of KAITO v0.12.0",
             "context_length": "config.json",
             "heads": "config.json: key-value heads, or query heads with one key-value head",
             "kv_bytes_per_token": "config.json: 2 * layers * key-value heads * head size * 2 bytes",
-            "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as KAITO v0.12.0 has it",
+            "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as in KAITO v0.12.0",
             "license": "config.json does not say: see the model's page",
         },
     )
@@ -164,7 +165,7 @@ def _architecture(config: Mapping[str, Any]) -> str:
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
         raise _refusal(f"has a config.json whose architectures must be a list with one name, got {shown(named)}")
     if not named[0].endswith("ForCausalLM"):
-        raise _refusal(f"has the architecture {named[0]}, which is no language model of text alone (ForCausalLM)")
+        raise _refusal(f"has the architecture {named[0]}, which is not a language model of text alone (ForCausalLM)")
     return named[0]
 
 

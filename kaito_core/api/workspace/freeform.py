@@ -1,6 +1,6 @@
-"""Parts of a Workspace that Kubernetes, not kaito, gives a meaning to: volume sources, pod templates, status.
+"""Parts of a Workspace whose fields Kubernetes defines: volume sources, pod templates, and the status.
 
-Only what kaito itself relies on is checked; the API server checks the rest.
+Only what kaito reads or extends is checked here; the API server checks the rest.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ _DEEPEST = 100
 
 
 class _Budget:
-    """Counts down the values that a document may still have."""
+    """Limits the number of values in a document."""
 
     def __init__(self) -> None:
         self.left = _MOST_VALUES
 
     def plain(self, value: object, path: str, depth: int = 0) -> Any:
-        """Returns JSON data without the nulls of mappings, which the API drops as well."""
+        """Returns JSON data without null values in mappings, which the API drops as well."""
         self.left -= 1
         if self.left < 0 or depth > _DEEPEST:
             raise fault(f"must have at most {_MOST_VALUES} values, {_DEEPEST} levels deep")
@@ -32,7 +32,7 @@ class _Budget:
         if isinstance(value, list | tuple):
             return [self.plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
         if not isinstance(value, Mapping):
-            raise fault(f"must hold what JSON can, got {shown(value)}{_at(path)}; put it in quotes")
+            raise fault(f"must be JSON data, got {shown(value)}{_at(path)}; put it in quotes")
         result = {}
         for key, item in value.items():
             if not isinstance(key, str):
@@ -75,7 +75,7 @@ def _pod_template(value: object) -> object:
 
 
 _CONTAINER: Mapping[str, Any] = {"env": [{}], "volumeMounts": [{}]}
-#: What kaito reads or adds to in a pod template.
+#: The parts of a pod template that kaito reads or extends.
 _TEMPLATE: Mapping[str, Any] = {
     "metadata": {"labels": {}},
     "spec": {
@@ -89,7 +89,7 @@ _TEMPLATE: Mapping[str, Any] = {
 
 
 def _structural(shape: object) -> dict[str, Any]:
-    """Returns what the CRD says of a shape: these parts have these types, and everything else is kept."""
+    """Returns the CRD's schema of a shape: its parts have their types, and all other fields are kept."""
     if isinstance(shape, list):
         return {"type": "array", "items": _structural(shape[0])}
     assert isinstance(shape, Mapping)
@@ -108,7 +108,7 @@ def _template_schema() -> dict[str, Any]:
     return schema
 
 
-#: JSON data that is passed on as it is.
+#: JSON data, passed on unchanged.
 FreeForm = Annotated[dict[str, Any], BeforeValidator(_free_form)]
 #: A PodTemplateSpec that kaito can add labels, tolerations and affinity to.
 PodTemplate = Annotated[dict[str, Any], BeforeValidator(_pod_template), WithJsonSchema(_template_schema())]

@@ -100,7 +100,7 @@ class Inference(Document):
         template: Your own PodTemplateSpec, instead of a preset; kaito adds labels, tolerations and node affinity.
         adapters: LoRA adapters of the preset.
         blends: Further model ids, each a mix of the adapters.
-        config: Name of a ConfigMap with serving options.
+        config: Name of a ConfigMap, as upstream's manifests have it; nothing in it is used.
     """
 
     preset: Preset | None = None

@@ -196,7 +196,7 @@ class TestHttp:
             ("https:///a", "with a host"),
             ("https://h.example:99999/a", "must be a URL"),
             ("https://[::1/a", "must be a URL"),
-            ("https://me:secret@h.example/a", "must carry no user name and password"),
+            ("https://me:secret@h.example/a", "must not contain a user name or password"),
         ],
     )
     def test_refuses_what_is_no_url(self, url: str, words: str) -> None:

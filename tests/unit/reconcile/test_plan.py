@@ -199,21 +199,21 @@ def test_a_failed_pass_of_a_workspace_that_was_never_valid(world: Make) -> None:
 
 def test_events_stand_for_changes(world: Make) -> None:
     w = world()
-    told = []
+    reasons = []
     for _ in range(5):
-        told += [event.reason for event in w.step().events]
+        reasons += [event.reason for event in w.step().events]
         w.run_pods()
-    assert told == ["NodesReady", "InferenceReady", "WorkspaceSucceeded"]
+    assert reasons == ["NodesReady", "InferenceReady", "WorkspaceSucceeded"]
 
 
 def test_no_node_has_become_ready_where_none_was_asked_for(world: Make) -> None:
     w = world()
     w.nodes = NodeState(())
-    told = []
+    reasons = []
     for _ in range(5):
-        told += [event.reason for event in w.step().events]
+        reasons += [event.reason for event in w.step().events]
         w.run_pods()
-    assert told == ["InferenceReady", "WorkspaceSucceeded"]
+    assert reasons == ["InferenceReady", "WorkspaceSucceeded"]
 
 
 @st.composite

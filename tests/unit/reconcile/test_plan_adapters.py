@@ -1,4 +1,4 @@
-"""Scenarios of adapters and strengths: what changes in running pods, what needs new ones, and what is said of it."""
+"""Scenarios of adapters and strengths: what changes in running pods, what needs new ones, and the status of both."""
 
 import copy
 import json
@@ -38,7 +38,7 @@ def test_the_model_stays_ready_while_a_strength_changes(world: Make, adapters: M
     w.edit(**adapters(style=0.75))
     planned = w.step()
     assert w.condition("InferenceReady", planned)[0] == "True"
-    # Nothing is claimed before a replica has said it.
+    # Nothing is claimed before a replica has reported it.
     assert planned.status["adapters"][0]["state"] == "Loading"
     assert planned.wake_after_seconds == 2.0
 
@@ -47,7 +47,7 @@ def test_pods_are_told_of_a_new_configuration_once(world: Make, adapters: Make) 
     w = world(adapters("cpu", style=0.5), count=2)
     w.settle()
     w.edit(**adapters("cpu", style=0.75))
-    w.answering = False  # runtimes that are too busy to answer have to be told as well
+    w.answering = False  # runtimes too busy to answer get the annotation as well
     first = [action for action in w.step().actions if isinstance(action, Annotate)]
     assert {action.pod for action in first} == set(w.pods)
     assert len({action.value for action in first}) == 1
@@ -145,10 +145,10 @@ def test_a_replaced_adapter_is_fetched_beside_the_old_one(world: Make, adapters:
     ]
     assert added.container["name"] != init["name"]
     assert added.container["env"] != init["env"]
-    # The report of the configuration before says "style is applied", of the other files.
+    # The report of the earlier configuration says that "style" is applied, which had other files.
     (pod,) = w.pods
-    said = AdapterReport(1, ({"name": "style", "strength": 0.5, "state": "Ready"},))
-    stale = replace(w.observed(), reports={pod: said})
+    earlier = AdapterReport(1, ({"name": "style", "strength": 0.5, "state": "Ready"},))
+    stale = replace(w.observed(), reports={pod: earlier})
     w.observed = lambda: stale
     assert w.plan().status["adapters"][0]["state"] == "Loading"
 

@@ -69,7 +69,7 @@ def test_the_operator_chooses_for_those_that_do_not(world: Make) -> None:
         (
             "one-gpu",
             {"surge": "1", "strategy": "Recreate"},
-            f"[{SURGE}] must be left out where {STRATEGY} is Recreate: nothing overlaps then",
+            f"[{SURGE}] must be left out where {STRATEGY} is Recreate: all pods are replaced at once",
         ),
         (
             "spread",
@@ -79,7 +79,7 @@ def test_the_operator_chooses_for_those_that_do_not(world: Make) -> None:
         (
             "spread",
             {"strategy": "RollingUpdate"},
-            f"[{STRATEGY}] must be Recreate or left out for a distributed preset: its pods hold one model",
+            f"[{STRATEGY}] must be Recreate or left out for a distributed preset: its pods share one model",
         ),
     ],
 )

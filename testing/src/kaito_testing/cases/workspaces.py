@@ -285,7 +285,7 @@ CASES: tuple[Case, ...] = (
     *bad(
         _UNIQUE,
         "inference.adapters",
-        "the label of org/model is reckoned with a hash",
+        "the model id of org/model contains a hash, which CEL cannot compute",
         adapter_and_model=workspace_document(
             inference={"preset": {"name": "org/model"}, "adapters": [adapter("org--model")]}
         ),

@@ -1,4 +1,4 @@
-"""Which GPUs other Workspaces have, whoever looks and in whatever order things happened."""
+"""The GPUs that other Workspaces hold, in whatever order things happened."""
 
 from typing import Any
 

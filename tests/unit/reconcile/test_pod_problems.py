@@ -1,4 +1,4 @@
-"""Why a pod does not get ready, in the cluster's own words, and what the Workspace says about it."""
+"""Why a pod is not ready, in the cluster's own words, and what the Workspace's status says about it."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -223,16 +223,16 @@ def test_what_a_kubelet_says_in_events_only(world: Callable[..., Any]) -> None:
     pod = {"metadata": {"name": "p", "uid": "u"}, "spec": {}, "status": {"phase": "Pending"}}
     w.pods = {"p": pod}
     observe = w.observed
-    told = (
+    events = (
         warning("FailedMount", "no Secret", "u"),
         warning("FailedMount", "of another", "v"),
         warning("Odd", "x", "u"),
     )
-    w.observed = lambda: Observed(observe().children, observe().pods, events=told)
+    w.observed = lambda: Observed(observe().children, observe().pods, events=events)
     reason, words = "PodStartError", "0 of 1 pods serve requests; pod 'p' cannot start: FailedMount: no Secret"
     assert w.condition("InferenceReady") == ("False", reason, words)
     pod["status"] = {"phase": "Running", **containers(waiting("CrashLoopBackOff"))}
-    assert w.condition("InferenceReady")[1] == "ContainerCrashLoopBackOff"  # an event of before is no news
+    assert w.condition("InferenceReady")[1] == "ContainerCrashLoopBackOff"  # the event is older
 
 
 QUOTA = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, limited: 0"
@@ -268,12 +268,12 @@ def test_pods_that_a_stateful_set_cannot_create(world: Callable[..., Any]) -> No
     w.step()
     observe = w.observed
     workload = w.child("StatefulSet")["metadata"].setdefault("uid", "uid-of-w")
-    told = (
+    events = (
         warning("FailedCreate", "older words", workload, "2026-01-01T00:00:00Z"),
         warning("FailedCreate", OF_A_STATEFUL_SET + QUOTA, workload, "2026-01-02T00:00:00Z"),
         warning("FailedCreate", "of another", "uid-of-another", "2026-01-03T00:00:00Z"),
     )
-    w.observed = lambda: Observed(observe().children, observe().pods, events=told)
+    w.observed = lambda: Observed(observe().children, observe().pods, events=events)
     assert w.condition("InferenceReady") == (
         "False",
         "QuotaExceeded",
@@ -283,7 +283,7 @@ def test_pods_that_a_stateful_set_cannot_create(world: Callable[..., Any]) -> No
     w.child("StatefulSet")["status"]["readyReplicas"] = 0
     for pod in w.pods.values():
         pod["status"] = {"phase": "Pending"}
-    assert w.condition("InferenceReady")[1] == "InferencePending"  # an event of before is no news
+    assert w.condition("InferenceReady")[1] == "InferencePending"  # the event is older
 
 
 def test_what_lives_says_what_is_wrong_before_what_was_evicted(world: Callable[..., Any]) -> None:
@@ -301,7 +301,7 @@ def test_what_lives_says_what_is_wrong_before_what_was_evicted(world: Callable[.
 
 
 def test_ready_is_what_both_the_workload_and_its_pods_say(world: Callable[..., Any]) -> None:
-    """One of the two is told first; adapters are told of by the pods that are known."""
+    """Changes of the two arrive in any order, and adapters are reported by the pods that are known."""
     w = world(count=2)
     w.settle()
     unready = next(iter(w.pods.values()))

@@ -92,7 +92,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "template with a date": (
         {"inference": {"template": {"metadata": {"annotations": {"on": datetime.date(2024, 1, 1)}}}}},
-        "inference.template must hold what JSON can, got datetime.date(2024, 1, 1) at metadata.annotations.on; "
+        "inference.template must be JSON data, got datetime.date(2024, 1, 1) at metadata.annotations.on; "
         "put it in quotes",
     ),
     "template with a number for a key": (

@@ -1,0 +1,53 @@
+"""The nodes that a Workspace asks a provider for."""
+
+from kaito_core.api import KubeObject, ModelPreset, NodeRequest, Workspace
+from kaito_core.api.nodes import GPU_RESOURCES
+from kaito_core.reconcile.podspec import tolerations
+from kaito_core.reconcile.sizing import size
+from kaito_core.reconcile.taken_gpus import pod_gpus
+
+__all__ = ["node_request", "restricts_nodes"]
+
+
+def restricts_nodes(workspace: Workspace) -> bool:
+    """Returns whether a Workspace is particular about its nodes."""
+    resource = workspace.resource
+    selector = resource.label_selector
+    return bool(
+        resource.instance_type or resource.preferred_nodes or selector.match_labels or selector.match_expressions
+    )
+
+
+def node_request(workspace: Workspace, preset: ModelPreset | None) -> NodeRequest:
+    """Returns the nodes that a Workspace asks a provider for."""
+    resource = workspace.resource
+    own: KubeObject = (workspace.inference.template or {}).get("spec", {})
+    tolerated: list[KubeObject] = []
+    if preset is not None:
+        sizing = size(preset, resource.count, None)
+        # Fewer GPUs may do if they are larger than those of the preset's authors: `size` decides for a known machine.
+        gpus, memory, disk = min(sizing.gpus, 1), sizing.gpu_memory_gib, preset.disk_gib
+    else:
+        gpus, memory, disk = pod_gpus(own), 0.0, 0.0
+        tolerated += own.get("tolerations", [])
+    if gpus or preset is None:
+        tolerated += tolerations(*GPU_RESOURCES)
+    held = workspace.status.get("workerNodes")
+    return NodeRequest(
+        workspace=workspace.name,
+        namespace=workspace.namespace,
+        uid=workspace.metadata.uid,
+        count=resource.count,
+        instance_type=resource.instance_type,
+        match_labels=resource.label_selector.match_labels,
+        match_expressions=tuple(
+            expression.model_dump(by_alias=True) for expression in resource.label_selector.match_expressions
+        ),
+        preferred_nodes=resource.preferred_nodes,
+        gpus=gpus,
+        gpu_memory_gib=memory,
+        disk_gib=disk,
+        tolerations=tuple(tolerated),
+        held_nodes=tuple(name for name in held if isinstance(name, str)) if isinstance(held, list) else (),
+        annotations=workspace.metadata.annotations,
+    )
