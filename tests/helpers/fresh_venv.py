@@ -110,7 +110,7 @@ class FreshVenv:
             shim = folder / "bin" / name
             shim.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m {name} "$@"\n')
             shim.chmod(0o755)
-        (folder / "bin" / "ruff").symlink_to(Path(sys.executable).with_name("ruff"))  # a program of its own, not Python
+        (folder / "bin" / "ruff").symlink_to(Path(sys.executable).with_name("ruff"))  # a program, not a Python module
         return cls(folder)
 
     def copy(self, folder: Path) -> "FreshVenv":

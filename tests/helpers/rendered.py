@@ -1,4 +1,4 @@
-"""What is rendered of Workspaces of every kind, for the tests that check it. No test lives here."""
+"""The objects that are rendered for Workspaces of every kind, for the tests that check them."""
 
 from typing import Any
 
@@ -77,6 +77,6 @@ def late_containers() -> list[KubeObject]:
 
 
 def containers_of(case: str) -> list[KubeObject]:
-    """All containers that a pod of ours may ever have."""
+    """All containers that a pod may have, late ones included."""
     spec = pod_of(manifests(case))["spec"]
     return [*spec["initContainers"], *spec["containers"], *late_containers()]

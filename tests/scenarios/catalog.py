@@ -1,4 +1,4 @@
-"""What the operator does, as scenarios over a World: the same on the emulated API and on a real one.
+"""All scenarios, which run on the emulated API and on a real one.
 
 A scenario gets a World whose operator runs, and asserts on the state of the cluster.
 """

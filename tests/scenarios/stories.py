@@ -1,4 +1,4 @@
-"""Lives of Workspace `w`, from creation to deletion, and what has to be left of them whatever happens meanwhile."""
+"""Stories of Workspace `w`, from creation to deletion, which must end the same whatever disturbs them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,19 +12,19 @@ from scenarios.support.world import World, adapter, workspace
 
 __all__ = ["FOREIGN", "LIVE_EDIT", "STORIES", "Story", "live"]
 
-FOREIGN = "example.com/theirs"  #: a label and a finalizer of somebody else's
+FOREIGN = "example.com/theirs"  #: name of a label and a finalizer of another client
 _AUDITOR = "auditor"
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A life.
+    """A story.
 
     Attributes:
-        title: In a word or two.
-        documents: What is applied one after the other; each has to be served before the next comes.
+        title: Its name in test ids.
+        documents: The Workspaces that are applied, one after the other once the one before is served.
         workload: Kind of the workload.
-        nodes: Prepared nodes.
+        nodes: Names of prepared nodes.
     """
 
     title: str
@@ -38,10 +38,12 @@ def _nothing() -> None:
 
 
 def live(story: Story, world: World, disturb: Callable[[], object] = _nothing) -> str:
-    """Lives a life to its end, and returns how the Workspace was served before it was deleted.
+    """Plays a story to its end, and returns the state before the deletion as JSON.
 
     Args:
-        disturb: Called after each document was applied, and after the deletion was asked for.
+        story: The story.
+        world: Where it is played.
+        disturb: Called after each document is applied, and after the deletion.
     """
     for name in story.nodes:
         add_node(world, name, gpus=1)
@@ -70,7 +72,7 @@ def live(story: Story, world: World, disturb: Callable[[], object] = _nothing) -
 
 
 def _mark(world: World, kind: str) -> None:
-    """Leaves a label and, on the Workspace, a finalizer of somebody else's."""
+    """Adds a label and, to the Workspace, a finalizer, as another client does."""
     found = world.existing(kind, "w")
     metadata: dict[str, Any] = {"name": "w", "labels": {FOREIGN: "kept"}}
     if kind == "workspaces":
@@ -97,7 +99,7 @@ def _template(image: str) -> KubeObject:
 
 _ON_PREPARED = {"kaito.sh/node-provider": "gpu_onprem"}
 
-#: A Workspace comes up, gets another adapter and changes a strength under running pods.
+#: A Workspace gets another adapter and another strength while its pods run.
 LIVE_EDIT = Story(
     "live edit",
     (

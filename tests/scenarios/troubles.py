@@ -1,4 +1,4 @@
-"""Faults as users meet them: how each comes about, where the status says it, and what to do next. Data and doing."""
+"""Faults as users meet them: how each is caused, which reason the status has, and what to do next."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Trouble:
     """A fault.
 
     Attributes:
-        title: What a person notices.
-        reason: The reason by which WorkspaceSucceeded says it.
-        cause: Brings it about for the Workspace `w`.
+        title: What a user notices.
+        reason: Reason of the condition WorkspaceSucceeded.
+        cause: Causes it for Workspace `w`.
         advice: What to do next, in Markdown.
     """
 

@@ -1,4 +1,4 @@
-"""The emulated API against the record of a real server (Kubernetes 1.36): which steps answer otherwise, and why."""
+"""The emulated API answers as a real server did (Kubernetes 1.36), step by step of a record."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kaito_testing.world.cluster import FakeCluster
 
 DATA = Path(__file__).parents[2] / "data"
 
-#: Steps that may answer otherwise than the real server, each with its reason. Whoever adds one explains it here.
+#: Steps that may answer differently from the real server, each with the reason.
 DISAGREEMENTS: dict[str, str] = {}
 
 
 def _tool() -> ModuleType:
-    """The recorder that made the record; it also knows how to compare."""
+    """The tool that made the record; it also compares."""
     spec = importlib.util.spec_from_file_location("kube_transcript", DATA / "kube_transcript.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -27,7 +27,7 @@ def _tool() -> ModuleType:
 
 
 def _compare(url: str) -> dict[str, list[str]]:
-    """Every step's differences, the steps without any left out."""
+    """The differences of each step that has any."""
     tool = _tool()
     record = [json.loads(line) for line in (DATA / "kubernetes-1.36-transcript.jsonl").read_text().splitlines()]
     server, found = tool.Server(url), {}
@@ -48,12 +48,12 @@ def _compare(url: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_every_step_answers_as_recorded_but_for_the_named_ones(kaito_cluster: FakeCluster) -> None:
+def test_each_step_answers_as_recorded(kaito_cluster: FakeCluster) -> None:
     found = _compare(kaito_cluster.url)
     assert set(found) == set(DISAGREEMENTS), found
 
 
 @pytest.mark.slow
-def test_the_comparison_sees_a_server_that_answers_otherwise(kaito_cluster: FakeCluster) -> None:
+def test_the_comparison_finds_a_server_that_answers_differently(kaito_cluster: FakeCluster) -> None:
     kaito_cluster.fail("DELETE", "configmaps/a$", 500, times=3)
     assert {"cm delete", "cm delete again: NotFound"} <= set(_compare(kaito_cluster.url))

@@ -16,7 +16,7 @@ SCHEMA: dict[str, Any] = workspace_crd()["spec"]["versions"][0]["schema"]["openA
 
 
 def causes(case: Case) -> list[Cause]:
-    """What the API server would object to, as `intake` has it: the schema first, then the rules."""
+    """What the API server would object to, in its order: the schema first, then the rules."""
     old = schema.fill(schema.prune(case.old, SCHEMA)[0], SCHEMA) if case.old is not None else None
     new = schema.fill(schema.prune(case.new, SCHEMA)[0], SCHEMA)
     return schema.validate(new, SCHEMA, old) or list(rules.broken(new, old, SCHEMA))

@@ -1,4 +1,4 @@
-"""One noun per file: none is so long that it must hold two."""
+"""No file is so long that it must hold two nouns."""
 
 import subprocess
 from pathlib import Path

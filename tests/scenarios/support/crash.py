@@ -1,4 +1,4 @@
-"""A World whose operator dies before a certain write, and is succeeded by another. No scenario lives here."""
+"""A World whose operator is stopped before a certain write, and started again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,27 +13,27 @@ NEVER = 10**9
 
 
 class MortalWorld(World):
-    """A World with Karpenter, whose operator dies before a certain write, and is started anew."""
+    """A World with Karpenter, whose operator is stopped before a certain write, and started again."""
 
     _death: Fault | None = None
 
     def live(self, writes: int) -> None:
-        """Starts an operator that writes this often, and then not once more."""
+        """Starts an operator whose first writes, as many as this, are served; the next one fails and ends it."""
         self._death = self.cluster.fail("WRITE", "", 500, times=NEVER, after=writes)
         self.start()
 
     @property
     def died(self) -> bool:
-        """Whether the operator got to its last write."""
+        """Whether the operator was stopped at its last write."""
         return self._death is None
 
     @property
     def is_mute(self) -> bool:
-        """Whether the operator would have written once more, and could not."""
+        """Whether the operator has tried the write that fails."""
         return self.died or (self._death is not None and self._death.times < NEVER)
 
     def wait(self, what: str, condition: Callable[[], Any]) -> Any:
-        """Waits as a World does; meanwhile the operator may die and is succeeded, and Karpenter makes nodes."""
+        """Waits as a World does; meanwhile the operator may be stopped and started again, and Karpenter makes nodes."""
 
         def look() -> Any:
             if self._death is not None and self._death.times < NEVER:
@@ -46,7 +46,7 @@ class MortalWorld(World):
         return super().wait(what, look)
 
     def wait_unraised(self, what: str, condition: Callable[[], Any]) -> Any:
-        """Waits too, and leaves the dead as they are."""
+        """Waits, and does not start an operator that was stopped."""
 
         def look() -> Any:
             become_nodes(self)
@@ -55,6 +55,6 @@ class MortalWorld(World):
         return super().wait(what, look)
 
     def spare(self) -> None:
-        """Lets the operator live on."""
+        """Lets all further writes be served."""
         if self._death is not None:
             self._death.times = 0

@@ -1,4 +1,4 @@
-"""Fixtures over a `world`, emulated or real; they are of every folder whose conftest imports them."""
+"""Fixtures on top of a `world`, for each conftest that imports them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def azure(world: World, cluster: FaultyCluster) -> World:
 
 @pytest.fixture(params=STORIES, ids=lambda story: story.title)
 def story(request: pytest.FixtureRequest) -> Story:
-    """Each life in turn."""
+    """Each story in turn."""
     found: Story = request.param
     return found
 
@@ -43,7 +43,7 @@ def mortal(world: World, cluster: FaultyCluster, tmp_path: Path) -> Iterator[Mor
 
 @pytest.fixture
 def standby(world: World, cluster: FaultyCluster, tmp_path: Path) -> Iterator[World]:
-    """Another operator of the same World: it looks at the same runtimes."""
+    """A World with another operator, for the same cluster and runtimes."""
     made = World(cluster, tmp_path, world.namespace)
     made.runtimes = world.runtimes
     yield made
@@ -55,7 +55,7 @@ _ENDS: dict[type[FaultyCluster], str] = {}
 
 @pytest.fixture
 def undisturbed(world: World, cluster: FaultyCluster) -> str:
-    """How the life ends that nothing befalls; lived once on each kind of cluster."""
+    """The end state of `LIVE_EDIT` without disturbances; made once for each kind of cluster."""
     if type(cluster) not in _ENDS:
         with running(world):
             _ENDS[type(cluster)] = live(LIVE_EDIT, world)

@@ -1,4 +1,4 @@
-"""Karpenter by hand: NodeClaims, and the nodes that become of them. No scenario lives here."""
+"""What Karpenter does, by hand: NodeClaims, and the nodes that are made for them."""
 
 from kaito_core.api import KubeObject
 from kaito_testing.world.client import KubeClient
@@ -7,12 +7,12 @@ from scenarios.support.world import World
 
 __all__ = ["RESOURCE", "become_nodes", "claims", "first_claim", "install_nodeclaims", "nodeclaim_crd", "refuse"]
 
-#: What a Workspace says to get a machine made.
+#: Resource of a Workspace that a machine is made for.
 RESOURCE = {"instanceType": "Standard_NC24ads_A100_v4"}
 
 
 def nodeclaim_crd() -> KubeObject:
-    """Returns a CRD of NodeClaims that lets everything through."""
+    """Returns a CRD of NodeClaims that accepts all objects."""
     anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -41,15 +41,15 @@ def nodeclaim_crd() -> KubeObject:
 
 
 def install_nodeclaims(cluster: KubeClient) -> None:
-    """Makes NodeClaims a known type, and waits until it is served."""
+    """Installs the CRD of NodeClaims, and waits until it is established."""
     cluster.apply(nodeclaim_crd())
     cluster.wait("NodeClaims", lambda: is_established(cluster, "nodeclaims.karpenter.sh"))
 
 
 def first_claim(world: World) -> KubeObject:
-    """Returns the first NodeClaim once it is there and watched."""
+    """Waits for the first NodeClaim and for the operator's watch, and returns the claim."""
     (claim,) = world.wait("a claim", lambda: claims(world.cluster))
-    # A real server is busy for a second with a new type, and what comes and goes meanwhile only a resync tells.
+    # A real server needs a second for a new type; what changes meanwhile, only a resync would show.
     world.wait("a watch", lambda: any("watch" in r.query for r in world.cluster.requests(path="/nodeclaims$")))
     found: KubeObject = claim
     return found
@@ -61,7 +61,7 @@ def claims(cluster: KubeClient) -> list[KubeObject]:
 
 
 def become_nodes(world: World) -> None:
-    """Does what Karpenter does: every claim becomes a node, once."""
+    """Makes a node for each claim that has none."""
     for claim in claims(world.cluster):
         name = claim["metadata"]["name"]
         if (claim.get("status") or {}).get("nodeName"):
@@ -73,7 +73,7 @@ def become_nodes(world: World) -> None:
 
 
 def refuse(cluster: KubeClient, name: str, words: str) -> None:
-    """Does what Karpenter does with a claim that the cloud refuses: says why in an event, and deletes it."""
+    """Refuses a claim as Karpenter does if the cloud has no machine: an event says why, and the claim is deleted."""
     about = {"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim", "name": name}
     warn(cluster, about, "InsufficientCapacityError", words)
     cluster.delete("nodeclaims.karpenter.sh", name, "")

@@ -1,4 +1,4 @@
-"""What is in pods and what makes them, for scenarios: runtimes that answer, and hands in place of controllers."""
+"""Stand-ins for scenarios: for the runtimes in pods, and for controllers and kubelets that a cluster lacks."""
 
 import asyncio
 import hashlib
@@ -16,21 +16,26 @@ from kaito_testing.world.pods import PodFailure, pod_status
 
 __all__ = ["QUOTA", "Hands", "Runtimes"]
 
-QUOTA = "team-quota"  #: by which a real server refuses pods
+QUOTA = "team-quota"  #: name of the ResourceQuota by which a real server refuses pods
 
 
 class Runtimes:
-    """Stands in for the runtimes in the pods: they have what the kubelet mounted and what containers fetched.
+    """Stands in for the runtimes in the pods: they serve what is mounted and what containers have fetched.
 
-    The kubelet reads a mounted ConfigMap anew when the pod is touched, which is what the operator relies on.
+    As by a real kubelet, a mounted ConfigMap is read again when an annotation of the pod changes.
+
+    Attributes:
+        asked: How often a runtime was asked.
+        broken: Adapters that cannot be loaded, with the reason.
+        fetching: Adapters whose containers have not ended.
     """
 
     def __init__(self, cluster: KubeClient) -> None:
         self._cluster = cluster
         self._mounted: dict[str, tuple[str, KubeObject]] = {}  # pod uid -> annotation then, configuration
         self.asked = 0
-        self.broken: dict[str, str] = {}  # adapter -> why it cannot be loaded
-        self.fetching: set[str] = set()  # adapters whose containers have not ended
+        self.broken: dict[str, str] = {}
+        self.fetching: set[str] = set()
 
     async def ask(self, pod: KubeObject) -> AdapterReport | None:
         """Answers as GET /v1/adapters of the pod does."""
@@ -67,15 +72,15 @@ class Runtimes:
 
 
 class Hands:
-    """Does by hand what kubelets do, and what controllers and a scheduler do for API servers that have none."""
+    """Does what kubelets do, and what controllers and a scheduler do if the API server has none."""
 
     def __init__(self, cluster: KubeClient, namespace: str) -> None:
         self._cluster, self._namespace = cluster, namespace
-        self._done: dict[str, PodFailure | None] = {}  # how each pod stands, by uid
+        self._done: dict[str, PodFailure | None] = {}  # uid of a pod -> what its status says
         self._failure: PodFailure | None = None  # how pods fail
 
     def fail(self, failure: PodFailure | None) -> None:
-        """Lets pods fail from now on, those that run too; None: lets them get ready."""
+        """Lets pods fail from now on, running ones included, or with None get ready."""
         self._failure = failure
         if not self._cluster.has_controllers or self._cluster.has_workloads:
             return
@@ -96,7 +101,7 @@ class Hands:
         return self._failure if self._failure is not None and self._failure.fits(pod) else None
 
     def run(self) -> None:
-        """Gives every workload of ours its pods, ready or failing."""
+        """Gives each workload of a Workspace its pods, ready or failing."""
         if self._cluster.has_controllers:
             for pod in self._cluster.list("pods", self._namespace, WORKSPACE_LABEL):
                 self._run(pod)
@@ -126,7 +131,7 @@ class Hands:
         self._patch_status(kind, name, {"observedGeneration": owner["metadata"]["generation"], **counts})
 
     def _settle(self, pod: KubeObject) -> None:
-        """Says of a pod how it stands, once."""
+        """Writes the status of a pod, once."""
         failure, uid = self._failure_of(pod), pod["metadata"]["uid"]
         if self._done.get(uid, ...) != failure:
             self._patch_status("pods", pod["metadata"]["name"], self._status(pod, failure))
@@ -136,7 +141,7 @@ class Hands:
         words = failure.message if failure is not None and failure.reason == "Unschedulable" else ""
         status = pod_status(pod, timestamp(datetime.now(UTC)), failure, unschedulable=words, ready_node=True)
         conditions = status.setdefault("conditions", [])
-        if not any(item["type"] == "Ready" for item in conditions):  # what stands there is merged by type
+        if not any(item["type"] == "Ready" for item in conditions):  # conditions are merged by type
             conditions.append({"type": "Ready", "status": "False"})
         return status
 

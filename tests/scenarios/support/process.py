@@ -1,4 +1,4 @@
-"""`kaito operator` as a process of its own, for tests of signals, logs and settings."""
+"""`kaito operator` as a process, for tests of signals, logs and settings."""
 
 import itertools
 import json
@@ -19,13 +19,13 @@ _WAIT_SECONDS = 30.0
 
 
 class Process:
-    """An operator that works on a cluster until the block ends. Its log is JSON, in a file.
+    """An operator that runs until the block ends. Its log is JSON, in a file.
 
     Args:
         cluster: The cluster.
         folder: For the kubeconfig and the log.
         under: Words before its command, which start it as somebody else.
-        **settings: Settings, without `KAITO_` and in small letters.
+        **settings: Settings by name, e.g. `health_port`.
     """
 
     _numbers = itertools.count()
@@ -51,7 +51,7 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process.poll() is None:
-            self._process.kill()  # also one that is stopped
+            self._process.kill()  # SIGTERM would not reach a stopped one
         self._process.wait()
 
     def send(self, number: signal.Signals) -> None:
@@ -59,7 +59,7 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """Waits for the end and returns the exit status, the negative number of a signal that ended it."""
+        """Waits for the end and returns the exit status; a signal that ended it as a negative number."""
         return self._process.wait(_WAIT_SECONDS)
 
     def errors(self) -> list[dict[str, Any]]:
@@ -67,5 +67,5 @@ class Process:
         return [line for line in self.lines() if line["level"] in ("ERROR", "CRITICAL")]
 
     def lines(self) -> list[dict[str, Any]]:
-        """Returns what it has logged so far; every line has to be JSON."""
+        """Returns the lines of its log so far, which must be JSON."""
         return [json.loads(line) for line in self._log.read_text().splitlines()]

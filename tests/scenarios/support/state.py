@@ -1,4 +1,4 @@
-"""What scenarios look at and do, in terms of the operator: templates, nodes, adapters. No scenario lives here."""
+"""What scenarios read of a World: templates, nodes, adapters, and all of a Workspace to compare two runs."""
 
 import json
 import uuid
@@ -30,7 +30,7 @@ __all__ = [
 
 #: What a Workspace is made of.
 _KINDS = ("configmaps", "services", "poddisruptionbudgets", "deployments", "statefulsets")
-#: Made by the server, or of the Workspace's uid, which the hash of a manifest covers.
+#: Set by the server, or depending on the Workspace's uid, as the hash of a manifest does.
 _VOLATILE = (
     *("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "lastTransitionTime"),
     *("clusterIP", "clusterIPs", HASH_ANNOTATION),
@@ -55,7 +55,7 @@ def uids(world: World, name: str) -> list[str]:
 
 
 def settled(world: World, name: str, adapters: dict[str, tuple[str, str]]) -> KubeObject:
-    """Waits until the status says exactly this of the adapters: name -> (strength, state)."""
+    """Waits until the adapters in the status are exactly these, name -> (strength, state), and returns the status."""
 
     def said() -> KubeObject | None:
         document = world.get("workspaces", name) or {}
@@ -69,7 +69,7 @@ def settled(world: World, name: str, adapters: dict[str, tuple[str, str]]) -> Ku
 
 
 def add_node(world: World, name: str, **parts: Any) -> None:
-    """Adds or changes a node of this scenario; parts as for `KubeClient.add_node`."""
+    """Adds or changes a node of the scenario; parts as for `KubeClient.add_node`."""
     world.added_nodes.add(name)
     world.cluster.add_node(name, **parts)
 
@@ -82,19 +82,19 @@ def pinned(world: World, name: str) -> list[str]:
 
 
 def is_true(world: World, name: str, condition: str) -> bool:
-    """Returns whether a condition of a Workspace holds."""
+    """Returns whether a condition of a Workspace is true."""
     return bool(conditions(world.get("workspaces", name)).get(condition, {}).get("status") == "True")
 
 
 def is_established(cluster: KubeClient, name: str) -> bool:
-    """Returns whether a CRD has been taken in."""
+    """Returns whether a CRD is established."""
     crd = cluster.get("customresourcedefinitions", name, "") or {}
     found = (crd.get("status") or {}).get("conditions") or ()
     return any((item["type"], item["status"]) == ("Established", "True") for item in found)
 
 
 def warn(cluster: KubeClient, about: KubeObject, reason: str, words: str, namespace: str = "default") -> None:
-    """Says something of an object as controllers and kubelets do, in an event."""
+    """Makes a warning event about an object, as controllers and kubelets do."""
     name = f"{about['name']}.{uuid.uuid4().hex[:8]}"
     metadata, now = {"name": name, "namespace": namespace}, timestamp(datetime.now(UTC))
     event = {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": about, "type": "Warning"}
@@ -111,15 +111,15 @@ def _essence(value: Any) -> Any:
 
 
 def belongings(world: World, kind: str) -> list[KubeObject]:
-    """Returns the objects of a kind that say that they belong to Workspace w."""
+    """Returns the objects of a kind with the label of Workspace w."""
     found: list[KubeObject] = world.cluster.list(kind, world.namespace, f"{WORKSPACE_LABEL}=w")
     return found
 
 
 def end_state(world: World) -> dict[str, Any]:
-    """Returns Workspace w and all that is labelled as its own, without what differs between two runs.
+    """Returns Workspace w and all objects with its label, without what differs between two runs.
 
-    Two such states are equal only if nothing is there twice and nothing was left over.
+    Two states are equal only if neither run has duplicates or leftovers.
     """
     workspace = world.existing("workspaces", "w")
     workspace["metadata"]["finalizers"] = sorted(workspace["metadata"].get("finalizers", []))  # a set
@@ -131,7 +131,7 @@ def end_state(world: World) -> dict[str, Any]:
 
 
 def left(world: World) -> list[str]:
-    """Returns what there still is of Workspace w, itself included."""
+    """Returns the names of what is left of Workspace w, itself included."""
     kinds = (*_KINDS, "pods")
     names = [f"{kind}/{item['metadata']['name']}" for kind in kinds for item in belongings(world, kind)]
     return names + (["workspaces/w"] if world.get("workspaces", "w") is not None else [])

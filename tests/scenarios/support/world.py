@@ -1,4 +1,4 @@
-"""A running operator and a cluster for scenarios: what users, kubelets and runtimes do to it. No assertions here."""
+"""World: a cluster and its operator, with what users, kubelets and runtimes do. It asserts nothing."""
 
 import contextlib
 import threading
@@ -34,7 +34,13 @@ _NODECLAIMS = "nodeclaims.karpenter.sh"
 
 
 def workspace(name: str, preset: str = "on-cpu", **parts: Any) -> KubeObject:
-    """Returns a Workspace document; parts: resource, adapters, blends, preset_options, annotations, inference."""
+    """Returns a Workspace.
+
+    Args:
+        name: Its name.
+        preset: Name of its preset.
+        **parts: resource, adapters, blends, preset_options, annotations; inference, in place of preset and adapters.
+    """
     inference: KubeObject = {"preset": {"name": preset}}
     if options := parts.get("preset_options"):
         inference["preset"]["presetOptions"] = options
@@ -56,7 +62,7 @@ def workspace(name: str, preset: str = "on-cpu", **parts: Any) -> KubeObject:
 
 
 def adapter(name: str, strength: object = "1.0", image: str = "") -> KubeObject:
-    """Returns an adapter of a Workspace that comes in an image."""
+    """Returns an adapter of a Workspace, from an image."""
     return {"source": {"name": name, "image": image or f"registry.example/{name}:1"}, "strength": strength}
 
 
@@ -66,7 +72,7 @@ def conditions(document: KubeObject | None) -> dict[str, KubeObject]:
 
 
 class Passes:
-    """Notes the Workspaces, by name, whose passes had nothing more to write than a status."""
+    """Counts the passes that wrote no object but the status, by Workspace."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -85,10 +91,10 @@ class World:
     """One namespace of a cluster with an operator that watches it.
 
     Args:
-        cluster: The cluster; it knows the Workspace already.
-        folder: For the kubeconfig.
-        namespace: An empty namespace; Workspaces of others are out of the operator's sight.
-        operator: As whom the operator reaches the cluster; None: as everybody here.
+        cluster: The cluster, with the CRD of Workspaces.
+        folder: Where kubeconfigs are written.
+        namespace: An empty namespace, the only one that the operator watches.
+        operator: A client with the rights that the operator has; None for those of `cluster`.
     """
 
     def __init__(
@@ -112,7 +118,7 @@ class World:
         settings: Settings | None = None,
         plugins: Sequence[object] = (),
     ) -> None:
-        """Starts an operator in a thread and waits until it has begun."""
+        """Starts an operator in a thread, and waits until it is ready."""
         self.launch(providers=providers, settings=settings, plugins=plugins)
         self.wait_ready()
 
@@ -123,7 +129,7 @@ class World:
         settings: Settings | None = None,
         plugins: Sequence[object] = (),
     ) -> None:
-        """Starts an operator in a thread; one of several may have to stand by before it begins."""
+        """Starts an operator in a thread, and does not wait: one of several stands by until it leads."""
         settings = settings or Settings(namespaces=(self.namespace,), health_port=0)
         installed = (OnPremProvider(), AzureProvider()) if providers is None else providers
         registry = registry_with(PRESETS, installed, settings=settings)
@@ -135,14 +141,14 @@ class World:
         self._thread.start()
 
     def wait_ready(self) -> None:
-        """Waits until the operator has begun, and raises what ended it first."""
+        """Waits until the operator is ready, and raises what ended it before."""
         while not self._ready.wait(0.05):
             if self._failure is not None:
                 self.join()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the operator has begun."""
+        """Whether the operator is ready."""
         return self._ready.is_set()
 
     def _run(self, settings: Settings, registry: PluginRegistry, ready: threading.Event, stop: threading.Event) -> None:
@@ -156,7 +162,7 @@ class World:
                 ask=self.runtimes.ask,
                 on_pass=self.passes.note,
             )
-        except BaseException as error:  # whoever waits for it has to see it
+        except BaseException as error:  # `join` raises it
             self._failure = error
 
     def stop(self) -> None:
@@ -165,7 +171,7 @@ class World:
         self.join()
 
     def join(self) -> None:
-        """Waits until the operator has ended, and raises what ended it."""
+        """Waits until the operator has ended, and raises the error that ended it."""
         if self._thread is not None:
             self._thread.join()
         failure, self._failure = self._failure, None
@@ -173,7 +179,7 @@ class World:
             raise failure
 
     def clean(self) -> None:
-        """Takes away what nobody else would once there is no operator: finalizers, nodes and what runs on them."""
+        """Removes what nothing else removes without an operator: finalizers, nodes, and pods on them."""
         for document in self.cluster.list("workspaces", self.namespace):
             unbound = {"metadata": {"finalizers": None}}
             self.cluster.patch("workspaces", document["metadata"]["name"], unbound, self.namespace)
@@ -206,7 +212,7 @@ class World:
         return self.cluster.get(kind, name, self.namespace)
 
     def existing(self, kind: str, name: str) -> KubeObject:
-        """Returns an object of the namespace once it is there."""
+        """Waits until an object of the namespace exists, and returns it."""
         found: KubeObject = self.wait(f"{kind} {name}", lambda: self.get(kind, name))
         return found
 
@@ -225,12 +231,12 @@ class World:
         return [e for e in found if (e["involvedObject"]["kind"], e["involvedObject"]["name"]) == about]
 
     def pods(self, name: str) -> list[KubeObject]:
-        """Returns the pods of a Workspace that are not on their way out."""
+        """Returns the pods of a Workspace that are not being deleted."""
         pods = self.cluster.list("pods", self.namespace, f"{WORKSPACE_LABEL}={name}")
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def fail_pods(self, failure: PodFailure | None) -> None:
-        """Lets all pods fail from now on, those that have a node too; None: lets them get ready."""
+        """Lets all pods fail from now on, running ones included, or with None get ready."""
         self._hands.fail(failure)
         if isinstance(self.cluster, FakeCluster) and self.cluster.has_workloads:
             self.cluster.run_workloads(*([failure] if failure is not None else []))
@@ -238,18 +244,18 @@ class World:
     # Waiting
 
     def wait(self, what: str, condition: Callable[[], Any]) -> Any:
-        """Waits until a condition holds, doing by hand what the cluster has no controllers for."""
+        """Waits until a condition holds, and meanwhile does by hand what the cluster has no controllers for."""
 
         def look() -> Any:
             if not self.cluster.has_workloads:
                 self._hands.run()
             return condition()
 
-        # A real collector of garbage looks for new types, such as ours, every half minute.
+        # A real garbage collector looks for new types, such as ours, every half minute.
         return self.cluster.wait(what, look, timeout_seconds=30 if self.cluster.has_workloads else 90)
 
     def wait_state(self, name: str, state: str) -> KubeObject:
-        """Waits until the status of a Workspace speaks of its newest generation and has a state."""
+        """Waits until the status of a Workspace is of its newest generation and has a state."""
 
         def reached() -> KubeObject | None:
             document = self.get("workspaces", name)
@@ -273,14 +279,14 @@ class World:
         return found
 
     def cause_pass(self, name: str) -> None:
-        """Lets the operator look at a Workspace once more, by a change that asks for nothing."""
+        """Causes one more pass for a Workspace, by a label that means nothing."""
         before = self.passes.of(name)
         label = {"metadata": {"labels": {"looked": uuid.uuid4().hex[:8]}}}
         self.cluster.patch("workspaces", name, label, self.namespace)
         self.wait(f"a pass for {name}", lambda: self.passes.of(name) > before)
 
     def snapshot(self) -> dict[tuple[str, str], str]:
-        """Returns the resource version of everything that the operator may write."""
+        """Returns the resource versions of all objects that the operator may write."""
         kinds = ("workspaces", "deployments", "statefulsets", "services", "poddisruptionbudgets")
         kinds += ("configmaps", "pods", "events")
         return {
