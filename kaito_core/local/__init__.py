@@ -1,1 +1,1 @@
-"""`kaito up`: runs the pod template that the operator would create, as processes on this machine."""
+"""`kaito up` and `kaito chat`: the pod that the operator would create, as processes on this machine, and a client."""

@@ -1,4 +1,4 @@
-"""A chat with a served model in the terminal, over the OpenAI API of any server."""
+"""Chats with a served model in the terminal, through the OpenAI API of any server."""
 
 import json
 import sys
@@ -18,21 +18,24 @@ _LONGEST_ERROR = 500  # characters of an error that is not in OpenAI's form, suc
 
 
 def chat(url: str, model: str, adapters: Mapping[str, str] | None, prompt: str) -> None:
-    """Answers one prompt, or one after the other until the end of input.
+    """Answers one prompt, or prompts from standard input until it ends.
 
     Args:
-        url: Where the model is served.
-        model: Model id, "" for the first that the server lists.
-        adapters: Strength by adapter for this chat, None for the model's own.
-        prompt: What to ask; "" asks the user.
+        url: Where the model is served, with or without the path /v1.
+        model: Model id; "" for the first that the server lists.
+        adapters: Strength by adapter for this chat; None for the model's own.
+        prompt: The only prompt; "" reads prompts from standard input.
 
     Raises:
-        ConfigError: Nothing answers at `url`, or it refuses the only prompt. In a chat, refusals are printed instead.
+        ConfigError: Nothing answers at `url`, or the server refuses `prompt`. Without `prompt`, refusals are printed.
     """
     extra: dict[str, Any] = {}
     if adapters is not None:
         extra["adapters"] = [{"name": name, "strength": _strength(name, text)} for name, text in adapters.items()]
-    with httpx.Client(base_url=url, timeout=httpx.Timeout(10, read=600)) as client:
+    # Clients of OpenAI's API are given a URL that ends in /v1, and curl one without a scheme.
+    base = url.rstrip("/").removesuffix("/v1")
+    base = base if "://" in base else f"http://{base}"
+    with httpx.Client(base_url=base, timeout=httpx.Timeout(10, read=600)) as client:
         extra["model"] = model or _first_model(client)
         if prompt:
             _print(_answer(client, [{"role": "user", "content": prompt}], extra))
@@ -56,12 +59,12 @@ def _first_model(client: httpx.Client) -> str:
     except httpx.TransportError as error:
         raise ConfigError(_unreachable(client, error)) from error
     except (ValueError, LookupError, TypeError) as error:
-        raise ConfigError(f"{client.base_url} lists no model at /v1/models; is a model server there?") from error
+        raise ConfigError(f"{client.base_url} does not list models at /v1/models; is it a model server?") from error
 
 
 def _converse(client: httpx.Client, extra: Mapping[str, Any]) -> None:
     with suppress(ImportError):
-        import readline  # noqa: F401  # gives `input` a history and editing, where the platform has it
+        import readline  # noqa: F401  # gives `input` a history and line editing; Windows does not have it
     messages: list[dict[str, str]] = []
     while True:
         try:
@@ -75,7 +78,7 @@ def _converse(client: httpx.Client, extra: Mapping[str, Any]) -> None:
         try:
             answer = _print(_answer(client, [*messages, question], extra))
         except ConfigError as error:
-            # What went before stays: the question may be put in other words.
+            # The chat goes on without this question.
             print(error, file=sys.stderr)
         except KeyboardInterrupt:
             print()
@@ -99,7 +102,7 @@ def _answer(client: httpx.Client, messages: list[dict[str, str]], extra: Mapping
     """Yields the text of an answer piece by piece.
 
     Raises:
-        ConfigError: The server refuses the request, or fails in the middle of its answer.
+        ConfigError: The server refuses the request, or fails while it answers.
     """
     body = {**extra, "messages": messages, "stream": True}
     try:
@@ -117,14 +120,14 @@ def _answer(client: httpx.Client, messages: list[dict[str, str]], extra: Mapping
                     yield choice.get("delta", {}).get("content") or ""
     except (SSEError, json.JSONDecodeError) as error:  # the first is a TransportError too
         raise ConfigError(
-            f"{client.base_url} does not answer with a stream of events ({error}); is a model server there?"
+            f"{client.base_url} does not answer with a stream of events ({error}); is it a model server?"
         ) from error
     except httpx.TransportError as error:
         raise ConfigError(_unreachable(client, error)) from error
 
 
 def _refusal(response: httpx.Response) -> str:
-    """Returns the server's own words, where it has some."""
+    """Returns the server's own message, or its status and text if it is not in OpenAI's form."""
     try:
         return _words(response.json()["error"])
     except (ValueError, LookupError, TypeError):

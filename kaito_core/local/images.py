@@ -1,7 +1,6 @@
-"""The folder /data of a container image on disk: an OCI layout or a `docker save` archive, as a folder or tar file.
+"""Unpacks the folder /data of a container image on disk: an OCI layout or a `docker save` archive, as folder or file.
 
-Nothing is pulled and no image is run: an adapter image is a parcel around /data. What its layers may do is
-`kaito_core.api.archive`'s business.
+Images are neither pulled nor run. `kaito_core.api.archive` unpacks the layers, and refuses those that are not safe.
 Source: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 """
 
@@ -26,9 +25,9 @@ _T = TypeVar("_T")
 
 _DATA = "data"
 _CHUNK = 1 << 20
-_LIMITS = Limits(members=1_000_000)  # the image's own files count, though only those in /data are written
+_LIMITS = Limits(members=1_000_000)  # all files of the image count, though only those in /data are written
 _LONGEST_DOCUMENT = 16 << 20  # bytes
-_DEEPEST = 8  # indexes in one another, and links of older versions of docker between equal layers
+_DEEPEST = 8  # of indexes in indexes, and of links, with which older versions of docker save equal layers once
 
 
 class _Record(BaseModel):
@@ -54,7 +53,7 @@ class _Descriptor(_Record):
 
 
 class _Manifest(_Record):
-    """Of one image, with layers, or of several, with the manifests of each."""
+    """The manifest of an image, with its layers, or an index, with the manifests of several images."""
 
     manifests: list[_Descriptor] | None = None
     layers: list[_Descriptor] | None = None
@@ -110,7 +109,7 @@ def _opened(path: Path) -> Iterator[_Image]:
             raise ConfigError(f"--image: '{path}' does not exist") from error
         except ArchiveError as error:
             raise ConfigError(
-                f"--image: '{path}' is neither an OCI layout nor a `docker save` archive: it {error}"
+                f"--image: '{path}' is not an OCI layout or a `docker save` archive: it {error}"
             ) from error
         yield image
 
@@ -154,15 +153,15 @@ def _oci_layers(image: _Image, manifest: _Manifest, reference: str) -> Iterator[
             for layer in manifest.layers or ():
                 yield _blob(image, layer)
             return
-        # Attestations are listed beside the image they attest; they have no files.
+        # Attestations are listed beside their image, with the platform "unknown". They have no files.
         listed = [m for m in manifest.manifests if m.platform is None or m.platform.os != "unknown"]
         chosen = [m for m in listed if m.is_named(reference)] or listed
         if not chosen:
-            raise ConfigError(f"--image: the image of '{reference}' lists no manifest; save it again")
-        # Of several platforms any will do: /data holds tensors, not programs.
+            raise ConfigError(f"--image: the index of '{reference}' is empty; save the image again")
+        # Any platform will do: /data has tensors, not programs.
         digest = chosen[0].digest
         manifest = _parsed(TypeAdapter(_Manifest), f"the manifest {digest}", _blob(image, chosen[0]))
-    raise ConfigError(f"--image: the image of '{reference}' has indexes in indexes; save it again")
+    raise ConfigError(f"--image: '{reference}' has more than {_DEEPEST} indexes in one another; save the image again")
 
 
 def _docker_layers(image: _Image, saved: Sequence[_Saved], reference: str) -> Iterator[IO[bytes]]:
@@ -182,20 +181,20 @@ def _layers(image: _Image, path: Path, reference: str) -> Iterator[IO[bytes]]:
     ):
         return _docker_layers(image, saved, reference)
     raise ConfigError(
-        f"--image: '{path}' is neither an OCI layout (index.json) nor a `docker save` archive (manifest.json)"
+        f"--image: '{path}' is not an OCI layout (no index.json) or a `docker save` archive (no manifest.json)"
     )
 
 
 def unpack_data(reference: str, path: Path, root: Path) -> Path:
-    """Unpacks the folder /data of an image and returns where it is.
+    """Unpacks the folder /data of an image, and returns the path of the unpacked folder.
 
     Args:
-        reference: The image's name, which chooses among several in one archive.
+        reference: Name of the image, which selects it if the archive has several.
         path: An OCI layout or `docker save` archive, as a folder or tar file.
-        root: Folder to make; it must not be there, or be empty.
+        root: Folder to unpack into. It is created; if it exists, it must be empty.
 
     Raises:
-        ConfigError: The file is no image, is damaged, has no /data, or a layer points out of it; `root` is not made.
+        ConfigError: The file is not an image, is damaged, has no /data, or a layer is not safe. `root` is not created.
     """
     try:
         with _opened(path) as image:
@@ -208,5 +207,5 @@ def unpack_data(reference: str, path: Path, root: Path) -> Path:
         raise ConfigError(f"--image: '{path}' cannot be unpacked: {error}") from error
     if not (root / _DATA).is_dir():
         shutil.rmtree(root)
-        raise ConfigError(f"--image: '{reference}' in '{path}' has no folder /data, where an adapter's files belong")
+        raise ConfigError(f"--image: '{reference}' in '{path}' has no folder /data, where an adapter's files must be")
     return root / _DATA

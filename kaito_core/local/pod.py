@@ -1,4 +1,4 @@
-"""A pod template as commands for this machine: volumes become folders, and paths and variables are translated.
+"""Turns a pod template into commands for this machine: volumes become folders, and paths in commands are translated.
 
 Nothing is started here.
 """
@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kaito_core.api import KubeObject
+from kaito_core.api.serving import ADAPTERS_PATH
+from kaito_core.builtin.commands import copy_folder
+from kaito_core.builtin.image import DATA_FOLDER
 from kaito_core.errors import ConfigError
 from kaito_core.local.images import unpack_data
 from kaito_core.reconcile.podspec import ADAPTER_VARIABLE, RUNTIME_CONTAINER
@@ -23,12 +26,12 @@ _RUNTIME = "kaito-runtime"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One process.
+    """What one container runs.
 
     Attributes:
-        name: Name of its container.
-        argv: What runs.
-        env: Environment on top of this process's own.
+        name: Name of the container.
+        argv: The program and its arguments.
+        env: Environment variables, added to those of this process.
     """
 
     name: str
@@ -41,9 +44,9 @@ class LocalPod:
     """A pod on this machine.
 
     Attributes:
-        steps: Run one after the other.
-        runtime: Runs when they are done.
-        adapters: Where the steps leave the adapters.
+        steps: The init containers, to run one after the other.
+        runtime: The server, to run when they are done.
+        adapters: The folder into which the steps put the adapters.
     """
 
     steps: tuple[Command, ...]
@@ -60,18 +63,18 @@ def local_pod(
     weights: Path,
     fetch_weights: bool,
 ) -> LocalPod:
-    """Returns the commands of the workload among the manifests.
+    """Returns the commands of a workload.
 
     Args:
         manifests: What the operator would create, the workload last.
-        folder: For volumes and images; its path has no character that a shell minds.
-        variables: Values that replace those of the containers' environment.
+        folder: Where volumes and images go; its path must not have characters that are special to a shell.
+        variables: Values for environment variables that the containers have.
         images: Images on this machine, by reference.
-        weights: What stands for the volume of the weights, a folder or a GGUF file.
-        fetch_weights: Whether the step that fetches weights runs.
+        weights: The weights, which take the place of their volume: a folder or a GGUF file.
+        fetch_weights: Whether the step that downloads the weights is included.
 
     Raises:
-        ConfigError: A volume or image cannot be had on this machine.
+        ConfigError: A container needs an image or a volume that this machine does not have.
     """
     spec = manifests[-1]["spec"]["template"]["spec"]
     config = {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ConfigMap"}
@@ -84,7 +87,7 @@ def local_pod(
             continue
         paths = _paths(container, volumes)
         if container["image"] != runtime_image:
-            paths["/data"] = _data(container, images, folder / "images")
+            paths[DATA_FOLDER] = _data(container, images, folder / "images")
         steps.append(_command(container, paths, variables))
     (runtime,) = (c for c in spec["containers"] if c["name"] == RUNTIME_CONTAINER)
     return LocalPod(tuple(steps), _command(runtime, _paths(runtime, volumes), variables), volumes["adapters"])
@@ -97,7 +100,7 @@ def _volume(volume: Mapping[str, Any], root: Path, config: Mapping[str, Mapping[
         origin = Path(volume["hostPath"]["path"])
         if not origin.exists():
             raise ConfigError(f"volume '{volume['name']}': '{origin}' does not exist on this machine")
-        path.symlink_to(origin)  # so that no path of the user's, with spaces perhaps, gets into a shell command
+        path.symlink_to(origin)  # the user's path may have spaces, and this one goes into a shell command
         return path
     if "configMap" in volume:
         path.mkdir()
@@ -109,36 +112,46 @@ def _volume(volume: Mapping[str, Any], root: Path, config: Mapping[str, Mapping[
         return path
     kind = next((key for key in volume if key != "name"), "nothing")
     raise ConfigError(
-        f"volume '{volume['name']}' is of the kind {kind}, which this machine does not have; kaito up knows emptyDir, "
-        "configMap and hostPath"
+        f"volume '{volume['name']}' is a {kind}, which only a cluster has; kaito up supports emptyDir, configMap and "
+        "hostPath"
     )
 
 
 def _paths(container: Mapping[str, Any], volumes: Mapping[str, Path]) -> dict[str, Path]:
-    # Joining "" leaves a path as it is.
     return {m["mountPath"]: volumes[m["name"]] / m.get("subPath", "") for m in container.get("volumeMounts", [])}
 
 
 def _data(container: Mapping[str, Any], images: Mapping[str, Path], root: Path) -> Path:
+    """Returns /data of the image of an adapter, unpacked.
+
+    Images are not run. The command of an image adapter only copies /data, which needs nothing else of the image; the
+    commands of other sources are in their images.
+    """
     reference = container["image"]
-    adapter = next((v["value"] for v in container.get("env", []) if v["name"] == ADAPTER_VARIABLE), container["name"])
+    folder = next((v["value"] for v in container.get("env", []) if v["name"] == ADAPTER_VARIABLE), container["name"])
+    name = folder.partition("/")[0]
+    if tuple(container["command"]) != copy_folder(DATA_FOLDER, f"{ADAPTERS_PATH}/{folder}"):
+        raise ConfigError(
+            f"adapter '{name}' is fetched by a program in the image '{reference}', and kaito up runs no images; fetch "
+            "it yourself and name its folder as source.uri: file:FOLDER"
+        )
     if reference not in images:
         raise ConfigError(
-            f"adapter '{adapter.partition('/')[0]}': the image '{reference}' is not on this machine; save it with "
-            f"`docker save {reference} -o image.tar` and give --image {reference}=image.tar"
+            f"adapter '{name}': the image '{reference}' is not on this machine; save it with `docker save {reference} "
+            f"-o image.tar` and name the file with --image {reference}=image.tar"
         )
     return unpack_data(reference, images[reference], root / container["name"])
 
 
 def _translated(text: str, paths: Mapping[str, Path]) -> str:
-    """Returns a text with each container path replaced by the local one; "/database" is not below "/data"."""
+    """Returns a text with the paths of the container replaced by local ones; "/database" is not under "/data"."""
     mounts = sorted(paths, key=len, reverse=True)
     pattern = "|".join(rf"(?<![\w./-]){re.escape(mount)}(?![\w-]|\.\w)" for mount in mounts)
     return re.sub(pattern, lambda match: str(paths[match[0]]), text) if mounts else text
 
 
 def _command(container: Mapping[str, Any], paths: Mapping[str, Path], variables: Mapping[str, str]) -> Command:
-    # A secret's value is not known here: the variable of the same name is, if the user has set it.
+    # Values from Secrets are left out: if the user has set a variable of that name, the command inherits it.
     given = {v["name"]: v["value"] for v in container.get("env", []) if "value" in v and v["name"] != "HOME"}
     env = {name: _translated(value, paths) for name, value in given.items()} | {
         name: value for name, value in variables.items() if name in given

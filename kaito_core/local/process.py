@@ -1,4 +1,4 @@
-"""One child process: started in a group of its own, its output printed with a prefix, and surely ended."""
+"""A child process in a group of its own. Its output is printed with a prefix, and it does not outlive this process."""
 
 import asyncio
 import contextlib
@@ -11,16 +11,18 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from kaito_core.errors import ConfigError
 from kaito_core.local.pod import Command
 
 __all__ = ["Process"]
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LAST_LINES = 20
+_LONGEST_LINE = 1 << 20  # bytes
 
 
 def _end_with_parent() -> None:
-    # Also a parent that is killed with SIGKILL takes its children along; elsewhere than on Linux there is no way.
+    # So that it ends even if this process is killed with SIGKILL. Only Linux can do this.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -28,8 +30,16 @@ def _end_with_parent() -> None:
 class Process:
     """A running command, used as `async with Process(command, say) as process`: leaving the block ends it.
 
+    Args:
+        command: What to run.
+        say: Called with each line of its output.
+        grace_seconds: Time between SIGTERM and SIGKILL, in seconds.
+
     Attributes:
         last_lines: The end of its output, for messages.
+
+    Raises:
+        ConfigError: On entering: the command cannot be started.
     """
 
     def __init__(self, command: Command, say: Callable[[str], None], *, grace_seconds: float = 15.0) -> None:
@@ -39,16 +49,20 @@ class Process:
         self._grace_seconds = grace_seconds
 
     async def __aenter__(self) -> Self:
-        self._child = await asyncio.create_subprocess_exec(
-            *self.command.argv,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.command.env},  # passed on, not read
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the group in order
-            preexec_fn=_end_with_parent,
-            limit=1 << 20,
-        )
+        try:
+            self._child = await asyncio.create_subprocess_exec(
+                *self.command.argv,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.command.env},  # passed on, not read
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C must reach kaito alone, which then ends the group in order
+                preexec_fn=_end_with_parent,
+                limit=_LONGEST_LINE,
+            )
+        except OSError as error:
+            name, program = self.command.name, self.command.argv[0]
+            raise ConfigError(f"{name}: '{program}' cannot be run on this machine: {error.strerror}") from error
         self._reader = asyncio.create_task(self._print_output())
         return self
 
@@ -60,11 +74,11 @@ class Process:
                 self._signal(how)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._child.wait(), self._grace_seconds)
-        self._signal(signal.SIGKILL)  # whatever it started itself and left behind
+        self._signal(signal.SIGKILL)  # what it has started itself and left behind
         self._reader.cancel()
 
     async def wait(self) -> int:
-        """Returns the exit status once the process has ended and all its output is printed."""
+        """Waits until the process has ended and its output is printed, and returns its exit status."""
         status = await self._child.wait()
         await self._reader
         return status

@@ -1,4 +1,4 @@
-"""`kaito chat` against servers that answer, refuse, fail half-way, or are no model servers at all."""
+"""`kaito chat` with servers that answer, refuse, fail half-way, or are not model servers."""
 
 import json
 from collections.abc import Iterator
@@ -33,12 +33,14 @@ class Server:
 
     Attributes:
         asked: Bodies of the requests for an answer.
+        paths: Paths of all requests.
     """
 
     def __init__(self) -> None:
         self.models = MODELS
         self.answers: list[tuple[int, str, str]] = []
         self.asked: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.url = ""
 
 
@@ -60,6 +62,7 @@ def _listening(server: Server) -> Iterator[None]:
             self._send(*server.answers.pop(0))
 
         def _send(self, status: int, kind: str, body: str) -> None:
+            server.paths.append(self.path)
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
@@ -67,7 +70,7 @@ def _listening(server: Server) -> Iterator[None]:
             self.wfile.write(body.encode())
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Prints nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         thread = Thread(target=listening.serve_forever, daemon=True)
@@ -107,7 +110,7 @@ def test_an_error_in_the_middle_of_an_answer_is_one(server: Server, capsys: pyte
         ((500, "application/json", '{"error": "out of memory"}'), "^out of memory$"),
     ],
 )
-def test_what_is_not_a_model_server_is_said_to_be_none(
+def test_a_server_that_does_not_stream_answers_is_named(
     answer: tuple[int, str, str], words: str, server: Server
 ) -> None:
     server.answers = [answer]
@@ -118,8 +121,23 @@ def test_what_is_not_a_model_server_is_said_to_be_none(
 @pytest.mark.parametrize("models", ['{"data": []}', "[]", "<html>", '{"data": [{}]}'])
 def test_a_server_without_models_is_named(models: str, server: Server) -> None:
     server.models = (200, "application/json", models)
-    with pytest.raises(ConfigError, match=r"lists no model at /v1/models"):
+    with pytest.raises(ConfigError, match=r"does not list models at /v1/models"):
         chat(server.url, "", None, "hi")
+
+
+@pytest.mark.parametrize("form", ["{}/v1", "{}/v1/", "{}/"])
+def test_a_url_may_end_as_openais_clients_want_it(
+    form: str, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers = [ANSWER]
+    chat(form.format(server.url), "", None, "hi")
+    assert server.paths == ["/v1/models", "/v1/chat/completions"]
+
+
+def test_a_url_may_lack_its_scheme(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.answers = [ANSWER]
+    chat(server.url.removeprefix("http://"), "", None, "hi")
+    assert capsys.readouterr().out == "Hello\n"
 
 
 def test_nothing_listens() -> None:

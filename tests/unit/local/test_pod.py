@@ -8,15 +8,37 @@ from typing import Any
 import pytest
 
 from helpers.image_files import layer, oci_layout
-from kaito_core.api import NodeState, parse_workspace
-from kaito_core.errors import ConfigError
+from kaito_core import hookimpl
+from kaito_core.api import AdapterRef, AdapterSource, FetchStep, NodeState, parse_workspace
+from kaito_core.errors import ConfigError, FieldError
 from kaito_core.local.pod import LocalPod, local_pod
 from kaito_core.plugins import PluginRegistry
 from kaito_core.reconcile.desired import desired
 from kaito_core.reconcile.resolve import resolve
 from kaito_core.settings import Settings
 
+
+class Bucket:
+    """A source as `kaito new source` writes it: a program in an image of its own fetches the adapter."""
+
+    name = "bucket"
+    schemes = ("bucket",)
+
+    def check(self, ref: AdapterRef) -> tuple[FieldError, ...]:
+        return ()
+
+    def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
+        return FetchStep(command=("fetch", ref.location, "--to", target), image="registry.example/bucket-fetch:1")
+
+
+class BucketPlugin:
+    @hookimpl
+    def kaito_adapter_sources(self) -> list[AdapterSource]:
+        return [Bucket()]
+
+
 REGISTRY = PluginRegistry.discover(Settings())
+REGISTRY.register(BucketPlugin(), "bucket")
 
 
 def pod(tmp_path: Path, *sources: dict[str, Any], images: dict[str, Path] | None = None) -> LocalPod:
@@ -82,6 +104,10 @@ def test_a_file_step_copies_a_folder_whose_path_a_shell_would_split(tmp_path: Pa
     ("source", "words"),
     [
         ({"image": "registry.example/a:1"}, ["adapter 'a0'", "registry.example/a:1", "docker save", "--image"]),
+        (
+            {"uri": "bucket://team/style"},
+            ["adapter 'a0' is fetched by a program in the image 'registry.example/bucket-fetch:1'", "file:FOLDER"],
+        ),
         ({"uri": "file:///does/not/exist"}, ["/does/not/exist", "does not exist on this machine"]),
         ({"volumeSource": {"persistentVolumeClaim": {"claimName": "c"}}}, ["persistentVolumeClaim", "emptyDir"]),
     ],
