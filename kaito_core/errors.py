@@ -23,6 +23,7 @@ __all__ = [
     "PluginLoadError",
     "ProviderError",
     "UnknownHookError",
+    "UnknownInstanceTypeError",
     "UnknownPresetError",
     "UnknownProviderError",
     "UnknownSourceError",
@@ -108,6 +109,24 @@ class UnknownProviderError(WorkspaceError):
     ) -> None:
         what = f"'{name}' is not an installed node provider" if name else "is served by no installed node provider"
         super().__init__([FieldError(field, f"{what} ({known_names(known, name)})")])
+
+
+class UnknownInstanceTypeError(WorkspaceError):
+    """No installed node provider makes the machine type, and no node has it."""
+
+    reason = "UnknownInstanceType"
+
+    def __init__(self, instance_type: str, providers: Iterable[str], known: Iterable[str]) -> None:
+        names = {name.casefold(): name for name in known}
+        close = [names[name] for name in difflib.get_close_matches(instance_type.casefold(), names)]
+        nearest = f"; nearest known types: {', '.join(close)}" if close else ""
+        message = (
+            f"'{instance_type}' is not a machine type that an installed node provider makes "
+            f"({', '.join(sorted(providers)) or 'none is installed'}), and no node of the cluster has it{nearest}; "
+            "correct it, leave it out where nodes are prepared, or name a provider with the annotation "
+            "kaito.sh/node-provider"
+        )
+        super().__init__([FieldError("resource.instanceType", message)])
 
 
 class AdapterSpecError(WorkspaceError):

@@ -7,7 +7,7 @@ arguments that it does not need.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pluggy import HookspecMarker
@@ -99,12 +99,17 @@ def kaito_validate_workspace(workspace: Workspace, preset: ModelPreset | None) -
 
 
 @hookspec(firstresult=True)
-def kaito_select_node_provider(workspace: Workspace, candidates: Sequence[NodeProvider]) -> NodeProvider | None:
+def kaito_select_node_provider(
+    workspace: Workspace, candidates: Sequence[NodeProvider], node_types: Collection[str]
+) -> NodeProvider | None:
     """Return the provider that serves a Workspace, or None to ask the next plugin. The first answer counts.
 
-    Called where neither the Workspace's annotation nor the settings name one. The built-in answer, tried last, is the
-    provider that knows the instance type, else the one that creates no nodes. Errors are logged, and the next plugin
-    is called.
+    Called where neither the Workspace's annotation nor the settings name one. `node_types` are the machine types of the
+    nodes that no provider made, in lower case, with "" for nodes that do not say theirs. Errors are logged, and the
+    next plugin is called.
+
+    The built-in answer, tried last: for a Workspace without an instance type the provider that creates no nodes, else
+    the one that has the type in its table, that finds nodes of it, or that knows it by its name.
 
     Example:
         @hookimpl

@@ -3,7 +3,7 @@
 from kaito_core.api.adapter import AdapterRef, AdapterSource, FetchStep
 from kaito_core.api.cluster import NODES, Cluster, KubeObject, ResourceType
 from kaito_core.api.labels import matches
-from kaito_core.api.nodes import GpuSku, NodeProvider, NodeRequest, NodeState, RejectedNode
+from kaito_core.api.nodes import GpuSku, MakesTypes, NodeProvider, NodeRequest, NodeState, RejectedNode
 from kaito_core.api.preset.model import ModelPreset, Weights
 from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
 from kaito_core.api.strength import parse_strength
@@ -19,6 +19,7 @@ __all__ = [
     "FetchStep",
     "GpuSku",
     "KubeObject",
+    "MakesTypes",
     "ModelPreset",
     "NodeProvider",
     "NodeRequest",

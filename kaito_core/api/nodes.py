@@ -6,7 +6,19 @@ from typing import Any, Protocol, runtime_checkable
 
 from kaito_core.api.cluster import Cluster, ResourceType
 
-__all__ = ["GPU_RESOURCES", "NVIDIA_GPU", "GpuSku", "NodeProvider", "NodeRequest", "NodeState", "RejectedNode"]
+__all__ = [
+    "GPU_RESOURCES",
+    "INSTANCE_TYPE_LABEL",
+    "NVIDIA_GPU",
+    "GpuSku",
+    "MakesTypes",
+    "NodeProvider",
+    "NodeRequest",
+    "NodeState",
+    "RejectedNode",
+]
+
+INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 
 NVIDIA_GPU = "nvidia.com/gpu"
 #: Resource names of GPUs in a node's status.allocatable; GPU nodes often have a taint of the same name.
@@ -148,3 +160,14 @@ class NodeProvider(Protocol):
 
     async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
         """Deletes what `ensure` made, and returns True once nothing is left; a type that does not exist has nothing."""
+
+
+@runtime_checkable
+class MakesTypes(Protocol):
+    """A node provider that knows its cloud's machine types by their names. Optional for a node provider.
+
+    Clouds have more machine types than `skus` lists. Without this, a provider is chosen for those in its table alone.
+    """
+
+    def makes_type(self, instance_type: str) -> bool:
+        """Returns whether a machine type, listed or not, is one that the provider can ask its cloud for. No I/O."""

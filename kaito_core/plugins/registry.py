@@ -1,7 +1,7 @@
 """PluginRegistry: the records of the operator's plugins by name, and what the plugins answer when they are asked."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,7 +10,13 @@ from pydantic import ValidationError
 from kaito_core import hookspecs
 from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, Weights, Workspace
 from kaito_core.api.workspace.model import PROVIDER_ANNOTATION
-from kaito_core.errors import FieldError, UnknownPresetError, UnknownProviderError, UnknownSourceError
+from kaito_core.errors import (
+    FieldError,
+    UnknownInstanceTypeError,
+    UnknownPresetError,
+    UnknownProviderError,
+    UnknownSourceError,
+)
 from kaito_core.plugins.calls import plugin_call
 from kaito_core.plugins.candidates import find_candidates
 from kaito_core.plugins.info import PluginInfo
@@ -158,11 +164,16 @@ class PluginRegistry:
                 continue
             yield from ((name, sku) for sku in skus)
 
-    def provider(self, workspace: Workspace) -> NodeProvider:
+    def provider(self, workspace: Workspace, node_types: Collection[str] = ()) -> NodeProvider:
         """Returns the node provider of a Workspace: the one it names, the settings' one, or the plugins' answer.
+
+        Args:
+            workspace: The Workspace.
+            node_types: Machine types of the nodes that no provider made, in lower case; "" for nodes that say none.
 
         Raises:
             UnknownProviderError: There is no such provider, or no plugin chooses one.
+            UnknownInstanceTypeError: No plugin chooses one for the machine type that the Workspace names.
         """
         asked = workspace.metadata.annotations.get(PROVIDER_ANNOTATION, "")
         if name := asked or self.settings.node_provider:
@@ -172,12 +183,14 @@ class PluginRegistry:
             return self._providers[name]
         candidates = [self._providers[name] for name in sorted(self._providers)]
         for plugin, chosen in self._loader.call_each(
-            "kaito_select_node_provider", workspace=workspace, candidates=candidates
+            "kaito_select_node_provider", workspace=workspace, candidates=candidates, node_types=node_types
         ):
             for candidate in candidates:
                 if candidate is chosen:
                     return candidate
             _log.error("plugin '%s': kaito_select_node_provider must return a candidate, got %r", plugin, chosen)
+        if instance_type := workspace.resource.instance_type:
+            raise UnknownInstanceTypeError(instance_type, self._providers, (sku.name for _, sku in self.machines()))
         raise UnknownProviderError("", self._providers, "resource.instanceType")
 
     def objections(self, workspace: Workspace, preset: ModelPreset | None) -> list[FieldError]:

@@ -26,6 +26,7 @@ from kaito_core.api.workspace.selector import LabelSelector
 
 __all__ = [
     "GROUP",
+    "HOLDER_ANNOTATION",
     "MAX_BLENDS",
     "MAX_COUNT",
     "PROVIDER_ANNOTATION",
@@ -42,6 +43,8 @@ GROUP = "kaito.sh"
 VERSIONS = ("v1alpha1", "v1beta1")  # one schema; the last one is stored
 WORKSPACES = ResourceType(GROUP, VERSIONS[-1], "workspaces", "Workspace")
 PROVIDER_ANNOTATION = "kaito.sh/node-provider"
+#: Names the provider that made the nodes: by the time they are released the Workspace may name another one.
+HOLDER_ANNOTATION = "kaito.sh/nodes-provider"
 
 MAX_BLENDS = 64
 MAX_COUNT = 1000

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kaito_core.api import KubeObject, NodeProvider, NodeRequest, NodeState
+from kaito_core.api.workspace.model import HOLDER_ANNOTATION
 from kaito_core.controller.api_calls import identity
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.errors import NotReadyError, ProviderError
@@ -17,11 +18,9 @@ from kaito_core.plugins import PluginRegistry
 from kaito_core.plugins.calls import plugin_call
 from kaito_core.reconcile.transition import Event
 
-__all__ = ["HOLDER_ANNOTATION", "NODES_FINALIZER", "NodeKeeper", "holder_of", "is_held"]
+__all__ = ["NODES_FINALIZER", "NodeKeeper", "holder_of", "is_held"]
 
 NODES_FINALIZER = "kaito.sh/nodes"
-#: Names the provider that made the nodes: by the time they are released the Workspace may name another one.
-HOLDER_ANNOTATION = "kaito.sh/nodes-provider"
 
 _PROVIDER_SECONDS = 60.0
 _RELEASE_RETRY_SECONDS = 10.0

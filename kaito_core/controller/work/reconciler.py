@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from kaito_core.api import KubeObject, NodeProvider, Workspace, parse_workspace
+from kaito_core.api import NODES, KubeObject, NodeProvider, Workspace, parse_workspace
+from kaito_core.api.nodes import INSTANCE_TYPE_LABEL
 from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.cluster import KubernetesCluster
@@ -154,7 +155,8 @@ class Reconciler:
         return Outcome(planned.wake_after_seconds, failed=failed, acted=bool(planned.actions))
 
     async def _plan(self, document: KubeObject, workspace: Workspace) -> Plan:
-        resolved, provider = await self.thread.run(_ask_plugins, workspace, self.registry)
+        node_types = self._node_types(workspace)
+        resolved, provider = await self.thread.run(_ask_plugins, workspace, self.registry, node_types)
         request = node_request(workspace, resolved.preset)
         if provider is not None and not provider.creates_nodes and request.gpus:
             cache = self.cluster.cache
@@ -165,6 +167,15 @@ class Reconciler:
         nodes = await keeper.ensure(document, provider, request)
         wanted = desired(resolved, nodes, self.settings)
         return plan(wanted, await self._observe(wanted), self.now())
+
+    def _node_types(self, workspace: Workspace) -> frozenset[str]:
+        """Returns the machine types of prepared nodes, in lower case; none where the Workspace names no type."""
+        if not workspace.resource.instance_type:
+            return frozenset()
+        labels = (node["metadata"].get("labels") or {} for node in self.cluster.cache.list(NODES))
+        return frozenset(
+            str(own.get(INSTANCE_TYPE_LABEL, "")).casefold() for own in labels if WORKSPACE_LABEL not in own
+        )
 
     async def _observe(self, wanted: Desired) -> Observed:
         workspace = wanted.workspace
@@ -218,12 +229,14 @@ class Reconciler:
         log.log(level, "%s", message, exc_info=trace, extra={"action": "Pass", "reason": "Failed"})
 
 
-def _ask_plugins(workspace: Workspace, registry: PluginRegistry) -> tuple[Resolved, NodeProvider | None]:
+def _ask_plugins(
+    workspace: Workspace, registry: PluginRegistry, node_types: frozenset[str]
+) -> tuple[Resolved, NodeProvider | None]:
     """Returns what plugins know about a Workspace, and its node provider where its nodes matter."""
     resolved = resolve(workspace, registry)
     preset = resolved.preset
     restricted = restricts_nodes(workspace) or (preset is not None and preset.gpus > 0)
-    return resolved, registry.provider(workspace) if restricted else None
+    return resolved, registry.provider(workspace, node_types) if restricted else None
 
 
 def _key(document: KubeObject) -> Key:

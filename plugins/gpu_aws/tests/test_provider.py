@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kaito_core.api import NodeProvider, NodeRequest
+from kaito_core.api import GpuSku, NodeProvider, NodeRequest
 from kaito_core.errors import ConfigError, InvalidWorkspaceError
 from kaito_core.settings import Settings
 from kaito_gpu_aws.plugin import kaito_node_providers
@@ -13,6 +13,8 @@ from kaito_gpu_aws.provider import AWS
 from kaito_gpu_aws.skus import SKUS
 from kaito_karpenter import NODECLAIMS, KarpenterProvider
 from kaito_karpenter.progress import claims_state
+from kaito_karpenter.testing import claim as karpenters
+from kaito_karpenter.testing import node
 from kaito_testing.world.memory_cluster import MemoryCluster
 
 
@@ -85,6 +87,15 @@ def test_arm_machines_are_for_images_that_are_built_for_them() -> None:
         claim(instance_type="g5g.xlarge")
 
 
+def test_a_type_that_is_in_no_table_is_sized_by_the_labels_of_its_node() -> None:
+    new = "p6-b200.48xlarge"
+    machine = node("n1", gpus="8", **{"karpenter.k8s.aws/instance-gpu-memory": "183296"})
+    state = claims_state(
+        request(instance_type=new), [karpenters("a", node="n1", instance_type=new)], {"n1": machine}, AWS
+    )
+    assert state.sku == GpuSku(new, 8, 8 * 179, "")
+
+
 def test_labels_of_awss_karpenter_are_left_to_it() -> None:
     labels = claim(match_labels={"karpenter.k8s.aws/instance-gpu-name": "a10g", "team": "a"})["metadata"]["labels"]
     assert labels["team"] == "a"
@@ -110,3 +121,39 @@ def test_a_refusal_of_ec2_is_passed_on(words: str) -> None:
 def test_memory_is_that_of_the_gpu_model(sku: Any) -> None:
     sizes = {"V100": {16, 32}, "T4": {16}, "A10G": {24}, "L4": {24}, "A100": {40, 80}, "H100": {80}, "H200": {141}}
     assert sku.memory_per_gpu_gib in sizes[sku.gpu_model.split()[-1]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "p6-b200.48xlarge",
+        "p6e-gb200.36xlarge",
+        "g6f.large",
+        "c7i.metal-24xl",
+        "u-6tb1.metal",
+        "u7i-12tb.224xlarge",
+        "t3.nano",
+    ],
+)
+def test_a_type_of_aws_is_known_by_its_name(name: str) -> None:
+    assert AWS.makes(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["g5.2xlarg", "g5", "g5.", ".xlarge", "Standard_NC6s_v3", "nope.xlarge", "g5.2xlarge "]
+)
+def test_another_name_is_none_of_awss(name: str) -> None:
+    assert not AWS.makes(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["c7i.large", "m6a.48xlarge", "r8g.xlarge", "t3.nano", "x2iedn.large", "hpc7a.96xlarge"]
+)
+def test_series_without_gpus(name: str) -> None:
+    assert AWS.lacks_gpus(name)
+
+
+@pytest.mark.parametrize("name", [*(sku.name for sku in SKUS), "p6-b200.48xlarge", "g5g.xlarge", "dl1.24xlarge"])
+def test_other_series_may_have_gpus(name: str) -> None:
+    assert AWS.makes(name)
+    assert not AWS.lacks_gpus(name)

@@ -147,6 +147,20 @@ class TestRefusals:
         with pytest.raises(InvalidWorkspaceError, match=r"resource.instanceType is required.*Standard_NC12s_v3"):
             plan(instance_type="")
 
+    @pytest.mark.parametrize("name", ["Standard_D16s_v5", "standard_e8ds_v5"])
+    def test_a_type_without_gpus_is_refused_where_they_are_needed(self, name: str) -> None:
+        with pytest.raises(
+            InvalidWorkspaceError, match=f"must be a machine type with GPUs, got '{name}', which has none"
+        ):
+            plan(instance_type=name)
+        assert plan(instance_type=name, gpus=0).create
+
+    def test_the_nearest_known_type_is_named(self) -> None:
+        with pytest.raises(
+            InvalidWorkspaceError, match=r"got 'Standard_NC_A100_v4'; did you mean Standard_NC[0-9]+ads_A100_v4"
+        ):
+            plan(instance_type="Standard_NC_A100_v4")
+
     def test_another_clouds_type_is_refused(self) -> None:
         with pytest.raises(InvalidWorkspaceError, match=r"must be a machine type of Azure, got 'p4d.24xlarge'"):
             plan(instance_type="p4d.24xlarge")

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from kaito_core.api import KubeObject
+from kaito_core.api import GpuSku, KubeObject
 from kaito_gpu_azure.provider import AZURE
-from kaito_karpenter.progress import RETRY_AFTER, capacity_words, claims_state, offers_gpus
+from kaito_karpenter.machines import offers_gpus
+from kaito_karpenter.progress import RETRY_AFTER, capacity_words, claims_state
 from kaito_karpenter.testing import claim, condition, node, request
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
@@ -46,6 +47,38 @@ def test_a_node_without_gpus_is_waited_for() -> None:
     assert (state.ready, state.reason) == ((), "NodeClaimNotReady")
     assert "n1, whose device plugin has not registered" in state.message
     assert claims_state(request(gpus=0), [claim("a", node="n1")], {}, AZURE).ready == ("n1",)
+
+
+NEW = "Standard_ND96isr_H900_v9"
+
+
+class TestTypeThatIsInNoTable:
+    def test_is_sized_by_what_its_node_reports(self) -> None:
+        big = node("n1", gpus="8", **{"nvidia.com/gpu.memory": "147456", "nvidia.com/gpu.product": "NVIDIA-H900"})
+        small = node("n2", gpus="7", **{"nvidia.com/gpu.memory": "147456", "nvidia.com/gpu.product": "NVIDIA-H900"})
+        made = [claim("a", node="n1", instance_type=NEW), claim("b", node="n2", instance_type=NEW)]
+        state = claims_state(request(instance_type=NEW, count=2), made, {"n1": big, "n2": small}, AZURE)
+        assert (state.reason, state.sku) == ("", GpuSku(NEW, 7, 7 * 144, "NVIDIA-H900"))
+
+    def test_is_of_unknown_size_without_the_memory_of_its_gpus(self) -> None:
+        state = claims_state(
+            request(instance_type=NEW), [claim("a", node="n1", instance_type=NEW)], {"n1": node("n1", gpus="8")}, AZURE
+        )
+        assert (state.ready, state.reason, state.sku) == (("n1",), "", None)
+
+    def test_says_what_the_node_has(self) -> None:
+        machine = node("n1", gpus="0")
+        machine["status"]["allocatable"] |= {"cpu": "95640m", "memory": "1981806Mi"}
+        state = claims_state(
+            request(instance_type=NEW), [claim("a", node="n1", instance_type=NEW)], {"n1": machine}, AZURE
+        )
+        assert state.reason == "NodeClaimNotReady"
+        assert "has become node n1, which has 95640m CPUs, 1981806Mi of memory and no GPUs yet" in state.message
+
+    def test_says_that_it_may_be_misspelt_while_it_is_awaited(self) -> None:
+        wrong = "Standard_NC24ad_A100_v4"
+        state = claims_state(request(instance_type=wrong), [claim("a", instance_type=wrong)], {}, AZURE)
+        assert f"Azure's table has no {wrong}; did you mean Standard_NC24ads_A100_v4?" in state.message
 
 
 @pytest.mark.parametrize(

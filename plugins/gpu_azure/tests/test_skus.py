@@ -37,3 +37,38 @@ def test_lookup_ignores_case(name: str) -> None:
 
 def test_unknown_type() -> None:
     assert AZURE.find_sku("p4d.24xlarge") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Standard_NC24ads_A100_v4",
+        "standard_nc24ads_a100_V4",
+        "Standard_D16s_v5",
+        "Standard_B1ls",
+        "Standard_M8-2ms",
+        "Standard_HB120-16rs_v3",
+        "Standard_ND128isr_NDR_GB200_v6",
+        "Standard_NC128ds_xl_RTXPRO6000BSE_v6",
+    ],
+)
+def test_a_type_of_azure_is_known_by_its_name(name: str) -> None:
+    assert AZURE.makes(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["Standard_NOPE_v9", "Standard_", "Standard_16s", "NC24ads", "g5.xlarge", "Standard_NC6s v3", ""]
+)
+def test_another_name_is_none_of_azures(name: str) -> None:
+    assert not AZURE.makes(name)
+
+
+@pytest.mark.parametrize("name", ["Standard_D16s_v5", "standard_e8ds_v5", "Standard_F72s_v2", "Standard_HB120rs_v3"])
+def test_series_without_gpus(name: str) -> None:
+    assert AZURE.lacks_gpus(name)
+
+
+@pytest.mark.parametrize("name", [*(sku.name for sku in SKUS), "Standard_ND96isr_H900_v9", "Standard_NP10s"])
+def test_other_series_may_have_gpus(name: str) -> None:
+    assert AZURE.makes(name)
+    assert not AZURE.lacks_gpus(name)

@@ -3,8 +3,10 @@
 import pytest
 
 from kaito_core.api import KubeObject
+from kaito_core.api.nodes import INSTANCE_TYPE_LABEL
 from kaito_testing.world.faulty_cluster import FaultyCluster
 from scenarios.support.karpenter import RESOURCE, become_nodes, claims, refuse
+from scenarios.support.state import add_node
 from scenarios.support.world import World, workspace
 
 
@@ -122,6 +124,56 @@ def test_a_failed_launch_is_told_in_its_controllers_words(azure: World, cluster:
         return words in azure.wait_reason("w", "NodeClaimReady", "NodeClaimNotReady")["message"]
 
     azure.wait("the words", told)
+
+
+_OWN_IMAGE = {"containers": [{"name": "server", "image": "registry.example/cpu-llm:1"}]}
+
+
+def test_a_machine_type_that_is_in_no_table_is_asked_of_the_cloud_that_names_its_types_so(
+    azure: World, cluster: FaultyCluster
+) -> None:
+    mine = workspace("own", inference={"template": {"spec": _OWN_IMAGE}}, resource={"instanceType": "Standard_D16s_v5"})
+    azure.apply(mine)
+    azure.wait("a claim", lambda: len(_names(cluster)) == 2)
+    become_nodes(azure)
+    azure.wait_state("own", "Ready")
+    add_node(azure, "pool-1", gpus=0, labels={INSTANCE_TYPE_LABEL: "Standard_D16s_v5"})
+    azure.cause_pass("own")
+    assert len(_names(cluster)) == 2  # the machine that serves is not given up for one that appears
+
+
+def test_a_new_gpu_type_is_sized_by_its_node(azure: World, cluster: FaultyCluster) -> None:
+    azure.delete("workspaces", "w")
+    azure.wait("its claim is gone", lambda: not _names(cluster))
+    azure.apply(workspace("new", "on-gpu", resource={"instanceType": "Standard_ND96isr_H900_v9"}))
+    azure.wait("a claim", lambda: _names(cluster))
+    become_nodes(azure, labels={"nvidia.com/gpu.memory": "8192"})
+    said = azure.wait_reason("new", "WorkspaceSucceeded", "DoesNotFit")
+    assert "needs 14 GiB of GPU memory, Standard_ND96isr_H900_v9 has 8 GiB" in said["message"]
+
+
+def test_prepared_nodes_of_the_type_are_taken(azure: World, cluster: FaultyCluster) -> None:
+    add_node(azure, "pool-1", gpus=1, labels={INSTANCE_TYPE_LABEL: "Standard_ND96isr_H900_v9"})
+    azure.apply(workspace("new", "on-gpu", resource={"instanceType": "Standard_ND96isr_H900_v9"}))
+    assert azure.wait_state("new", "Ready")["status"]["workerNodes"] == ["pool-1"]
+    assert len(_names(cluster)) == 1
+
+
+def test_a_machine_type_that_nobody_knows_is_named(azure: World) -> None:
+    azure.apply(workspace("new", "on-gpu", resource={"instanceType": "Standard_NOPE_v9"}))
+    said = azure.wait_reason("new", "WorkspaceSucceeded", "UnknownInstanceType")
+    assert said["status"] == "False"
+    assert said["message"].startswith("resource.instanceType 'Standard_NOPE_v9' is not a machine type")
+    assert "(gpu_azure, gpu_onprem)" in said["message"] and "nearest known types: Standard_N" in said["message"]
+    add_node(azure, "pool-1", gpus=1, labels={INSTANCE_TYPE_LABEL: "Standard_NOPE_v9"})
+    azure.wait_state("new", "Ready")
+
+
+def test_a_machine_type_without_gpus_is_refused_where_they_are_needed(azure: World, cluster: FaultyCluster) -> None:
+    azure.apply(workspace("new", "on-gpu", resource={"instanceType": "Standard_D16s_v5"}))
+    said = azure.wait_reason("new", "WorkspaceSucceeded", "InvalidWorkspace")
+    assert "must be a machine type with GPUs, got 'Standard_D16s_v5', which has none" in said["message"]
+    assert len(_names(cluster)) == 1
 
 
 def test_no_machine_is_made_that_would_be_too_small(azure: World, cluster: FaultyCluster) -> None:

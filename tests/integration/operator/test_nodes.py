@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType
+from kaito_core.api.workspace.model import HOLDER_ANNOTATION
 from kaito_core.controller.install.rbac import rules
-from kaito_core.controller.work.finalizers import HOLDER_ANNOTATION, NODES_FINALIZER
+from kaito_core.controller.work.finalizers import NODES_FINALIZER
 from kaito_core.errors import CapacityError
 from kaito_gpu_onprem.provider import OnPremProvider
 from kaito_karpenter import NODECLAIMS

@@ -1,5 +1,7 @@
 """What Karpenter does, by hand: NodeClaims, and the nodes that are made for them."""
 
+from collections.abc import Mapping
+
 from kaito_core.api import KubeObject
 from kaito_testing.world.client import KubeClient
 from scenarios.support.state import add_node, is_established, warn
@@ -60,13 +62,13 @@ def claims(cluster: KubeClient) -> list[KubeObject]:
     return cluster.list("nodeclaims.karpenter.sh")
 
 
-def become_nodes(world: World) -> None:
-    """Makes a node for each claim that has none."""
+def become_nodes(world: World, labels: Mapping[str, str] | None = None) -> None:
+    """Makes a node for each claim that has none, with the claim's labels and these."""
     for claim in claims(world.cluster):
         name = claim["metadata"]["name"]
         if (claim.get("status") or {}).get("nodeName"):
             continue
-        add_node(world, f"node-{name}", gpus=1)
+        add_node(world, f"node-{name}", gpus=1, labels={**claim["metadata"]["labels"], **(labels or {})})
         ready = [{"type": "Ready", "status": "True", "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
         status = {"status": {"nodeName": f"node-{name}", "conditions": ready}}
         world.cluster.patch("nodeclaims.karpenter.sh", name, status, "", subresource="status")

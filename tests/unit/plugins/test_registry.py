@@ -19,6 +19,7 @@ from kaito_core.api import (
     Workspace,
     parse_workspace,
 )
+from kaito_core.api.workspace.model import Resource
 from kaito_core.builtin import plugin as builtin
 from kaito_core.errors import (
     FieldError,
@@ -26,6 +27,7 @@ from kaito_core.errors import (
     PluginError,
     PluginLoadError,
     UnknownHookError,
+    UnknownInstanceTypeError,
     UnknownPresetError,
     UnknownProviderError,
     UnknownSourceError,
@@ -275,7 +277,7 @@ ANNOTATION = "kaito.sh/node-provider"
 @pytest.mark.parametrize(
     ("annotation", "setting", "big_at", "chosen"),
     [
-        ("", "", "", "found"),  # nobody knows the machine type: the one that creates nothing
+        ("", "", "", "found"),  # the one that has nodes of the type
         ("", "", "made", "made"),  # the one that knows it
         ("", "found", "made", "found"),  # the settings are asked before the plugins
         ("made", "found", "", "made"),  # the Workspace before the settings
@@ -284,7 +286,8 @@ ANNOTATION = "kaito.sh/node-provider"
 def test_the_provider_of_a_workspace(annotation: str, setting: str, big_at: str, chosen: str) -> None:
     made = Provider("made", creates=True, skus=["BIG"] if big_at == "made" else [])
     registry = registry_with(providers=[made, Provider("found")], settings=Settings(node_provider=setting))
-    assert registry.provider(workspace(**({ANNOTATION: annotation} if annotation else {}))).name == chosen
+    asking = workspace(**({ANNOTATION: annotation} if annotation else {}))
+    assert registry.provider(asking, node_types={"big"}).name == chosen
 
 
 @pytest.mark.parametrize(
@@ -296,14 +299,29 @@ def test_the_provider_of_a_workspace(annotation: str, setting: str, big_at: str,
             "metadata.annotations[kaito.sh/node-provider] 'aws' is not an installed node provider (known: made)",
         ),
         ({}, "aws", "KAITO_NODE_PROVIDER 'aws' is not an installed node provider (known: made)"),
-        ({}, "", "resource.instanceType is served by no installed node provider (known: made)"),
+        (
+            {},
+            "",
+            "resource.instanceType 'big' is not a machine type that an installed node provider makes (made), and no "
+            "node of the cluster has it; nearest known types: BIGGER; correct it, leave it out where nodes are "
+            "prepared, or name a provider with the annotation kaito.sh/node-provider",
+        ),
     ],
 )
 def test_no_provider(annotations: dict[str, str], setting: str, message: str) -> None:
-    registry = registry_with(providers=[Provider("made", creates=True)], settings=Settings(node_provider=setting))
-    with pytest.raises(UnknownProviderError) as caught:
+    made = Provider("made", creates=True, skus=["BIGGER", "SMALL"])
+    registry = registry_with(providers=[made], settings=Settings(node_provider=setting))
+    with pytest.raises((UnknownProviderError, UnknownInstanceTypeError)) as caught:
         registry.provider(workspace(**annotations))
     assert str(caught.value) == message
+
+
+def test_without_a_type_and_without_prepared_nodes_there_is_no_provider() -> None:
+    registry = registry_with(providers=[Provider("made", creates=True)])
+    typeless = workspace().model_copy(update={"resource": Resource()})
+    with pytest.raises(UnknownProviderError) as caught:
+        registry.provider(typeless)
+    assert str(caught.value) == "resource.instanceType is served by no installed node provider (known: made)"
 
 
 def test_a_plugin_chooses_before_the_built_in_answer() -> None:
@@ -322,7 +340,7 @@ def test_a_plugin_that_chooses_badly_is_passed_over(
 ) -> None:
     registry = registry_with(providers=[Provider("a"), Provider("b")])
     registry.register(plugin(kaito_select_node_provider=lambda: choose()), "chooser")
-    assert registry.provider(workspace()).name == "a"
+    assert registry.provider(workspace(), node_types={"big"}).name == "a"
     assert len([record for record in caplog.records if "chooser" in record.getMessage()]) == reported
 
 

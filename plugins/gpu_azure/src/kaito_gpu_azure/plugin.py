@@ -1,16 +1,18 @@
 """Registers the provider of Azure nodes, with the node class that the settings name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from kaito_core import hookimpl
-from kaito_core.api import NodeProvider
+from kaito_core.api import ModelPreset, NodeProvider, Workspace
+from kaito_core.errors import FieldError
 from kaito_gpu_azure.provider import AZURE, AzureProvider
+from kaito_karpenter.checks import workspace_faults
 
 if TYPE_CHECKING:
     from kaito_core.settings import Settings
 
-__all__ = ["kaito_node_providers"]
+__all__ = ["kaito_node_providers", "kaito_validate_workspace"]
 
 
 @hookimpl
@@ -21,3 +23,9 @@ def kaito_node_providers(settings: "Settings") -> Sequence[NodeProvider]:
         ConfigError: The settings hold an option that this plugin does not have.
     """
     return (AzureProvider(AZURE.configured(settings.plugins.get("gpu_azure", {}))),)
+
+
+@hookimpl
+def kaito_validate_workspace(workspace: Workspace, preset: ModelPreset | None) -> Iterable[FieldError]:
+    """Returns what is wrong with the machine type and the annotations of a Workspace of this provider."""
+    return workspace_faults(workspace, preset, AZURE)

@@ -7,18 +7,23 @@ from kaito_karpenter import KarpenterCloud, KarpenterProvider, NodeClass
 
 __all__ = ["AZURE", "AzureProvider"]
 
+
+def _named(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.ASCII | re.IGNORECASE)
+
+
 AZURE = KarpenterCloud(
     name="gpu_azure",
     title="Azure",
     skus=SKUS,
-    type_pattern=re.compile(r"standard_\w+", re.ASCII | re.IGNORECASE),
+    # Series, number of CPUs, features, accelerator, version: Standard_NC24ads_A100_v4.
+    type_pattern=_named(r"standard_[a-z]+\d+(-\d+)?[a-z]*(_[a-z0-9]+)*"),
+    cpu_pattern=_named(r"standard_[abdefhlm][a-z]*\d\w*(-\w+)?"),
     # The gpu-provisioner's node class is KaitoNodeClass in the group kaito.sh: the settings can name it.
     node_class=NodeClass("default", "AKSNodeClass", "karpenter.azure.com"),
     label_domains=("karpenter.azure.com",),
-    # The feature "p" after the size, as in D2ps_v5, and Grace with its GPUs.
-    arm_pattern=re.compile(
-        r"standard_[a-z]+\d+(-\d+)?[a-z]*p[a-z]*(_\w+)?|standard_\w+_gb\d+\w*", re.ASCII | re.IGNORECASE
-    ),
+    # The feature "p", as in D2ps_v5, and Grace with its GPUs.
+    arm_pattern=_named(r"standard_[a-z]+\d+(-\d+)?[a-z]*p[a-z]*(_\w+)?|standard_\w+_gb\d+\w*"),
 )
 
 

@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kaito_core.api.cluster import KubeObject, ResourceType
-from kaito_core.api.nodes import NodeRequest
+from kaito_core.api.nodes import INSTANCE_TYPE_LABEL, NodeRequest
 from kaito_core.api.quantity import format_gib
 from kaito_core.api.workload import MANAGED_BY_LABEL, MANAGER, WORKSPACE_LABEL, WORKSPACE_NAMESPACE_LABEL
 from kaito_core.errors import FieldError, InvalidWorkspaceError
-from kaito_karpenter.choices import ARCHITECTURE, annotated, option_variable
+from kaito_karpenter.checks import check_request
+from kaito_karpenter.choices import ARCHITECTURE
 from kaito_karpenter.cloud import KarpenterCloud
 
 __all__ = ["NODECLAIMS", "ClaimPlan", "is_ready", "owner_labels", "plan_claims"]
 
 NODECLAIMS = ResourceType("karpenter.sh", "v1", "nodeclaims", "NodeClaim", namespaced=False)
-INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 NODE_POOL = "karpenter.sh/nodepool"
 #: No such NodePool exists: with it in the label, no NodePool counts the node as its own and scales it away.
 POOL_NAME = "kaito"
@@ -63,8 +63,7 @@ def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: Kar
     Raises:
         InvalidWorkspaceError: No machine can be asked for as the Workspace is written.
     """
-    asked = annotated(request.annotations)
-    _check(request, {**cloud.choices, **asked}[ARCHITECTURE], cloud)
+    asked = check_request(request, cloud)
     wanted = _user_labels(request, cloud)
     claims = list(existing)
     alive = [claim for claim in claims if not claim["metadata"].get("deletionTimestamp")]
@@ -91,26 +90,6 @@ def is_ready(claim: KubeObject) -> bool:
     conditions = claim.get("status", {}).get("conditions", ())
     ready = any(found.get("type") == "Ready" and found.get("status") == "True" for found in conditions)
     return ready and bool(claim["status"].get("nodeName"))
-
-
-def _check(request: NodeRequest, built: Sequence[str], cloud: KarpenterCloud) -> None:
-    """Raises an error where there is no such machine type, or the images are not `built` for its processors."""
-    known = ", ".join(sku.name for sku in cloud.skus)
-    instance_type = request.instance_type
-    if not instance_type:
-        fault = f"is required where nodes are created; known: {known}"
-    elif cloud.find_sku(instance_type) is None and cloud.type_pattern.fullmatch(instance_type) is None:
-        fault = f"must be a machine type of {cloud.title}, got '{instance_type}'; known: {known}"
-    elif (has := cloud.architecture(instance_type)) not in built:
-        fault = (
-            f"must be a machine type with {' or '.join(built)} processors, which the images are built for, got "
-            f"'{instance_type}' with {has} processors; where they are built for both, say so with the annotation "
-            "kaito.sh/architectures: amd64,arm64 or, for all Workspaces, "
-            f"{option_variable(cloud.name, 'architectures')}"
-        )
-    else:
-        return
-    raise InvalidWorkspaceError([FieldError("resource.instanceType", fault)])
 
 
 def _user_labels(request: NodeRequest, cloud: KarpenterCloud) -> dict[str, str]:
@@ -150,7 +129,7 @@ def _fits(
     What the operator's settings say is for new claims alone: another setting is not to end every pod.
     """
     has: Mapping[str, str] = claim["metadata"].get("labels", {})
-    types = [value.casefold() for value in _required(claim, INSTANCE_TYPE)]
+    types = [value.casefold() for value in _required(claim, INSTANCE_TYPE_LABEL)]
     if types != [instance_type.casefold()] or not labels.items() <= has.items():
         return False
     for key, values in asked.items():
@@ -203,7 +182,7 @@ def _manifest(
     sku, node_class = cloud.find_sku(request.instance_type), cloud.node_class
     instance_type = sku.name if sku is not None else request.instance_type
     required = {
-        INSTANCE_TYPE: (instance_type,),
+        INSTANCE_TYPE_LABEL: (instance_type,),
         NODE_POOL: (POOL_NAME,),
         "kubernetes.io/os": ("linux",),
         **cloud.choices,

@@ -1,5 +1,6 @@
 """What differs between clouds under Karpenter, as data."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,10 +57,12 @@ class KarpenterCloud:
         title: The cloud's name in messages: "Azure".
         skus: The machine types that are known.
         type_pattern: What the cloud's machine types look like. Clouds have more of them than any table: one that is not
-            in `skus` is asked for all the same, and sized by the preset's own numbers.
+            in `skus` is asked for all the same, and sized by what its node reports.
         node_class: What claims refer to, unless the settings name another.
         label_domains: Label domains that the cloud's Karpenter writes itself, besides Kubernetes' and Karpenter's own.
+        cpu_pattern: What machine types without GPUs look like; None where that cannot be told.
         arm_pattern: What machine types with arm64 processors look like; None where there are none.
+        gpu_memory_label: Node label of the cloud's Karpenter with the MiB of one GPU, "" where there is none.
         expire_after: When Karpenter replaces a machine whatever runs on it, as it writes durations.
         choices: What is required of every machine, by label, unless a Workspace's annotations choose otherwise;
             `kubernetes.io/arch` is what images are built for. The capacity type has to be there: without one Karpenter
@@ -72,7 +75,9 @@ class KarpenterCloud:
     type_pattern: re.Pattern[str]
     node_class: NodeClass
     label_domains: tuple[str, ...] = ()
+    cpu_pattern: re.Pattern[str] | None = None
     arm_pattern: re.Pattern[str] | None = None
+    gpu_memory_label: str = ""
     expire_after: str = "Never"
     choices: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {CAPACITY_TYPE: ("on-demand",), ARCHITECTURE: ("amd64",)}
@@ -82,9 +87,22 @@ class KarpenterCloud:
         """Returns a machine type by its name, whatever the case of its letters; None for one not in the table."""
         return next((sku for sku in self.skus if sku.name.casefold() == name.casefold()), None)
 
+    def nearest(self, instance_type: str) -> str:
+        """Returns the name in the table that is most like another one, "" where none is."""
+        close = difflib.get_close_matches(instance_type, [sku.name for sku in self.skus], n=1)
+        return close[0] if close else ""
+
+    def makes(self, instance_type: str) -> bool:
+        """Returns whether a machine type is in the table, or named like those of the cloud."""
+        return self.find_sku(instance_type) is not None or _matches(self.type_pattern, instance_type)
+
+    def lacks_gpus(self, instance_type: str) -> bool:
+        """Returns whether a machine type is known to have no GPU; its name says it."""
+        return self.find_sku(instance_type) is None and _matches(self.cpu_pattern, instance_type)
+
     def architecture(self, instance_type: str) -> str:
         """Returns what processors a machine type has, "amd64" or "arm64"; its name says it."""
-        return "arm64" if self.arm_pattern is not None and self.arm_pattern.fullmatch(instance_type) else "amd64"
+        return "arm64" if _matches(self.arm_pattern, instance_type) else "amd64"
 
     def configured(self, options: Mapping[str, str]) -> "KarpenterCloud":
         """Returns the cloud as a plugin's options have it.
@@ -108,3 +126,7 @@ class KarpenterCloud:
             expire_after=expire_after,
             choices={**self.choices, **chosen(self.name, options)},
         )
+
+
+def _matches(pattern: re.Pattern[str] | None, instance_type: str) -> bool:
+    return pattern is not None and pattern.fullmatch(instance_type) is not None

@@ -6,15 +6,14 @@ Karpenter deletes a claim for which the cloud has no machine or no quota, and sa
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from kaito_core.api.cluster import KubeObject
-from kaito_core.api.nodes import GPU_RESOURCES, NodeRequest, NodeState
-from kaito_core.api.quantity import device_count
+from kaito_core.api.nodes import NodeRequest, NodeState
 from kaito_karpenter.claims import is_ready
 from kaito_karpenter.cloud import KarpenterCloud
+from kaito_karpenter.machines import offers_gpus, reported, smallest_sku
 
-__all__ = ["RETRY_AFTER", "capacity_words", "claims_state", "offers_gpus"]
+__all__ = ["RETRY_AFTER", "capacity_words", "claims_state"]
 
 #: How long nothing is asked for again after a refusal: the answer is a deletion, which wakes the operator at once.
 RETRY_AFTER = timedelta(minutes=5)
@@ -40,12 +39,6 @@ def capacity_words(events: Iterable[KubeObject], names: Iterable[str], now: date
     return max(recent)[1] if recent else ""
 
 
-def offers_gpus(node: KubeObject | None) -> bool:
-    """Returns whether a node's device plugin has registered GPUs."""
-    allocatable: Mapping[str, Any] = (node or {}).get("status", {}).get("allocatable") or {}
-    return any(device_count(allocatable.get(resource, 0)) for resource in GPU_RESOURCES)
-
-
 def claims_state(
     request: NodeRequest,
     claims: Sequence[KubeObject],
@@ -62,6 +55,7 @@ def claims_state(
         cloud: Whose machines they are.
         refused: What the provider said where it refused a machine; "" if it did not.
     """
+    sku = cloud.find_sku(request.instance_type)
     ready: list[str] = []
     waiting: list[str] = []
     for claim in claims:
@@ -70,13 +64,17 @@ def claims_state(
             waiting.append(f"{name} {_stage(claim)}")
         elif request.gpus and not offers_gpus(nodes.get(claim["status"]["nodeName"])):
             node = claim["status"]["nodeName"]
-            waiting.append(f"{name} has become node {node}, whose device plugin has not registered its GPUs yet")
+            has = "whose device plugin has not registered its GPUs yet"
+            waiting.append(f"{name} has become node {node}, {has if sku else f'which {reported(nodes.get(node))}'}")
         else:
             ready.append(claim["status"]["nodeName"])
     created = tuple(claim["metadata"]["name"] for claim in claims)
-    sku = cloud.find_sku(request.instance_type)
     if len(ready) >= request.count:
+        if sku is None and request.gpus:
+            sku = smallest_sku(request.instance_type, map(nodes.get, ready[: request.count]), cloud)
         return NodeState(ready=tuple(ready), sku=sku, created=created)
+    nearest = cloud.nearest(request.instance_type) if sku is None and request.gpus else ""
+    unlisted = f". {cloud.title}'s table has no {request.instance_type}; did you mean {nearest}?" if nearest else ""
     words = refused or next((text for claim in claims for text in _refusals(claim)), "")
     progress = f"{len(ready)} of {request.count} nodes of type {request.instance_type} are ready"
     if words:
@@ -95,7 +93,7 @@ def claims_state(
     return NodeState(
         ready=tuple(ready),
         reason="NodeClaimNotReady",
-        message=f"{progress}: {'; '.join(waiting) or 'their claims have just been made'}",
+        message=f"{progress}: {'; '.join(waiting) or 'their claims have just been made'}{unlisted}",
         sku=sku,
         created=created,
     )

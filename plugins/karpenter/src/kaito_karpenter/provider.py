@@ -44,6 +44,10 @@ class KarpenterProvider:
         """Returns the machine types of the table."""
         return self._cloud.skus
 
+    def makes_type(self, instance_type: str) -> bool:
+        """Returns whether a machine type is in the table, or named like those of the cloud."""
+        return self._cloud.makes(instance_type)
+
     async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
         """Creates what is missing, all at once, and gives back what is surplus once the rest is ready.
 

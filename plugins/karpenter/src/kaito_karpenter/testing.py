@@ -44,11 +44,11 @@ def claim(name: str, *conditions: KubeObject, node: str = "", instance_type: str
     }
 
 
-def node(name: str, gpus: str = "1") -> KubeObject:
+def node(name: str, gpus: str = "1", **labels: str) -> KubeObject:
     """Returns the node of a NodeClaim, with NVIDIA GPUs."""
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "labels": labels},
         "status": {"allocatable": {"nvidia.com/gpu": gpus}},
     }
