@@ -1,4 +1,4 @@
-"""A thread for the hooks whose results a pass waits for: one that blocks holds up passes, and nothing else."""
+"""A thread for the hooks whose results passes wait for: a blocking hook delays passes, but no probe and no Lease."""
 
 import asyncio
 import contextvars

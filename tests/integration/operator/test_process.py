@@ -286,7 +286,7 @@ def test_the_log_has_one_line_for_each_change_and_none_for_none(
             ("WARNING", "Status", "UnknownPreset")
         ]
         said = [(line.get("workspace"), line["message"]) for line in process.lines()]
-        assert len(set(said)) == len(said)
+        assert len(set(said)) == len(said), "\n".join(map(str, said))
         # Passes of which nothing comes, and several resyncs.
         lists = len(kaito_cluster.requests(manager="kaito-operator", path="/pods$"))
         kaito_cluster.add_node("another", gpus=0)

@@ -1,4 +1,4 @@
-"""The thread in which hooks are called: results come back, and one that blocks is named."""
+"""The thread in which hooks are called: results come back, and a blocking hook is named."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The verdict of the admission webhook, without a server: what is refused, what never is, and malformed questions."""
+"""The decision of the admission webhook: what is refused, what never is, and malformed reviews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places for passes: who gets the next one, and that none is lost."""
+"""Slots for passes: who gets the next one, and that none is lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Observers: which outcomes plugins are told, and that one that blocks holds up nobody else."""
+"""Observers: which outcomes they hear of, and that a blocking one delays nothing else."""
 
 import asyncio
 import logging
