@@ -2,7 +2,8 @@
 
 Hooks are synchronous and cheap and return typed records; behaviour with I/O lives on the Protocol objects that they
 return. An implementation is a function of the same name marked with `kaito_core.hookimpl`; it may leave out
-arguments that it does not need.
+arguments that it does not need. The operator calls hooks in threads of their own, one at a time: a call of more than
+0.5 seconds is named in the log, one of more than 30 fails the pass, whose status then names it.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class _Backoffs:
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
-    """Compares nothing: kopf's own storage copies each object, 0.7 ms for a pod, for handlers that do not exist here."""
+    """Compares nothing: kopf's own storage copies each object, 0.7 ms for a pod, for handlers that we do not have."""
 
     def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:
         return kopf.BodyEssence()

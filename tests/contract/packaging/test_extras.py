@@ -79,4 +79,4 @@ def test_up_gets_as_far_as_the_workspace(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(workspace))
     result = kaito("up", str(file), absent=extra())
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("error: inference.template cannot run here")
+    assert result.stderr.startswith("error: inference.template cannot be ")
