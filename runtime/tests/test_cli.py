@@ -19,7 +19,8 @@ from importlib_metadata import EntryPoint
 from live import until
 from typer.testing import CliRunner
 
-from kaito_runtime.cli import app, serve
+from kaito_runtime.cli import app
+from kaito_runtime.cli.serve import serve
 from kaito_runtime.model.recipe import PROJECT
 from kaito_runtime.model.recipes import find_recipes
 
@@ -101,7 +102,7 @@ def test_doctor_shows_broken_packages_with_their_traceback(monkeypatch: pytest.M
 def test_fetch_says_what_it_did(tiny_adapters: Path, tmp_path: Path) -> None:
     result = run("fetch", str(tiny_adapters / "one"), "--to", str(tmp_path / "to"))
     assert result.output == f"{tmp_path}/to: adapter_config.json, adapter_model.safetensors\n"
-    assert "/none is no folder" in refused("fetch", "/none", "--to", str(tmp_path / "to"))
+    assert "/none is not a folder" in refused("fetch", "/none", "--to", str(tmp_path / "to"))
 
 
 class Process:

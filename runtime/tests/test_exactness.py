@@ -135,7 +135,7 @@ def test_rows_without_adapters_are_the_untouched_model_bit_for_bit_beside_others
 
     harness, versions = served.harness, served.versions
     harness.logits.clear()
-    harness.engine._worker.ask(lambda: time.sleep(0.2))  # so that all three are in the first pass
+    harness.engine._worker.submit(lambda: time.sleep(0.2))  # so that all three are in the first pass
     adapted = {versions["large"]: 2.0, versions["rslora"]: -1.0}
     sets = {"none": {}, "zero": dict.fromkeys(versions.values(), 0.0), "adapted": adapted}
     harness.tokens([Job(prompts[name], steps, sets[name], GREEDY) for name in prompts])

@@ -13,14 +13,13 @@ import torch
 from torch import nn
 
 from kaito_core.api.serving import ServedModel, ServingConfig
-from kaito_runtime.engine.protocol import TextCodec
 from kaito_runtime.engine.runner import Runner
 from kaito_runtime.engine.torch_engine import TorchEngine
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.lora.inject import LoraModel, inject_lora
 from kaito_runtime.model.load import LoadedModel, load_model
 from kaito_runtime.model.memory import BatchLimits, cache_bytes_per_token, cpu_limit, free_memory_bytes, memory_for
-from kaito_runtime.openai.codec import HuggingFaceCodec
+from kaito_runtime.openai.codec import HuggingFaceCodec, TextCodec
 from kaito_runtime.options import ALONE, ServeOptions
 from kaito_runtime.ranks.group import Group
 from kaito_runtime.ranks.lead import Lead

@@ -17,13 +17,14 @@ from kaito_core.api.serving import ServingConfig
 from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.build import build_engine, build_model
 from kaito_runtime.config import ConfigFile
-from kaito_runtime.engine.protocol import Engine, Job, Sampling, TextCodec
+from kaito_runtime.engine.protocol import Engine, Job, Sampling
 from kaito_runtime.engine.torch_engine import TorchEngine
 from kaito_runtime.errors import RequestError, ServeError, one_line
 from kaito_runtime.http.app import create_app
-from kaito_runtime.http.follower_probes import answering_probes
+from kaito_runtime.http.follower_probes import serving_probes
 from kaito_runtime.http.health import Health
 from kaito_runtime.http.sockets import bind
+from kaito_runtime.openai.codec import TextCodec
 from kaito_runtime.options import Ranks, ServeOptions
 from kaito_runtime.ranks.follow import ARRIVAL_SECONDS, Follower
 from kaito_runtime.ranks.group import Group, join
@@ -225,5 +226,5 @@ def follow(config: ServingConfig, options: ServeOptions, group: Group) -> None:
             signal.signal(number, follower.leave)
         log.info("%s of %d follows rank 0", ranks, ranks.size)
         where = f"this is rank {ranks.rank} of {ranks.size}; rank 0 serves, on {os.environ.get('MASTER_ADDR')}"
-        with answering_probes(bound, where):
+        with serving_probes(bound, where):
             follower.run()

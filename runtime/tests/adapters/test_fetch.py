@@ -150,7 +150,7 @@ def test_redirects_to_internal_addresses_are_refused(
     url, folder = site
     shutil.copytree(adapter, folder / "x")
     redirect.target = f"http://{host}:{url.rpartition(':')[2]}"
-    with pytest.raises(FetchError, match=r"redirects to .* which is an internal address"):
+    with pytest.raises(FetchError, match=r"redirects to .* an internal address"):
         fetch_adapter([f"http://127.0.0.1:{redirect.port}/x"], tmp_path / "to")
     assert untouched(tmp_path / "to")
 
@@ -267,7 +267,7 @@ def test_downloads_have_an_end(
     copied: list[bytes] = []
     monkeypatch.setattr("kaito_runtime.adapters.fetch._LARGEST_DOWNLOAD", 200_000)
     monkeypatch.setattr("tempfile._TemporaryFileWrapper.write", lambda file, chunk: copied.append(chunk), raising=False)
-    with pytest.raises(FetchError, match=r"large.tar is larger than 200,000 bytes, the most that is downloaded"):
+    with pytest.raises(FetchError, match=r"large.tar is larger than 200,000 bytes, the limit of a download"):
         fetch_adapter([f"{url}/large.tar?token=secret"], tmp_path / "to")
     assert sum(map(len, copied)) <= (0 if announced else 200_000)
     assert bool(copied) is not announced
@@ -277,14 +277,14 @@ def test_downloads_have_an_end(
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("{url}/missing.tar", "missing.tar answered 404 "),
-        ("{url}/missing", "missing/adapter_config.json answered 404 "),
+        ("{url}/missing.tar", "missing.tar responded with 404 "),
+        ("{url}/missing", "missing/adapter_config.json responded with 404 "),
         ("http://user:secret@127.0.0.1:9/x.tar?key=secret", r"^http://127.0.0.1:9/x.tar: "),
         ("ftp://host/x", "unknown scheme 'ftp', known: https, http, hf"),
-        ("/none", "/none is no folder"),
+        ("/none", "/none is not a folder"),
         ("hf://name", "must be hf://org/name"),
-        ("https://[bad/x.tar", "a source is no URL"),
-        ("https://host:port/x.tar", "a source is no URL"),
+        ("https://[bad/x.tar", "a source is not a URL"),
+        ("https://host:port/x.tar", "a source is not a URL"),
     ],
 )
 def test_what_cannot_be_fetched_is_named_without_secrets(
@@ -301,7 +301,7 @@ def test_adapter_without_safetensors_is_refused(adapter: Path, tmp_path: Path) -
     (tmp_path / "pickle" / ADAPTER_FILES[1]).rename(tmp_path / "pickle" / "adapter_model.bin")
     with pytest.raises(FetchError, match=r"has no adapter_model.safetensors"):
         fetch_adapter([str(tmp_path / "pickle")], tmp_path / "to")
-    with pytest.raises(FetchError, match=r"'adapter_model.bin' is no adapter file"):
+    with pytest.raises(FetchError, match=r"'adapter_model.bin' is not a file of an adapter"):
         fetch_adapter(["http://127.0.0.1:9/adapter_model.bin", "http://127.0.0.1:9/x"], tmp_path / "to")
 
 

@@ -184,7 +184,7 @@ def test_row_whose_logits_are_not_finite_fails_alone(harness: Harness) -> None:
         return [token.id async for token in streams[1]]
 
     hook: list[Any] = []
-    harness.engine._worker.ask(lambda: time.sleep(0.2))  # so that both jobs are in the first pass
+    harness.engine._worker.submit(lambda: time.sleep(0.2))  # so that both jobs are in the first pass
     assert harness.portal.call(run) == alone
     until(lambda: idle(harness), "released")
 

@@ -30,6 +30,8 @@ def prompt(request: pytest.FixtureRequest) -> str:
 
 def ask(client: openai.OpenAI, prompt: str | list[str], adapters: Any = (), **asked: Any) -> Any:
     extra = {"adapters": [{"name": name, "strength": strength} for name, strength in adapters]}
+    # Without an end token, which a draw may give at once, every answer has two tokens.
+    asked["logit_bias"] = {"256": -100}
     return client.completions.create(model="base", prompt=prompt, max_tokens=2, extra_body=extra, **asked)
 
 

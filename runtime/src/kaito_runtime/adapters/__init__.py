@@ -1,1 +1,1 @@
-"""Which adapters are served, and their life: fetched, loaded, replaced, removed. Files are read in `formats`."""
+"""The adapters that are served: fetching, loading, replacing and unloading them. `formats` reads their files."""

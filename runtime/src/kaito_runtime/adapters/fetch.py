@@ -1,7 +1,7 @@
-"""Fetching adapters and weights into folders: the init steps of a pod. What the files mean is `adapters`' business.
+"""Fetches adapters and weights into folders; the init containers of a pod run it. `formats` reads the files.
 
-Only the two files of an adapter are ever written, under their own names: nothing in an archive can choose a path.
-A folder appears as a whole or not at all.
+Of an adapter only its two files are written, under their own names, so that an archive cannot choose a path. A folder
+appears as a whole or not at all.
 """
 
 import hashlib
@@ -23,26 +23,26 @@ from kaito_runtime.errors import ServeError
 
 __all__ = ["ADAPTER_FILES", "FetchError", "digest_of", "fetch_adapter", "fetch_model"]
 
-#: In the order in which an adapter's digest covers them.
+#: The files of an adapter, in the order in which its digest covers them.
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _TIMEOUT_SECONDS = 60.0
 _RETRIES = 3  # of connecting
-#: Bytes of one download. No adapter comes near; without an end, one URL could fill a node's disk.
+#: In bytes. No adapter is nearly as large; without a limit, one URL could fill the disk of a node.
 _LARGEST_DOWNLOAD = 16 << 30
-#: Azure's platform endpoint: a public address that answers every virtual machine differently.
+#: Azure's platform endpoint: a public address that serves each virtual machine its own secrets.
 _AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 _OTHER_FORMATS = ("original/*", "consolidated*", "onnx/*", "*.bin", "*.pt", "*.pth")
 
 
 class FetchError(ServeError):
-    """A source cannot be fetched; names it and the cause."""
+    """A source cannot be fetched; the message names it and the cause."""
 
 
 def fetch_adapter(sources: Sequence[str], to: Path, digest: str | None = None) -> None:
-    """Puts an adapter's files into the folder `to`, replacing it as a whole.
+    """Puts an adapter's files into the folder `to`, which is replaced as a whole.
 
     Args:
         sources: One source: https://... (an archive, or a folder's URL), hf://org/name[@revision][/folder], or a local
@@ -124,7 +124,7 @@ def _from_one(source: str, folder: Path) -> None:
 
 def _from_folder(source: Path, folder: Path) -> None:
     if not source.is_dir():
-        raise FetchError(f"{source} is no folder")
+        raise FetchError(f"{source} is not a folder")
     for name in ADAPTER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -134,14 +134,14 @@ def _from_urls(urls: Iterable[str], folder: Path) -> None:
     for url in urls:
         name = PurePosixPath(urlsplit(url).path).name
         if name not in ADAPTER_FILES:
-            raise FetchError(f"{_shown(url)}: '{name}' is no adapter file, known: {', '.join(ADAPTER_FILES)}")
+            raise FetchError(f"{_shown(url)}: '{name}' is not a file of an adapter, known: {', '.join(ADAPTER_FILES)}")
         with (folder / name).open("wb") as file:
             _download(url, file)
 
 
 def _download(url: str, file: IO[bytes]) -> None:
     transport = httpx.HTTPTransport(retries=_RETRIES)
-    # The operator has looked at the user's URL; where its server sends us, nobody has.
+    # The operator has checked the user's URL, but not where its server redirects.
     hooks = {"request": [_refuse_internal(urlsplit(url).hostname or "")]}
     try:
         with (
@@ -151,7 +151,7 @@ def _download(url: str, file: IO[bytes]) -> None:
             client.stream("GET", url) as response,
         ):
             if response.is_error:
-                raise FetchError(f"{_shown(url)} answered {response.status_code} {response.reason_phrase}")
+                raise FetchError(f"{_shown(url)} responded with {response.status_code} {response.reason_phrase}")
             _copy_bounded(response, file, _shown(url))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise FetchError(f"{_shown(url)}: {error or type(error).__name__}") from error
@@ -160,7 +160,7 @@ def _download(url: str, file: IO[bytes]) -> None:
 def _copy_bounded(response: httpx.Response, file: IO[bytes], shown: str) -> None:
     announced = response.headers.get("Content-Length", "")
     received = 0
-    too_large = FetchError(f"{shown} is larger than {_LARGEST_DOWNLOAD:,} bytes, the most that is downloaded")
+    too_large = FetchError(f"{shown} is larger than {_LARGEST_DOWNLOAD:,} bytes, the limit of a download")
     if announced.isdecimal() and int(announced) > _LARGEST_DOWNLOAD:
         raise too_large
     for chunk in response.iter_bytes():
@@ -171,7 +171,7 @@ def _copy_bounded(response: httpx.Response, file: IO[bytes], shown: str) -> None
 
 
 def _refuse_internal(trusted: str) -> Callable[[httpx.Request], None]:
-    """Returns a check that refuses internal addresses, by number or by name, except on the host `trusted`."""
+    """Returns a check that refuses hosts with internal addresses, except the host `trusted`."""
 
     def check(request: httpx.Request) -> None:
         host = request.url.host
@@ -184,8 +184,8 @@ def _refuse_internal(trusted: str) -> Callable[[httpx.Request], None]:
             raise FetchError(f"{trusted} redirects to '{host}', which has no address: {error}") from error
         if wrong := sorted(str(address) for address in found if _is_internal(str(address))):
             raise FetchError(
-                f"{trusted} redirects to '{host}', which is an internal address ({wrong[0]}): give the final URL as "
-                "the source if that is meant"
+                f"{trusted} redirects to '{host}', an internal address ({wrong[0]}); if that is intended, make the "
+                "final URL the source"
             )
 
     return check
@@ -211,7 +211,7 @@ def _from_archive(archive: Path, shown: str, folder: Path) -> None:
         raise FetchError(f"{shown} has several adapters: {names}")
     for path in [parent / name for parent in parents for name in ADAPTER_FILES]:
         if path.is_file():
-            path.resolve().rename(folder / path.name)  # of a link, what it leads to, which lies in `unpacked` too
+            path.resolve().rename(folder / path.name)  # a link's target, which is in `unpacked` too
 
 
 def _from_hub(location: str, folder: Path) -> None:
@@ -247,11 +247,11 @@ def _check_url(source: str) -> None:
     try:
         urlsplit(source).port  # noqa: B018 - parsed on access
     except ValueError as error:
-        raise FetchError(f"a source is no URL: {error}") from error
+        raise FetchError(f"a source is not a URL: {error}") from error
 
 
 def _shown(source: str) -> str:
-    """Returns a source without what may be secret in it: user, password, query."""
+    """Returns a source without the parts that may be secret: user, password, query."""
     parts = urlsplit(source)
     if parts.scheme not in ("http", "https"):
         return source

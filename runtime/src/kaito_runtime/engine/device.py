@@ -1,4 +1,4 @@
-"""Device: whether what a rank computes on still works."""
+"""Whether the device that a rank computes on still works."""
 
 import torch
 
@@ -8,11 +8,11 @@ __all__ = ["why_lost"]
 
 
 def why_lost(device: torch.device) -> str:
-    """Returns why nothing can be computed on a device before the process is started anew, or "".
+    """Returns why a device can compute nothing until the process is restarted; "" if it works.
 
-    After an illegal address, a failed assertion or memory that cannot be corrected, every call to a GPU fails with the
-    same error until the process ends. So any call tells; this one waits for nothing. Other errors pass, and a GPU that
-    has no room left still works.
+    After an illegal address, a failed assertion or an uncorrectable memory error, every call to a GPU fails with the
+    same error until the process ends. So any call will do; this one does not wait for the GPU. Other errors pass: a GPU
+    whose memory is full still works.
 
     Source: https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html (cudaErrorIllegalAddress).
     """

@@ -1,6 +1,6 @@
-"""Engine: what owns the model, as the HTTP layer sees it. The one over transformers is `torch_engine`'s.
+"""The engine as the HTTP side sees it: jobs, tokens, statistics. `torch_engine` has the engine over transformers.
 
-Nothing here imports torch, so the HTTP layer and its tests run without it.
+Nothing here imports torch, so the HTTP side and its tests run without it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from kaito_runtime.lora.records import AdapterVersion
 
@@ -21,31 +21,30 @@ __all__ = [
     "Grammar",
     "Job",
     "Sampling",
-    "TextCodec",
     "Token",
     "TokenStream",
 ]
 
 GREEDY_BELOW = 1e-5
-"""Temperature below which the most likely token is taken, as vLLM does: a draw could hardly give another."""
+"""Temperature below which the most likely token is taken, as in vLLM: a draw would hardly ever give another."""
 FinishReason = Literal["stop", "length"]
 
 
 class Grammar(Protocol):
-    """Which tokens an answer may be made of, at one point of it."""
+    """State of one sequence that must follow a grammar: which tokens may come next."""
 
     def start(self) -> Grammar:
-        """Returns the beginning, for one more sequence."""
+        """Returns the first state, for another sequence."""
 
     def allowed(self) -> bytes:
-        """Returns a byte per token, 0 where it may not come next."""
+        """Returns a byte per token, 0 where it must not come next."""
 
     def push(self, token: int) -> None:
-        """Goes on by one token."""
+        """Adds a token."""
 
     @property
     def stuck(self) -> str:
-        """Why the answer cannot go on although it is not complete, or ""."""
+        """Why no token can come next although the answer is not complete; "" where one can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +56,12 @@ class Sampling:
         top_p: Smallest probability mass that is kept, in (0, 1].
         top_k: Number of tokens that are kept; 0 keeps all.
         min_p: Probability, relative to the most likely token's, below which tokens are dropped.
-        seed: Makes the choice reproducible; None draws one.
-        presence_penalty: Subtracted from the logits of tokens that were generated already.
-        frequency_penalty: The same, times how often.
+        seed: Makes the choices reproducible; None draws a seed.
+        presence_penalty: Subtracted from the logit of each token that the answer has already.
+        frequency_penalty: Subtracted too, once for each time that the answer has the token.
         logit_bias: Added to the logits, by token.
-        logprobs: None for no log-probabilities, else how many alternatives to the chosen token are returned.
-        grammar: What the answer is made of, if that is limited.
+        logprobs: Number of alternatives whose log-probabilities are returned; None for no log-probabilities.
+        grammar: First state of the grammar that the answer must follow; None for any text.
     """
 
     temperature: float = 1.0
@@ -89,9 +88,9 @@ class Job:
     Attributes:
         prompt: Token ids.
         max_tokens: Most tokens to generate.
-        strengths: Adapter versions to apply, each at its strength, without zeros.
+        strengths: Adapter versions to apply, each with its strength, without zeros.
         sampling: How tokens are chosen.
-        ignores_end: Whether it goes on after an end-of-sequence token, as benchmarks want it.
+        ignores_end: Whether it goes on after an end-of-sequence token, as benchmarks need it.
     """
 
     prompt: Sequence[int]
@@ -106,10 +105,10 @@ class Token:
     """One generated token.
 
     Attributes:
-        finish: Why the sequence ends here, or None where it goes on. With "stop" it is an end-of-sequence token.
-        logprob: Natural logarithm of its probability under the unmodified logits, where it was asked for.
-        top: The most likely tokens with their log-probabilities, where they were asked for.
-        cached: Tokens of the job's prompt that were found computed, the same with each of its tokens.
+        finish: Why the sequence ends with this token; None where it goes on. With "stop" it is an end token.
+        logprob: Natural logarithm of its probability under the unmodified logits, if requested.
+        top: The most likely tokens with their log-probabilities, if requested.
+        cached: Tokens of the job's prompt that were found computed; the same for all tokens of a job.
     """
 
     id: int
@@ -128,17 +127,17 @@ class TokenStream:
         self._over = False
 
     def put(self, event: Token | Exception) -> None:
-        """Adds the next token, or the error that ends the stream."""
+        """Adds a token, or the error that ends the stream."""
         self._events.put_nowait(event)
 
     def cancel(self) -> None:
-        """Tells the engine that nobody reads on. Does nothing after the last token."""
+        """Ends the job, since nobody reads on. Does nothing after the last token."""
         if not self._over:
             self._over = True
             self._cancel()
 
     def fail(self, error: Exception) -> None:
-        """Ends the stream with an error after what it holds already, and tells the engine. Not after the last token."""
+        """Ends the job and, after the tokens that are there, the stream with an error. Nothing after the last token."""
         if not self._over:
             self.put(error)
             self._cancel()
@@ -164,19 +163,19 @@ class TokenStream:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot for metrics and health.
+    """Figures of one moment, for metrics and health.
 
     Attributes:
-        running: Jobs that are in the batch.
-        waiting: Jobs that are not yet.
-        cache_use: Share of the key-value cache that is taken, in [0, 1].
-        passes: Forward passes since the start.
-        failures: Those that raised.
-        failures_in_a_row: Those that raised since the last one that did not. A request that fails alone is not counted.
+        running: Jobs in the batch.
+        waiting: Jobs that wait for a place in it.
+        cache_use: Share of the key-value cache that is in use, in [0, 1].
+        passes: Forward passes that succeeded since the start.
+        failures: Forward passes that failed. A request that fails alone does not count.
+        failures_in_a_row: Forward passes that failed since the last one that succeeded.
         running_adapters: Names of the adapters in the batch.
         waiting_adapters: Names of the adapters of waiting jobs.
         resident_bytes: Memory that each resident adapter takes, by name.
-        prefix_tokens: Tokens of all prompts, and those of them that were found computed; 0 where none are kept.
+        prefix_tokens: (prompt tokens, those of them that were found computed); 0 where prefixes are not reused.
     """
 
     running: int = 0
@@ -192,7 +191,7 @@ class EngineStats:
 
 
 class Engine(Protocol):
-    """Continues sequences, many at a time. Called from the event loop's thread alone."""
+    """Continues sequences, many at a time. Belongs to the event loop's thread."""
 
     @property
     def context_length(self) -> int:
@@ -204,7 +203,7 @@ class Engine(Protocol):
 
     @property
     def most_jobs(self) -> int:
-        """Most jobs that it holds at once, running and waiting."""
+        """Most jobs at a time, running and waiting."""
 
     @property
     def alive(self) -> bool:
@@ -212,10 +211,10 @@ class Engine(Protocol):
 
     @property
     def lost(self) -> str:
-        """Why it can compute nothing any more before the process is started anew, or ""."""
+        """Why it can compute nothing until the process is restarted; "" if it can."""
 
     def submit(self, job: Job) -> TokenStream:
-        """Queues a job; its adapter versions stay as they are until it has ended.
+        """Queues a job. Its adapter versions stay loaded until it ends.
 
         Raises:
             RequestError: The queue is full (429) or the engine has stopped (503).
@@ -229,31 +228,7 @@ class Engine(Protocol):
         """
 
     def retire_adapter(self, version: AdapterVersion) -> None:
-        """Unloads a version as soon as the jobs that were submitted before have ended."""
+        """Unloads a version as soon as the jobs that have it, all submitted before, have ended."""
 
     def stats(self) -> EngineStats:
-        """Returns a snapshot."""
-
-
-class TextCodec(Protocol):
-    """Turns text into tokens and back."""
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a plain prompt, with what the model wants in front."""
-
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Returns the tokens of a conversation, ready for the assistant's turn.
-
-        Raises:
-            RequestError: The model has no chat template, or it refuses these messages (400).
-        """
-
-    def grammar(self, schema: Mapping[str, Any]) -> Grammar:
-        """Returns what answers that follow a JSON schema are made of. May take a second; any thread may call it.
-
-        Raises:
-            RequestError: The schema is wrong, or this model's answers cannot be limited (400).
-        """
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of tokens, without special ones; "\ufffd" stands for incomplete characters."""
+        """Returns the figures of this moment."""

@@ -1,4 +1,4 @@
-"""Choosing tokens: from the logits of one step to the tokens of its rows. No model, no scheduling."""
+"""Choosing tokens: from the logits of a step to the next token of each row. No model, no scheduling."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Choice", "Sampler", "choose"]
 log = logging.getLogger(__name__)
 
 Choice = tuple[int, float | None, tuple[tuple[int, float], ...]]
-_LEAST_LOGPROB = -9999.0  # OpenAI's figure for what cannot be; minus infinity is no JSON
+_LEAST_LOGPROB = -9999.0  # OpenAI's figure for a token that cannot come; JSON has no minus infinity
 
 
 class Sampler:
@@ -77,7 +77,7 @@ class Sampler:
 
     def _adjust(self, logits: Tensor) -> Tensor:
         wanted = self.sampling
-        # A token that the model does not have would be an error on a CPU and the end of the process on a GPU.
+        # A token outside the vocabulary would be an error on a CPU, and end the process on a GPU.
         changes = {token: bias for token, bias in wanted.logit_bias.items() if token < len(logits)}
         if wanted.presence_penalty or wanted.frequency_penalty:
             for token, count in self._seen.items():
@@ -92,14 +92,14 @@ class Sampler:
 
     def _draw(self, logits: Tensor) -> int:
         scores = logits.unsqueeze(0)
-        if self.sampling.temperature != 1:  # the largest is made 0 first, so that no temperature makes it infinite
+        if self.sampling.temperature != 1:  # shifted to a largest score of 0, which no temperature makes infinite
             scores = (scores - scores.amax()) / self.sampling.temperature
         scores = self._warpers(torch.empty((1, 0), dtype=torch.long), scores)
         return int(torch.multinomial(scores.softmax(-1), 1, generator=self._random))
 
 
 def _most_likely(logits: Tensor) -> Any:
-    """Returns the index of the largest logit of each row, as numbers nested like the rows.
+    """Returns the index of the largest logit of each row, in lists nested as the rows are.
 
     Shapes:
         logits: [..., V].
@@ -110,7 +110,7 @@ def _most_likely(logits: Tensor) -> Any:
 
 
 def _only(allowed: bytes, logits: Tensor) -> Tensor:
-    """Returns the logits with those at minus infinity that are not allowed; of a padded vocabulary the padding too."""
+    """Returns the logits, with minus infinity for tokens that are not allowed and the padding of the vocabulary."""
     mask = torch.frombuffer(bytearray(allowed), dtype=torch.uint8)[: len(logits)].bool()
     forbidden = torch.ones(len(logits), dtype=torch.bool)
     forbidden[: len(mask)] = ~mask
@@ -129,12 +129,12 @@ def _warpers(sampling: Sampling) -> LogitsProcessorList:
 
 
 def choose(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | RequestError]:
-    """Returns the next token of every row, or the error that its request ends with. No row's error touches another.
+    """Returns the next token of every row, or the error that ends its request. A row's error leaves the others alone.
 
     Shapes:
         logits: [len(samplers), V], float32.
     """
-    sound = logits.amax(-1).isfinite().tolist()  # false with a NaN, or an infinity above
+    sound = logits.amax(-1).isfinite().tolist()  # False where a logit is NaN or plus infinity
     if all(sampler.plain for sampler in samplers):  # one reduction and one transfer for the whole batch
         return [
             (token, None, ()) if good else _not_finite()
@@ -151,16 +151,16 @@ def _choose_alone(sampler: Sampler, logits: Tensor) -> Choice | RequestError:
         return sampler.choose(logits)
     except RequestError as error:
         return error
-    except Exception as error:  # a bug here or in a grammar is one request's misfortune, not its neighbours'
-        log.exception("no token could be chosen for a request, which ends")
+    except Exception as error:  # a bug here or in a grammar must not fail the other requests of the batch
+        log.exception("no token could be chosen for a request; it fails")
         return RequestError(f"no token could be chosen: {one_line(error)}", status=500, code="sampling_failed")
 
 
 def _not_finite() -> RequestError:
-    message = "the logits are not finite: the strengths may be too large for these adapters"
+    message = "the logits are not finite; the strengths may be too large for these adapters"
     return RequestError(message, status=500, code="not_finite")
 
 
 def _stuck(why: str) -> RequestError:
-    message = f"the answer cannot go on within response_format: {why}; ask for a simpler schema"
+    message = f"response_format: the answer cannot go on: {why}; use a simpler schema"
     return RequestError(message, code="schema_too_complex", param="response_format")

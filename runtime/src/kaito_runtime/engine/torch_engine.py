@@ -130,8 +130,8 @@ class TorchEngine:
             )
         self._open += 1
         request_id = f"{next(self._ids)}"
-        stream = TokenStream(cancel=lambda: self._worker.ask(partial(self._forget, request_id)))
-        self._worker.ask(partial(self._admit, request_id, job, stream))
+        stream = TokenStream(cancel=lambda: self._worker.submit(partial(self._forget, request_id)))
+        self._worker.submit(partial(self._admit, request_id, job, stream))
         return stream
 
     async def load_adapter(self, name: str, path: Path, digest: str | None) -> AdapterVersion:
@@ -144,11 +144,11 @@ class TorchEngine:
                 await asyncio.sleep(_LOOK_SECONDS)
             return await self._worker.call(lambda: self._load(weights, ticket))
         finally:
-            self._worker.ask(lambda: self._runner.stop_reading(ticket))
+            self._worker.submit(lambda: self._runner.stop_reading(ticket))
 
     def retire_adapter(self, version: AdapterVersion) -> None:
         """See `Engine.retire_adapter`."""
-        self._worker.ask(partial(self._retire, version))
+        self._worker.submit(partial(self._retire, version))
 
     def stats(self) -> EngineStats:
         """See `Engine.stats`."""
@@ -168,7 +168,7 @@ class TorchEngine:
         if self._hangs:  # and with it the worker, which could not tell its clients
             self._deliver([(self._jobs[request_id].stream, gone) for request_id in list(self._jobs)])
         else:
-            self._worker.ask(lambda: self._fail(list(self._jobs), gone))
+            self._worker.submit(lambda: self._fail(list(self._jobs), gone))
 
     def _deliver(self, events: list[Event]) -> None:
         for stream, event in events:
@@ -188,7 +188,7 @@ class TorchEngine:
             self._runner.add(request_id, job.prompt, job.max_tokens, ends, job.strengths)
         except Exception as error:
             refusal = RequestError(f"the request cannot start: {error}", status=500, code="engine_error")
-            self._worker.tell(partial(self._deliver, [(stream, refusal)]))
+            self._worker.run_in_loop(partial(self._deliver, [(stream, refusal)]))
             raise
         self._jobs.add(request_id, live)
 
@@ -196,7 +196,7 @@ class TorchEngine:
         if self._jobs.remove(request_id):
             self._runner.drop([request_id])
             self._publish_batch(())
-            self._worker.tell(self._closed)
+            self._worker.run_in_loop(self._closed)
 
     def _load(self, weights: AdapterWeights, ticket: int) -> AdapterVersion:
         try:
@@ -244,7 +244,7 @@ class TorchEngine:
             self._fail([request_id], why)
         events = self._jobs.collect(complete)
         self._publish_batch(rows)  # first: a client that reads its last token may ask at once for the statistics
-        self._worker.tell(partial(self._deliver, events))
+        self._worker.run_in_loop(partial(self._deliver, events))
 
     def _choose(self, request_ids: Sequence[str], logits: Tensor) -> list[int]:
         if self._watch_logits is not None:
@@ -261,7 +261,7 @@ class TorchEngine:
         events = self._jobs.fail(request_ids, error)
         self._worker.guard(lambda: self._runner.drop(request_ids))
         self._publish_batch(())
-        self._worker.tell(partial(self._deliver, events))
+        self._worker.run_in_loop(partial(self._deliver, events))
 
     def _publish_batch(self, running: Collection[str]) -> None:
         in_batch, waiting = self._jobs.adapters(running)

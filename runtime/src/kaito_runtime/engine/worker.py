@@ -27,7 +27,7 @@ class Worker:
     def __init__(self, name: str, busy: Callable[[], bool], turn: Callable[[], None]) -> None:
         self._busy = busy
         self._turn = turn
-        self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._submitted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -44,9 +44,9 @@ class Worker:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def ask(self, act: Callable[[], None]) -> None:
+    def submit(self, act: Callable[[], None]) -> None:
         """Runs a function in the thread before the next turn, in the order of calls."""
-        self._asked.put(act)
+        self._submitted.put(act)
 
     async def call(self, act: Callable[[], T]) -> T:
         """Runs a function in the thread before the next turn; returns its result or raises its exception."""
@@ -60,15 +60,15 @@ class Worker:
             try:
                 result = act()
             except Exception as error:
-                self.tell(lambda error=error: settle(done.set_exception, error))  # type: ignore[misc]
+                self.run_in_loop(lambda error=error: settle(done.set_exception, error))  # type: ignore[misc]
             else:
-                self.tell(lambda: settle(done.set_result, result))
+                self.run_in_loop(lambda: settle(done.set_result, result))
 
-        self.ask(work)
+        self.submit(work)
         return await done
 
     async def stop(self, last: Callable[[], None], *, patience_seconds: float | None = None) -> None:
-        """Ends the thread after everything that was asked before, and `last`.
+        """Ends the thread after everything that was submitted before, and `last`.
 
         Args:
             last: Function to run at the end.
@@ -80,12 +80,12 @@ class Worker:
             last()
 
         if self.alive:
-            self.ask(halt)
+            self.submit(halt)
             await asyncio.to_thread(self._thread.join, patience_seconds)
 
     # From the worker's own thread.
 
-    def tell(self, act: Callable[[], None]) -> None:
+    def run_in_loop(self, act: Callable[[], None]) -> None:
         """Runs a function in the event loop's thread."""
         assert self._loop is not None
         try:
@@ -102,14 +102,14 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._run_asked(wait=not self._busy())
+            self._run_submitted(wait=not self._busy())
             if self._busy() and not self._stopped:
                 self.guard(self._turn)
 
-    def _run_asked(self, *, wait: bool) -> None:
+    def _run_submitted(self, *, wait: bool) -> None:
         try:
-            self.guard(self._asked.get(block=wait))
+            self.guard(self._submitted.get(block=wait))
             while True:
-                self.guard(self._asked.get_nowait())
+                self.guard(self._submitted.get_nowait())
         except queue.Empty:
             pass

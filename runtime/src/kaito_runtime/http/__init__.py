@@ -1,1 +1,1 @@
-"""What clients, probes and scrapers meet: routes, errors, keys, pages, metrics. What an answer says is `openai`'s."""
+"""HTTP: routes, errors, tokens, the chat page, probes, metrics. The bodies of completions are made in `openai`."""

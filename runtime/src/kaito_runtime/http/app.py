@@ -11,7 +11,7 @@ from importlib_metadata import version
 from starlette.types import Receive, Scope, Send
 
 from kaito_runtime.adapters.manager import AdapterManager
-from kaito_runtime.engine.protocol import Engine, TextCodec
+from kaito_runtime.engine.protocol import Engine
 from kaito_runtime.errors import RequestError, ServeError
 from kaito_runtime.http.admin import ADMIN_PATHS, add_admin_routes
 from kaito_runtime.http.auth import ApiKey, BodyLimit
@@ -21,6 +21,7 @@ from kaito_runtime.http.metrics import Metrics
 from kaito_runtime.http.page import add_chat_page
 from kaito_runtime.http.status import add_status_routes
 from kaito_runtime.http.upstream import UpstreamRequest, answer_upstream, result_body
+from kaito_runtime.openai.codec import TextCodec
 from kaito_runtime.openai.replies import Reply, error_body, sse
 from kaito_runtime.openai.requests import ChatRequest, CompletionRequest
 from kaito_runtime.openai.service import CompletionService

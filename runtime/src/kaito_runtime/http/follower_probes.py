@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from kaito_runtime.openai.replies import error_body
 
-__all__ = ["answering_probes", "create_probes"]
+__all__ = ["create_probes", "serving_probes"]
 
 
 def create_probes(where: str) -> FastAPI:
@@ -44,8 +44,8 @@ def create_probes(where: str) -> FastAPI:
 
 
 @contextmanager
-def answering_probes(bound: socket.socket | None, where: str) -> Iterator[None]:
-    """Answers probes in a thread until the block ends.
+def serving_probes(bound: socket.socket | None, where: str) -> Iterator[None]:
+    """Serves probes in a thread until the block ends.
 
     Args:
         bound: The socket to listen on; None: another rank of this node answers them.

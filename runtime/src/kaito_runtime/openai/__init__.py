@@ -1,1 +1,1 @@
-"""OpenAI's API without HTTP: bodies of requests and replies, and how a request becomes jobs for the engine."""
+"""OpenAI's API without HTTP: the bodies of requests and responses, and the way from a request to jobs."""

@@ -1,12 +1,37 @@
-"""Text to tokens and back: `TextCodec` over a transformers tokenizer."""
+"""Text to tokens and back: the protocol `TextCodec`, and the codec over a transformers tokenizer."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+from kaito_runtime.engine.protocol import Grammar
 from kaito_runtime.errors import RequestError
 from kaito_runtime.openai.grammar import Grammars, JsonGrammar
 
-__all__ = ["HuggingFaceCodec"]
+__all__ = ["HuggingFaceCodec", "TextCodec"]
+
+
+class TextCodec(Protocol):
+    """Turns text into tokens and back."""
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the tokens of a plain prompt, with the special tokens that the model needs in front."""
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Returns the tokens of a conversation, ready for the assistant's turn.
+
+        Raises:
+            RequestError: The model has no chat template, or it refuses these messages (400).
+        """
+
+    def grammar(self, schema: Mapping[str, Any]) -> Grammar:
+        """Returns the grammar of answers that follow a JSON schema. Takes up to a second; threads may share it.
+
+        Raises:
+            RequestError: The schema is invalid, or this tokenizer does not support grammars (400).
+        """
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of tokens, without special ones; "\ufffd" stands for incomplete characters."""
 
 
 class HuggingFaceCodec:

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from kaito_core.api.messages import shown
 from kaito_runtime.adapters.manager import AdapterManager
-from kaito_runtime.engine.protocol import Engine, Grammar, Job, TextCodec, TokenStream
+from kaito_runtime.engine.protocol import Engine, Grammar, Job, TokenStream
 from kaito_runtime.errors import RequestError
+from kaito_runtime.openai.codec import TextCodec
 from kaito_runtime.openai.requests import ChatRequest, CompletionRequest, GenerationRequest
 from kaito_runtime.openai.stream import Answer, Recorder
 from kaito_runtime.openai.text import INCOMPLETE

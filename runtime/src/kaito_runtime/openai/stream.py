@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
-from kaito_runtime.engine.protocol import TextCodec, TokenStream
+from kaito_runtime.engine.protocol import TokenStream
 from kaito_runtime.errors import RequestError
+from kaito_runtime.openai.codec import TextCodec
 from kaito_runtime.openai.replies import Piece, Usage
 from kaito_runtime.openai.text import StopStrings, TextStream
 

@@ -1,1 +1,1 @@
-"""Processes that share one model: the group, its leader and its followers. Starting them is torchrun's work."""
+"""Processes that share one model: the group, its leader and its followers. torchrun starts them."""

@@ -1,41 +1,25 @@
-"""The command line `kaito-runtime`: thin. Arguments are checked before torch, which takes seconds, is imported."""
+"""`kaito-runtime serve`: its options, and what is checked before the model loads."""
 
 import logging
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from importlib_metadata import version as distribution_version
 
 from kaito_core.api.serving import ADAPTERS_PATH, PORT
-from kaito_runtime.config import ConfigError, ConfigFile, config_from_flags, config_schema_text
+from kaito_runtime.cli.failure import fail
+from kaito_runtime.config import ConfigError, ConfigFile, config_from_flags
 from kaito_runtime.errors import ServeError
 
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    help="Serves a language model with many LoRA adapters, each at any strength, over an OpenAI-compatible API.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+__all__ = ["serve"]
 
 # Panels of `serve --help`, in their order.
 _WHAT, _WHO, _LIMITS, _SPEED = "What is served", "Where, and to whom", "Limits", "Speed and memory"
 
 
-def _fail(error: object) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    raise typer.Exit(1)
-
-
-@app.command()
 def serve(
     model: Annotated[
         Path,
@@ -215,73 +199,7 @@ def serve(
             config_file,
         )
     except ServeError as error:
-        _fail(error)
-
-
-@app.command()
-def fetch(
-    source: Annotated[
-        list[str],
-        typer.Argument(
-            help="https://... (an archive, a folder, or a URL per file), hf://org/name[@revision][/folder], a folder."
-        ),
-    ],
-    to: Annotated[Path, typer.Option(help="Folder to create or replace.", metavar="DIR")],
-    digest: Annotated[
-        str | None, typer.Option(help="Digest that the adapter's files must have, sha256:...", metavar="DIGEST")
-    ] = None,
-) -> None:
-    """Put an adapter's files into a folder."""
-    from kaito_runtime.adapters.fetch import FetchError, fetch_adapter
-
-    try:
-        fetch_adapter(source, to, digest)
-    except FetchError as error:
-        _fail(error)
-    print(f"{to}: {', '.join(sorted(path.name for path in to.iterdir()))}")
-
-
-@app.command()
-def fetch_weights(
-    repository: Annotated[str, typer.Option(help="Repository on the Hugging Face hub.", metavar="ORG/NAME")],
-    to: Annotated[Path, typer.Option(help="Folder to fill.", metavar="DIR")],
-    revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
-) -> None:
-    """Download a base model's weights; the token is read from HF_TOKEN."""
-    from kaito_runtime.adapters.fetch import FetchError, fetch_model
-
-    try:
-        fetch_model(repository, revision, to)
-    except FetchError as error:
-        _fail(error)
-    print(f"{to}: {repository}@{revision}")
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    print(distribution_version("kaito-runtime"))
-
-
-@app.command()
-def doctor() -> None:
-    """Say what is wrong with each package that brings recipes; exit with status 1 if one is broken."""
-    from kaito_runtime.model.recipes import installed_recipes
-
-    packages = installed_recipes().packages
-    for info in packages:
-        print(f"{info}: {info.state}{': ' * bool(info.error)}{info.error}")
-        for remark in info.remarks:
-            print(f"  it {remark}")
-        if info.traceback:
-            print(f"\n{info.traceback}")
-    raise typer.Exit(1 if any(info.state == "failed" for info in packages) else 0)
-
-
-@app.command()
-def config_schema() -> None:
-    """Print the JSON schema of the file that `serve --config` reads."""
-    print(config_schema_text(), end="")
+        fail(error)
 
 
 def _read_key(path: Path, option: str) -> str:
@@ -292,29 +210,3 @@ def _read_key(path: Path, option: str) -> str:
     if not key:
         raise ConfigError(f"{option}: {path} is empty")
     return key
-
-
-@contextmanager
-def _writable_home() -> Iterator[None]:
-    """Sets HOME to a new folder while a command runs, if the user's own cannot be written.
-
-    The home of a uid without a passwd entry is "/" or unset. Triton and the hub keep their caches below it, and
-    without a cache Triton compiles nothing.
-    """
-    if os.access(os.path.expanduser("~"), os.W_OK):
-        yield
-        return
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="kaito-home-")
-    except FileNotFoundError:  # there is no temporary folder either: commands that write nothing work all the same
-        yield
-        return
-    with folder as home:
-        os.environ["HOME"] = home
-        yield
-
-
-def main() -> None:
-    """Entry point."""
-    with _writable_home():
-        app()
