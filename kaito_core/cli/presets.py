@@ -10,7 +10,7 @@ from kaito_core.api import GpuSku, ModelPreset
 from kaito_core.cli.output import ListFormat, ListOption, RecordFormat, RecordOption, print_data, print_list
 from kaito_core.cli.session import Session
 from kaito_core.errors import ConfigError, DoesNotFitError, UnknownPresetError, known_names
-from kaito_core.reconcile.sizing import Sizing, size
+from kaito_core.reconcile.nodes.sizing import Sizing, size
 
 __all__ = ["app"]
 

@@ -28,7 +28,7 @@ from kaito_core.controller.work.reconciler import Reconciler
 from kaito_core.controller.work.replicas import Ask, Replicas, ask_over_http
 from kaito_core.errors import ClusterError
 from kaito_core.plugins import PluginRegistry
-from kaito_core.reconcile.manifests import PODS
+from kaito_core.reconcile.objects.manifests import PODS
 from kaito_core.settings import Settings
 
 __all__ = ["Operator", "run_operator", "spare_collector"]

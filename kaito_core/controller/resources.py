@@ -6,7 +6,7 @@ Importable without the operator's extra packages: `install/` makes its rules fro
 from collections.abc import Mapping
 
 from kaito_core.api import ResourceType
-from kaito_core.reconcile.manifests import CONFIG_MAPS, DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES, STATEFUL_SETS
+from kaito_core.reconcile.objects.manifests import CONFIG_MAPS, DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES, STATEFUL_SETS
 
 __all__ = ["CHILDREN", "EVENTS", "LEASES", "LEASE_NAME"]
 

@@ -16,7 +16,7 @@ from kaito_core.builtin.commands import copy_folder
 from kaito_core.builtin.image import DATA_FOLDER
 from kaito_core.errors import ConfigError
 from kaito_core.local.images import unpack_data
-from kaito_core.reconcile.podspec import ADAPTER_VARIABLE, RUNTIME_CONTAINER
+from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE, RUNTIME_CONTAINER
 
 __all__ = ["Command", "LocalPod", "local_pod"]
 

@@ -16,10 +16,10 @@ from kaito_core.api import (
     Workspace,
 )
 from kaito_core.api.nodes import NVIDIA_GPU
-from kaito_core.reconcile.manifests import preset_manifests, template_manifests
-from kaito_core.reconcile.podspec import adapter_container
+from kaito_core.reconcile.nodes.sizing import size, startup_seconds
+from kaito_core.reconcile.objects.manifests import preset_manifests, template_manifests
+from kaito_core.reconcile.objects.podspec import adapter_container
 from kaito_core.reconcile.resolve import Resolved, ResolvedAdapter
-from kaito_core.reconcile.sizing import size, startup_seconds
 from kaito_core.settings import Settings
 
 __all__ = ["Desired", "desired", "relocate_image"]

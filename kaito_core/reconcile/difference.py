@@ -8,9 +8,9 @@ from kaito_core.api.serving import SERVING_KEY
 from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION
 from kaito_core.errors import NotReadyError
 from kaito_core.reconcile.actions import Action, AddContainer, Annotate, Apply, Delete
-from kaito_core.reconcile.compare import differs, stamped
 from kaito_core.reconcile.desired import Desired
-from kaito_core.reconcile.manifests import CONFIG_MAPS, PODS, STATEFUL_SETS
+from kaito_core.reconcile.objects.compare import differs, stamped
+from kaito_core.reconcile.objects.manifests import CONFIG_MAPS, PODS, STATEFUL_SETS
 from kaito_core.reconcile.observed import Observed, fetched_adapters, is_running, outdated_pods, pull_secrets
 
 __all__ = ["difference"]

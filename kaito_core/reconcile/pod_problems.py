@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from kaito_core.api import KubeObject
-from kaito_core.reconcile.podspec import ADAPTER_VARIABLE
+from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE
 
 __all__ = [
     "PodProblem",

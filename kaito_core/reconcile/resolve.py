@@ -10,7 +10,7 @@ from kaito_core.builtin.commands import copy_folder, hub_token
 from kaito_core.errors import AdapterSpecError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.plugins.calls import plugin_call
-from kaito_core.reconcile.sizing import size
+from kaito_core.reconcile.nodes.sizing import size
 from kaito_core.reconcile.validate import source_failure, validate
 
 __all__ = ["Resolved", "ResolvedAdapter", "resolve"]

@@ -15,7 +15,7 @@ from kaito_core.api.conditions import (
 from kaito_core.api.strength import strength_text
 from kaito_core.errors import BackendError, CapacityError, NotReadyError, WorkspaceError
 from kaito_core.reconcile.desired import Desired
-from kaito_core.reconcile.manifests import STATEFUL_SETS
+from kaito_core.reconcile.objects.manifests import STATEFUL_SETS
 from kaito_core.reconcile.observed import Observed, is_ready
 from kaito_core.reconcile.pod_problems import (
     creation_problem,

@@ -6,7 +6,7 @@ from kaito_core.api import AdapterRef, AdapterSource, ModelPreset, Workspace
 from kaito_core.errors import AdapterSpecError, FieldError, InvalidWorkspaceError, PluginError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.plugins.calls import plugin_call
-from kaito_core.reconcile.rollout import check_rollout
+from kaito_core.reconcile.objects.rollout import check_rollout
 
 __all__ = ["source_failure", "validate"]
 

@@ -18,7 +18,7 @@ from live import WAIT_SECONDS, until
 
 from kaito_core.api import FetchStep, Workload, Workspace
 from kaito_core.api.serving import ADAPTERS_PATH, CONFIG_FILE, WEIGHTS_PATH
-from kaito_core.reconcile.podspec import pod_template
+from kaito_core.reconcile.objects.podspec import pod_template
 
 GPUS = 2
 

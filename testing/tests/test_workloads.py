@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kaito_core.reconcile.podspec import node_affinity
+from kaito_core.reconcile.objects.podspec import node_affinity
 from kaito_testing.world.cluster import FakeCluster, PodFailure
 from kaito_testing.world.pods import node_for
 

@@ -8,7 +8,7 @@ from kaito_core.api import NODES, ResourceType
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.resources import CHILDREN, EVENTS, LEASE_NAME, LEASES
 from kaito_core.controller.webhook.objects import SECRETS, WEBHOOK_NAME, WEBHOOKS
-from kaito_core.reconcile.manifests import PODS
+from kaito_core.reconcile.objects.manifests import PODS
 
 __all__ = [
     "Rule",

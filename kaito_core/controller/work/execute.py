@@ -6,7 +6,7 @@ from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.controller.resources import CHILDREN
 from kaito_core.errors import ClusterError
 from kaito_core.reconcile.actions import Action, Annotate, Apply, Delete
-from kaito_core.reconcile.manifests import PODS
+from kaito_core.reconcile.objects.manifests import PODS
 
 __all__ = ["execute"]
 

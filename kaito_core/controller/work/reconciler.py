@@ -25,13 +25,13 @@ from kaito_core.controller.work.replicas import Replicas
 from kaito_core.errors import BackendError, ClusterError, NotReadyError, WorkspaceError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.reconcile.desired import Desired, desired
-from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS, STATEFUL_SETS
-from kaito_core.reconcile.node_request import node_request, restricts_nodes
+from kaito_core.reconcile.nodes.request import node_request, restricts_nodes
+from kaito_core.reconcile.nodes.taken_gpus import taken_gpus
+from kaito_core.reconcile.objects.manifests import DEPLOYMENTS, PODS, STATEFUL_SETS
 from kaito_core.reconcile.observed import Observed
 from kaito_core.reconcile.plan import Plan, plan, plan_failure
 from kaito_core.reconcile.pod_problems import is_stuck
 from kaito_core.reconcile.resolve import Resolved, resolve
-from kaito_core.reconcile.taken_gpus import taken_gpus
 from kaito_core.reconcile.transition import has_changed, summary
 from kaito_core.settings import Settings
 

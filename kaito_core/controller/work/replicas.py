@@ -10,8 +10,8 @@ import httpx
 from kaito_core.api import KubeObject, Workspace
 from kaito_core.api.serving import PORT
 from kaito_core.controller.records import Key
+from kaito_core.reconcile.objects.podspec import RUNTIME_CONTAINER
 from kaito_core.reconcile.observed import AdapterReport, is_ready
-from kaito_core.reconcile.podspec import RUNTIME_CONTAINER
 
 __all__ = ["Ask", "Replicas", "ask_over_http", "is_settled", "parse_report"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from kaito_core.api import KubeObject
 from kaito_core.api.conditions import timestamp
 from kaito_core.api.workload import WORKSPACE_LABEL
-from kaito_core.reconcile.compare import HASH_ANNOTATION
+from kaito_core.reconcile.objects.compare import HASH_ANNOTATION
 from kaito_testing.world.client import KubeClient
 from scenarios.support.world import World, conditions
 

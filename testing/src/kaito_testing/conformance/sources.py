@@ -10,7 +10,7 @@ import pytest
 
 from kaito_core.api import AdapterRef, AdapterSource, FetchStep
 from kaito_core.errors import FieldError, PluginError
-from kaito_core.reconcile.podspec import SHARED_MOUNTS, adapter_container
+from kaito_core.reconcile.objects.podspec import SHARED_MOUNTS, adapter_container
 from kaito_testing.conformance.guards import no_io
 from kaito_testing.registry import registry_with
 

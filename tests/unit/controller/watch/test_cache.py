@@ -8,7 +8,7 @@ from kaito_core.api import NODES, KubeObject, ResourceType
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.records import Change
 from kaito_core.controller.watch.cache import Cache, key_of, watched_resources
-from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS
+from kaito_core.reconcile.objects.manifests import DEPLOYMENTS, PODS
 
 CLAIMS = ResourceType("example.com", "v1", "claims", "Claim", namespaced=False)
 

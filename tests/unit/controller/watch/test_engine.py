@@ -10,7 +10,7 @@ from kaito_core.controller.watch import engine
 from kaito_core.controller.watch.cache import watched_resources
 from kaito_core.controller.watch.engine import watch, watch_settings
 from kaito_core.errors import ClusterError
-from kaito_core.reconcile.manifests import PODS
+from kaito_core.reconcile.objects.manifests import PODS
 
 
 def run(monkeypatch: pytest.MonkeyPatch, operator: Any) -> None:

@@ -8,7 +8,7 @@ from kaito_core.api import NODES, KubeObject
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.records import Change
 from kaito_core.controller.watch.triggers import affected, is_urgent
-from kaito_core.reconcile.manifests import DEPLOYMENTS, PODS
+from kaito_core.reconcile.objects.manifests import DEPLOYMENTS, PODS
 
 
 def obj(name: str, version: int, *, workspace: str = "w", **parts: Any) -> KubeObject:

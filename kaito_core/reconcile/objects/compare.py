@@ -8,7 +8,7 @@ from typing import Any
 
 from kaito_core.api import KubeObject
 from kaito_core.api.quantity import parse_quantity
-from kaito_core.reconcile.podspec import ADAPTER_VARIABLE
+from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE
 
 __all__ = ["HASH_ANNOTATION", "differs", "stamped"]
 

@@ -15,8 +15,8 @@ from kaito_core.api.workload import (
     headless_name,
     serving_name,
 )
-from kaito_core.reconcile.podspec import node_affinity, pod_template, tolerations
-from kaito_core.reconcile.rollout import rollout_strategy
+from kaito_core.reconcile.objects.podspec import node_affinity, pod_template, tolerations
+from kaito_core.reconcile.objects.rollout import rollout_strategy
 from kaito_core.settings import Settings
 
 __all__ = [

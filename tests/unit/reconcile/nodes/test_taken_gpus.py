@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from kaito_core.api import KubeObject
-from kaito_core.reconcile.podspec import node_affinity
-from kaito_core.reconcile.taken_gpus import pinned_nodes, pod_gpus, taken_gpus
+from kaito_core.reconcile.nodes.taken_gpus import pinned_nodes, pod_gpus, taken_gpus
+from kaito_core.reconcile.objects.podspec import node_affinity
 
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kaito_core.api import NodeRequest, parse_workspace
-from kaito_core.reconcile.node_request import node_request
+from kaito_core.reconcile.nodes.request import node_request
 from kaito_testing.registry import example_preset
 
 

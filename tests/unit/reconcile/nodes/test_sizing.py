@@ -4,7 +4,7 @@ import pytest
 
 from kaito_core.api import GpuSku
 from kaito_core.errors import DoesNotFitError
-from kaito_core.reconcile.sizing import Sizing, size, startup_seconds
+from kaito_core.reconcile.nodes.sizing import Sizing, size, startup_seconds
 from kaito_testing.registry import example_preset
 
 LARGE = {"gpus": 2, "gpu_memory_gib": 90.0}

@@ -2,9 +2,9 @@
 
 from kaito_core.api import KubeObject, ModelPreset, NodeRequest, Workspace
 from kaito_core.api.nodes import GPU_RESOURCES
-from kaito_core.reconcile.podspec import tolerations
-from kaito_core.reconcile.sizing import size
-from kaito_core.reconcile.taken_gpus import pod_gpus
+from kaito_core.reconcile.nodes.sizing import size
+from kaito_core.reconcile.nodes.taken_gpus import pod_gpus
+from kaito_core.reconcile.objects.podspec import tolerations
 
 __all__ = ["node_request", "restricts_nodes"]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kaito_core.api import FetchStep
-from kaito_core.reconcile.podspec import fetch_container
+from kaito_core.reconcile.objects.podspec import fetch_container
 
 
 @pytest.mark.parametrize("policy", ["", "Always", "Never"])

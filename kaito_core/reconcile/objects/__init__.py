@@ -1,0 +1,1 @@
+"""The Kubernetes objects of a Workspace as manifests, and the comparison with those in the cluster."""
