@@ -1,10 +1,10 @@
-"""The Falcon presets keep the rules of every preset."""
+"""The rules that every preset must keep."""
 
 from kaito_falcon import plugin
 from kaito_testing.conformance import ModelPresetConformance
 
 
 class TestFalconPresets(ModelPresetConformance):
-    """What the Falcon package brings."""
+    """The presets of the Falcon package."""
 
     plugin = plugin

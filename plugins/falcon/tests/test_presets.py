@@ -1,4 +1,4 @@
-"""The Falcon presets agree with the architecture that they are for."""
+"""The numbers of the Falcon presets agree with the architecture."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ def architecture(preset: ModelPreset) -> tuple[int, int, int, int, int, int]:
 
 
 def parameters(layers: int, hidden: int, heads: int, kv: int, norms: int, vocabulary: int) -> int:
-    """Returns the number of parameters in the weight files, which hold the output head too."""
+    """Returns the number of parameters in the weight files, output head included."""
     head = hidden // heads
     qkv, dense, mlp = hidden * (hidden + 2 * kv * head), hidden * hidden, 2 * hidden * 4 * hidden
     return layers * (qkv + dense + mlp + norms * 2 * hidden) + 2 * vocabulary * hidden + 2 * hidden
@@ -33,7 +33,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 class TestPreset:
-    def test_weights_are_pinned_or_it_is_said(self, preset: ModelPreset) -> None:
+    def test_weights_are_pinned_or_the_source_says_that_they_are_not(self, preset: ModelPreset) -> None:
         pinned = re.fullmatch("[0-9a-f]{40}", preset.weights.revision) is not None
         assert pinned or "not pinned" in preset.sources["weights.revision"]
 

@@ -35,7 +35,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def pair(name: str, attention: str = "sdpa") -> tuple[Any, Any]:
-    """Returns transformers' model and the prepared one, with equal weights that are far from initialisation."""
+    """Returns transformers' model and the converted one, with equal weights that are far from their initial values."""
     torch.manual_seed(len(name))
     own = FalconForCausalLM(FalconConfig(**TINY, **CONFIGS[name], attn_implementation=attention)).eval()
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_logits_equal_transformers(name: str, attention: str) -> None:
     own, ours = pair(name, attention)
     ids = torch.randint(3, 97, (2, 17))
     expected = own(ids).logits
-    assert expected.std() > 0.1  # a model that says nothing would agree with anything
+    assert expected.std() > 0.1  # logits that are all alike would agree with anything
     torch.testing.assert_close(ours(ids).logits, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -1,10 +1,10 @@
-"""The Llama presets keep the rules of every preset."""
+"""The rules that every preset must keep."""
 
 from kaito_llama import plugin
 from kaito_testing.conformance import ModelPresetConformance
 
 
 class TestLlamaPresets(ModelPresetConformance):
-    """What the Llama package brings."""
+    """The presets of the Llama package."""
 
     plugin = plugin

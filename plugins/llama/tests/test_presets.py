@@ -1,4 +1,4 @@
-"""The Llama presets agree with the architectures that they are for."""
+"""The numbers of the Llama presets agree with the architectures."""
 
 import re
 import subprocess

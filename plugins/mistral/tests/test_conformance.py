@@ -1,10 +1,10 @@
-"""The Mistral presets keep the rules of every preset."""
+"""The rules that every preset must keep."""
 
 from kaito_mistral import plugin
 from kaito_testing.conformance import ModelPresetConformance
 
 
 class TestMistralPresets(ModelPresetConformance):
-    """What the Mistral package brings."""
+    """The presets of the Mistral package."""
 
     plugin = plugin

@@ -1,4 +1,4 @@
-"""Mistral models in continuous batches with adapters, against the same models with the adapters merged by PEFT."""
+"""Mistral models served with adapters, compared with the same models with the adapters merged by PEFT."""
 
 from pathlib import Path
 from typing import Any

@@ -1,10 +1,10 @@
-"""The Phi presets keep the rules of every preset."""
+"""The rules that every preset must keep."""
 
 from kaito_phi import plugin
 from kaito_testing.conformance import ModelPresetConformance
 
 
 class TestPhiPresets(ModelPresetConformance):
-    """What the Phi package brings."""
+    """The presets of the Phi package."""
 
     plugin = plugin

@@ -1,4 +1,4 @@
-"""Phi models in continuous batches with adapters, against the same models with the adapters merged by PEFT."""
+"""Phi models served with adapters, compared with the same models with the adapters merged by PEFT."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from transformers import Phi3Config, Phi3ForCausalLM
 
 from kaito_runtime.testing.truth import TINY, check_adapters_are_exact, save_random
 
-ORIGINAL = 64  # tokens up to which the short rotary factors hold
+ORIGINAL = 64  # most tokens for which the short rotary factors are used
 CONFIGS: dict[str, dict[str, Any]] = {
     "4k": {"sliding_window": 8},
     "128k": {

@@ -1,10 +1,10 @@
-"""The Qwen presets keep the rules of every preset."""
+"""The rules that every preset must keep."""
 
 from kaito_qwen import plugin
 from kaito_testing.conformance import ModelPresetConformance
 
 
 class TestQwenPresets(ModelPresetConformance):
-    """What the Qwen package brings."""
+    """The presets of the Qwen package."""
 
     plugin = plugin

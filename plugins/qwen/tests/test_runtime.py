@@ -1,4 +1,4 @@
-"""Qwen models in continuous batches with adapters, against the same models with the adapters merged by PEFT."""
+"""Qwen models served with adapters, compared with the same models with the adapters merged by PEFT."""
 
 from pathlib import Path
 from typing import Any

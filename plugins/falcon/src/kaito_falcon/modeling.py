@@ -1,10 +1,11 @@
-"""Falcon's forward pass through transformers' attention interface. Parameters and module names stay transformers' own.
+"""Falcon's forward pass through transformers' attention interface, with the same parameters and module names.
 
-transformers' Falcon computes attention inline and drops the keyword arguments that continuous batching passes down to
-it. These subclasses add no state: an existing model is changed by giving its modules these classes.
+transformers' own Falcon computes attention inline, and drops the keyword arguments that continuous batching passes to
+the attention. These subclasses have no state, so that a loaded model is converted by changing the classes of its
+modules.
 
 Source: "The Falcon Series of Open Language Models", https://arxiv.org/abs/2311.16867; modeling_falcon of transformers,
-against which the tests compare.
+which the tests compare with.
 """
 
 from typing import Any
@@ -34,18 +35,18 @@ __all__ = [
 
 
 def kv_heads(config: Any) -> int:
-    """Returns the key-value heads of a FalconConfig, whose `num_kv_heads` counts in the new architecture alone."""
+    """Returns the number of key-value heads. `num_kv_heads` of a FalconConfig is for the new architecture only."""
     if config.new_decoder_architecture:
         return int(config.num_kv_heads)
     return 1 if config.multi_query else int(config.num_attention_heads)
 
 
 class InterfaceAttention(FalconAttention):  # type: ignore[misc]
-    """Attention with a fused projection: for each key-value head its queries, then its key and its value."""
+    """Attention. Rows of the fused projection, per key-value head: the queries, then the key, then the value."""
 
     @property
     def num_key_value_groups(self) -> int:
-        """Query heads that share a key-value head; the attention interface reads it."""
+        """Query heads per key-value head; the attention interface reads it."""
         return int(self.num_heads) // kv_heads(self.config)
 
     def forward(
@@ -58,7 +59,8 @@ class InterfaceAttention(FalconAttention):  # type: ignore[misc]
     ) -> Tensor:
         """Returns the projected attention output.
 
-        Shapes: hidden_states and result [B, S, H]; in continuous batches B is 1 and S packs all requests.
+        Shapes:
+            hidden_states and result: [B, S, H]. In continuous batches B is 1, and S is the tokens of all requests.
         """
         shape = hidden_states.shape[:-1]
         fused = self.query_key_value(hidden_states)
@@ -75,10 +77,10 @@ class InterfaceAttention(FalconAttention):  # type: ignore[misc]
 
 
 class InterfaceDecoderLayer(FalconDecoderLayer):  # type: ignore[misc]
-    """One layer: attention and MLP side by side (7B, 40B, 180B) or one after the other (the RW models)."""
+    """One layer, with attention and MLP in parallel (7B, 40B, 180B) or in sequence (the RW models)."""
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        """Returns the hidden states after the layer, [B, S, H]; `kwargs` go to the attention untouched."""
+        """Returns the hidden states after the layer, [B, S, H]. `kwargs` are passed to the attention."""
         config = self.config
         if config.new_decoder_architecture and config.num_ln_in_parallel_attn == 2:
             normed, mlp_input = self.ln_attn(hidden_states), self.ln_mlp(hidden_states)
@@ -86,7 +88,7 @@ class InterfaceDecoderLayer(FalconDecoderLayer):  # type: ignore[misc]
             normed = mlp_input = self.input_layernorm(hidden_states)
         attended = self.self_attention(normed, **kwargs)
         if config.new_decoder_architecture or config.parallel_attn:
-            # transformers' order of additions, so that results agree to the last bit where kernels do.
+            # Added in transformers' order, so that results are equal to the last bit.
             both: Tensor = hidden_states + (self.mlp(mlp_input) + attended)
             return both
         residual = hidden_states + attended
@@ -95,7 +97,7 @@ class InterfaceDecoderLayer(FalconDecoderLayer):  # type: ignore[misc]
 
 
 class InterfaceFalconModel(FalconModel):  # type: ignore[misc]
-    """The decoder; keyword arguments that it does not know go down to the attention."""
+    """The decoder. It passes other keyword arguments to the attention."""
 
     def forward(
         self,
@@ -141,10 +143,10 @@ class InterfaceFalconModel(FalconModel):  # type: ignore[misc]
 
 
 class InterfaceFalconForCausalLM(FalconForCausalLM):  # type: ignore[misc]
-    """The decoder with the output head."""
+    """The decoder with its output head."""
 
     def forward(self, input_ids: Tensor | None = None, logits_to_keep: int | Tensor = 0, **kwargs: Any) -> Any:
-        """Returns logits, [B, S, V], of all positions or of those in `logits_to_keep` (the last n, or indices)."""
+        """Returns logits, [B, S, V], of all positions, or of those in `logits_to_keep`: the last n, or indices."""
         outputs = self.transformer(input_ids, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept, :])

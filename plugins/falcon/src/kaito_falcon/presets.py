@@ -1,4 +1,4 @@
-"""The Falcon presets, as data. How the architecture is computed is `recipe`'s business."""
+"""The Falcon presets, as data. `recipe` has the part for the runtime."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["PRESETS"]
 
 _CARD = "model card: Apache-2.0, 2048 tokens"
 _KAITO = "KAITO v0.3.1, preset registry"
-# KAITO pins older commits, from a time for which public listings show pickles only; the runtime loads safetensors.
+# KAITO pins older commits, which have only pickles as far as public listings show. The runtime loads safetensors.
 _PIN = "commit whose safetensors public model cards describe; not checked against the hub"
 _MEMORY = "estimate: one 10 GB shard in main memory while loading, and 6 GiB for Python and the GPU driver, per GPU"
 
@@ -48,8 +48,8 @@ _FALCON_40B: dict[str, Any] = {
         "gpu_memory_gib": _KAITO,
         "memory_gib": _MEMORY,
         "disk_gib": (
-            "weights and 80 GiB for everything else, as KAITO v0.12.0 reckons; v0.3.1 says '400' without a unit, "
-            "which asks for 400 bytes"
+            "weights and 80 GiB for everything else, as KAITO v0.12.0 computes it; v0.3.1 has '400' without a unit, "
+            "which Kubernetes reads as 400 bytes"
         ),
         "context_length": _CARD,
         "kv_bytes_per_token": "config.json: 2 * 8 key-value heads * 64 * 60 layers * 2 bytes",

@@ -1,4 +1,4 @@
-"""Runtime half of the Falcon package: makes a Falcon that transformers loaded run in continuous batches."""
+"""Runtime half of the Falcon package: converts a loaded Falcon for continuous batches, and splits it across GPUs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,15 +25,15 @@ _FUSED = "transformer.h.{}.self_attention.query_key_value"
 
 @hookimpl
 def kaito_runtime_recipes() -> Sequence[Recipe]:
-    """Returns the recipe of every Falcon with rotary positions."""
+    """Returns the recipe for Falcon models with rotary positions."""
     return (Recipe(name="falcon", architectures=("FalconForCausalLM",), prepare=prepare, tp_plan=tp_plan, cut=cut),)
 
 
 def tp_plan(config: Any) -> Mapping[str, str]:
-    """Returns the tensor parallel plan, which transformers does not have for Falcon.
+    """Returns the tensor parallel plan. transformers has none for Falcon.
 
-    The fused projection holds, for each key-value head, its queries, its key and its value: contiguous parts are whole
-    groups. Where all queries share one head, its rows stand behind those of all queries; `cut` takes them apart.
+    The rows of the fused projection are, per key-value head, the queries, the key and the value, so that it can be
+    split between key-value heads. With a single key-value head it cannot: `cut` splits its queries.
     """
     plan = {
         "transformer.word_embeddings": "embedding_rowwise",
@@ -49,7 +49,11 @@ def tp_plan(config: Any) -> Mapping[str, str]:
 
 
 def cut(model: nn.Module, rank: int, ranks: int) -> Mapping[str, Shard]:
-    """Gives every rank its query heads and the one key-value head that all of them share."""
+    """Returns the rows of the fused projections that a rank needs if there is a single key-value head.
+
+    A rank needs its share of the query heads, and the key-value head, which all ranks have. The number of heads of each
+    attention module is changed to that of the rank.
+    """
     falcon: Any = model
     if kv_heads(falcon.config) != 1:
         return {}
@@ -67,32 +71,32 @@ def cut(model: nn.Module, rank: int, ranks: int) -> Mapping[str, Shard]:
 
 
 def prepare(model: nn.Module) -> None:
-    """Lets a Falcon's attention go through transformers' attention interface, in place. Parameters are not touched.
+    """Converts a model, in place, so that its attention goes through transformers' attention interface.
 
     Raises:
-        ModelLoadError: The model is no Falcon, or one with ALiBi positions.
+        ModelLoadError: The model is not a Falcon, or has ALiBi positions.
     """
     falcon: Any = model
     if not isinstance(falcon, FalconForCausalLM):
-        raise ModelLoadError(f"recipe 'falcon' is for FalconForCausalLM, the weights are of {type(model).__name__}")
+        raise ModelLoadError(f"the recipe 'falcon' is for FalconForCausalLM, got {type(model).__name__}")
     if falcon.config.alibi:
         raise ModelLoadError(
-            "config.json: alibi is true; the attention interface has no place for ALiBi's bias, so that this Falcon "
-            "cannot run in continuous batches. Serve one with rotary positions, such as falcon-7b"
+            "config.json: alibi is true: a Falcon with ALiBi positions cannot be served, since the attention interface "
+            "takes no bias; serve one with rotary positions, such as falcon-7b"
         )
-    # Modules keep their parameters; a class is all that tells how they compute.
+    # Another class changes what a module computes, and leaves its parameters as they are.
     falcon.__class__ = InterfaceFalconForCausalLM
     falcon.transformer.__class__ = InterfaceFalconModel
     for layer in falcon.transformer.h:
-        _turn(layer, FalconDecoderLayer, InterfaceDecoderLayer)
-        _turn(layer.self_attention, FalconAttention, InterfaceAttention)
-    # The paged cache is sized by this name, which FalconConfig does not have: all query heads would be reserved.
+        _change_class(layer, FalconDecoderLayer, InterfaceDecoderLayer)
+        _change_class(layer.self_attention, FalconAttention, InterfaceAttention)
+    # The size of the cache is computed from this attribute. Without it every query head would get room for keys.
     falcon.config.num_key_value_heads = kv_heads(falcon.config)
 
 
-def _turn(module: Any, known: type, into: type) -> None:
-    if not isinstance(module, known):
+def _change_class(module: Any, old: type, new: type) -> None:
+    if not isinstance(module, old):
         raise ModelLoadError(
-            f"{type(module).__name__} is no {known.__name__}: prepare runs before any module is replaced"
+            f"expected a {old.__name__}, got a {type(module).__name__}: prepare must run before modules are replaced"
         )
-    module.__class__ = into
+    module.__class__ = new

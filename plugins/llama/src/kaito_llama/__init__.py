@@ -1,1 +1,1 @@
-"""Llama for kaito. The operator reads `plugin` and `presets`; the runtime reads `recipe`."""
+"""Llama models for kaito: `plugin` and `presets` are for the operator, `recipe` is for the runtime."""

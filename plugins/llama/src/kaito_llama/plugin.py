@@ -1,4 +1,4 @@
-"""Operator half of the Llama package: registers its presets, and imports neither torch nor transformers."""
+"""Operator half of the Llama package: its presets. It imports neither torch nor transformers."""
 
 from collections.abc import Sequence
 

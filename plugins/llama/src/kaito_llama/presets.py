@@ -19,7 +19,7 @@ def _kv(heads: int, head_dim: int, layers: int) -> str:
 
 
 def _llama2(name: str, revision: str, numbers: dict[str, Any], *, gpu_memory_gib: float) -> ModelPreset:
-    # llama-2-7b-chat is meta-llama/Llama-2-7b-chat-hf
+    # llama-2-7b-chat is meta-llama/Llama-2-7b-chat-hf on the hub.
     repository = f"meta-llama/Llama{name.removeprefix('llama')}-hf"
     sources = {
         "weights.revision": _SEEN,
@@ -114,13 +114,13 @@ PRESETS = (
             "weights.revision": _PIN,
             "weights.size_gib": _CATALOG,
             "gpus": "smallest number of 24 GiB GPUs that holds gpu_memory_gib",
-            "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens (0.25 GiB), as KAITO v0.12.0 reckons",
+            "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens (0.25 GiB), as KAITO v0.12.0 computes it",
             "memory_gib": _MEMORY,
             "disk_gib": _CATALOG,
             "context_length": _CATALOG,
             "heads": _CATALOG,
             "kv_bytes_per_token": _kv(8, 128, 32),
-            "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as KAITO v0.12.0 has it",
+            "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as in KAITO v0.12.0",
         },
     ),
     ModelPreset(
@@ -148,13 +148,13 @@ PRESETS = (
             "weights.revision": _PIN,
             "weights.size_gib": _CATALOG,
             "gpus": "4 GPUs of 40 GiB or more; KAITO v0.12.0 takes 4 GPUs of 80 GiB too",
-            "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens (0.63 GiB), as KAITO v0.12.0 reckons",
+            "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens (0.63 GiB), as KAITO v0.12.0 computes it",
             "memory_gib": _MEMORY,
             "disk_gib": _CATALOG,
             "context_length": _CATALOG,
             "heads": _CATALOG,
             "kv_bytes_per_token": _kv(8, 128, 80),
-            "startup_seconds": "15 minutes and 18 s per GiB of weights, as KAITO v0.12.0 has it, rounded up",
+            "startup_seconds": "15 minutes and 18 s per GiB of weights, as in KAITO v0.12.0, rounded up",
         },
     ),
     ModelPreset(

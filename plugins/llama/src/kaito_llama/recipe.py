@@ -1,5 +1,6 @@
-"""Runtime half of the Llama package. transformers' Llama already goes through the attention interface, so nothing
-is changed: the recipe only says which architecture it is for.
+"""Runtime half of the Llama package.
+
+transformers' Llama already uses the attention interface, so the recipe names the architecture and changes nothing.
 """
 
 from collections.abc import Sequence
@@ -12,5 +13,5 @@ __all__ = ["kaito_runtime_recipes"]
 
 @hookimpl
 def kaito_runtime_recipes() -> Sequence[Recipe]:
-    """Returns the recipe of every model with the Llama architecture."""
+    """Returns the recipe for models of the Llama architecture."""
     return (Recipe(name="llama", architectures=("LlamaForCausalLM",)),)

@@ -1,1 +1,1 @@
-"""Mistral models for kaito: `presets` are data, transformers runs them as they are."""
+"""Mistral models for kaito: `presets` has them as data. transformers runs the architecture without changes."""

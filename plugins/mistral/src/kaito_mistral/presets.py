@@ -16,7 +16,7 @@ _SOURCES = {
     "context_length": _CATALOG,
     "heads": _CATALOG,
     "kv_bytes_per_token": "KAITO v0.12.0, model catalogue: 2 * key-value heads * head width * layers * 2 bytes",
-    "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as KAITO v0.12.0 has it",
+    "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as in KAITO v0.12.0",
 }
 
 

@@ -1,1 +1,1 @@
-"""Phi models for kaito: `presets` are data, transformers runs them as they are."""
+"""Phi models for kaito: `presets` has them as data. transformers runs the architecture without changes."""

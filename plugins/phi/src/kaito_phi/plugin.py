@@ -1,4 +1,4 @@
-"""Registers the Phi presets. There is no runtime half: transformers' models run as they are."""
+"""The Phi presets. There is no runtime half: transformers' models run without changes."""
 
 from collections.abc import Sequence
 

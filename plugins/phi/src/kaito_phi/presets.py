@@ -10,26 +10,26 @@ _CATALOG = "KAITO v0.12.0, model catalogue"
 _SOURCES = {
     "weights.revision": "KAITO, presets/workspace/models/supported_models.yaml",
     "weights.size_gib": _CATALOG,
-    "gpus": "one GPU; the operator takes more where they are smaller than gpu_memory_gib",
-    "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens, as KAITO v0.12.0 reckons",
+    "gpus": "one GPU; the operator uses more if they have less than gpu_memory_gib",
+    "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens, as KAITO v0.12.0 computes it",
     "memory_gib": "estimate: one 10 GB shard in main memory while loading, and 6 GiB for Python and the GPU driver",
     "disk_gib": _CATALOG,
     "context_length": _CATALOG,
     "heads": _CATALOG,
     "kv_bytes_per_token": "KAITO v0.12.0, model catalogue: 2 * key-value heads * head width * layers * 2 bytes",
-    "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as KAITO v0.12.0 has it",
+    "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as in KAITO v0.12.0",
 }
-#: Some of these models have two sets of rotary factors. transformers takes the long ones for a whole step as soon as
-#: one sequence in it is longer than this, which would change the answers of the other requests: so none may be longer.
+#: Some of these models have two sets of rotary factors. transformers uses the long ones for a whole step as soon as one
+#: of its sequences is longer than this. That would change the answers to other requests, so none may be longer.
 _SHORT_CONTEXT = 4096
 _LONG_SOURCES = _SOURCES | {
     "context_length": (
-        "original_max_position_embeddings in config.json; the model can do 131072, but longer sequences change the "
+        "original_max_position_embeddings in config.json; the model supports 131072, but longer sequences change the "
         "rotary factors of other requests in the same batch"
     )
 }
 
-# Sizes that models share.
+# Sizes of several models.
 _MINI: dict[str, Any] = {
     "size_gib": 7.12,
     "gpu_memory_gib": 11,

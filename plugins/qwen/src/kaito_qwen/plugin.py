@@ -1,4 +1,4 @@
-"""Registers the Qwen presets. There is no runtime half: transformers' models run as they are."""
+"""The Qwen presets. There is no runtime half: transformers' models run without changes."""
 
 from collections.abc import Sequence
 
