@@ -100,7 +100,7 @@ class TestChoice:
         assert len(state.rejected) == 30
         assert "n19" in state.message
         assert "n20" not in state.message
-        assert "and 10 more nodes" in state.message
+        assert "10 more nodes do not fit" in state.message
 
 
 class TestRejection:
@@ -111,14 +111,14 @@ class TestRejection:
             (node(taints=[{"key": "team", "value": "b", "effect": "NoSchedule"}]), "team=b:NoSchedule"),
             (node(taints=[{"key": "sku", "value": "gpu", "effect": "NoExecute"}]), "sku=gpu:NoExecute"),
             (node(taints=[{"key": "sku", "value": "cpu", "effect": "NoSchedule"}]), "sku=cpu:NoSchedule"),
-            (node(gpus="0"), "offers no GPU"),
-            (node(gpus=""), "says '' of nvidia.com/gpu in status.allocatable, which is no number of devices"),
-            (node(gpus="many"), "says 'many' of nvidia.com/gpu"),
-            (node(gpus="-3"), "says '-3' of nvidia.com/gpu"),
-            (node(gpus=None), "says 'None' of nvidia.com/gpu"),
-            (node(gpus=10**30), "says '1000000000000000000000000000000' of nvidia.com/gpu"),
-            (node(gpus="1e300"), "says '1e300' of nvidia.com/gpu"),
-            ({**node(), "status": {**node()["status"], "allocatable": {}}}, "offers no GPU"),
+            (node(gpus="0"), "has no GPU"),
+            (node(gpus=""), "has '' as nvidia.com/gpu in status.allocatable, which must be a whole number"),
+            (node(gpus="many"), "has 'many' as nvidia.com/gpu"),
+            (node(gpus="-3"), "has '-3' as nvidia.com/gpu"),
+            (node(gpus=None), "has 'None' as nvidia.com/gpu"),
+            (node(gpus=10**30), "has '1000000000000000000000000000000' as nvidia.com/gpu"),
+            (node(gpus="1e300"), "has '1e300' as nvidia.com/gpu"),
+            ({**node(), "status": {**node()["status"], "allocatable": {}}}, "has no GPU"),
             ({"metadata": {"name": "bare"}}, "its kubelet has not reported"),
             (
                 {**node(), "status": {"conditions": [{"type": "Ready", "status": "False", "message": "no disk"}]}},
@@ -184,7 +184,7 @@ class TestRejection:
         other = node(labels={"node.kubernetes.io/instance-type": "dgx"})
         assert rejection(same, wants) == ""
         assert rejection(node(), wants) == ""  # no label, no objection
-        assert rejection(other, wants) == "is a dgx, resource.instanceType asks for Standard_NC24ads_A100_v4"
+        assert rejection(other, wants) == "is a dgx, but resource.instanceType is Standard_NC24ads_A100_v4"
 
 
 class TestSku:
@@ -218,8 +218,8 @@ class TestKind:
         state = node_state([amd("a"), node("b"), node("c")], request())
         assert (state.ready, state.gpu_resource) == (("a",), "amd.com/gpu")
         assert [(said.name, said.reason) for said in state.rejected] == [
-            ("b", "offers nvidia.com/gpu, the other nodes offer amd.com/gpu"),
-            ("c", "offers nvidia.com/gpu, the other nodes offer amd.com/gpu"),
+            ("b", "has nvidia.com/gpu, but the other nodes have amd.com/gpu"),
+            ("c", "has nvidia.com/gpu, but the other nodes have amd.com/gpu"),
         ]
 
     def test_the_kind_of_which_there_are_enough(self) -> None:

@@ -1,1 +1,1 @@
-"""GPU nodes on AWS for kaito: `skus` are the machines, `provider` says what is particular to AWS."""
+"""GPU nodes on AWS for kaito: `skus` has the machine types, `provider` describes AWS."""

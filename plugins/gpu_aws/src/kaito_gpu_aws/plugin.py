@@ -1,4 +1,4 @@
-"""Registers the provider of AWS nodes, with the node class that the settings name."""
+"""The provider of AWS nodes, with the options that the settings have for it."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -18,10 +18,10 @@ __all__ = ["kaito_node_providers", "kaito_validate_workspace"]
 
 @hookimpl
 def kaito_node_providers(settings: "Settings") -> Sequence[NodeProvider]:
-    """Returns the one provider; KAITO_PLUGIN_GPU_AWS__NODE_CLASS and its like choose the node class.
+    """Returns the provider. Its options are the settings KAITO_PLUGIN_GPU_AWS__<OPTION>; see the README.
 
     Raises:
-        ConfigError: The settings hold an option that this plugin does not have.
+        ConfigError: An option is unknown, or its value cannot be used.
     """
     return (KarpenterProvider(AWS.configured(settings.plugins.get("gpu_aws", {}))),)
 

@@ -1,4 +1,4 @@
-"""AWS under Karpenter, as a record. What is done with it is `kaito_karpenter`'s business."""
+"""AWS as a record for `kaito_karpenter`, which creates the nodes."""
 
 import re
 

@@ -1,8 +1,8 @@
 """AWS's GPU machine types, as data.
 
-Left out: GPUs that current CUDA releases do not run on (K80, M60), ARM machines (g5g), for which we build no image, and
-what is not asked for as `nvidia.com/gpu` (Radeon, Trainium, Inferentia).
-Source: KAITO v0.12.0, and v0.3.1 for the types that it has dropped; the two agree where both have one.
+Left out are GPUs that current CUDA releases do not support (K80, M60), ARM machines (g5g), for which we build no image,
+and accelerators that pods do not request as `nvidia.com/gpu` (Radeon, Trainium, Inferentia).
+Source: KAITO v0.12.0, and v0.3.1 for the types that v0.12.0 has dropped; they agree on the types that both have.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from kaito_core.api import GpuSku
 __all__ = ["SKUS"]
 
 SKUS: Sequence[GpuSku] = (
-    # name, GPUs, memory of all of them in GiB, model
+    # name, GPUs, GPU memory of the machine in GiB, GPU model
     GpuSku("p3.2xlarge", 1, 16, "NVIDIA V100"),
     GpuSku("p3.8xlarge", 4, 64, "NVIDIA V100"),
     GpuSku("p3.16xlarge", 8, 128, "NVIDIA V100"),

@@ -1,1 +1,1 @@
-"""GPU nodes on Azure for kaito: `skus` are the machines, `provider` says what is particular to Azure."""
+"""GPU nodes on Azure for kaito: `skus` has the machine types, `provider` describes Azure."""

@@ -1,4 +1,4 @@
-"""Azure under Karpenter, as a record. What is done with it is `kaito_karpenter`'s business."""
+"""Azure as a record for `kaito_karpenter`, which creates the nodes."""
 
 import re
 
@@ -19,7 +19,7 @@ AZURE = KarpenterCloud(
     # Series, number of CPUs, features, accelerator, version: Standard_NC24ads_A100_v4.
     type_pattern=_named(r"standard_[a-z]+\d+(-\d+)?[a-z]*(_[a-z0-9]+)*"),
     cpu_pattern=_named(r"standard_[abdefhlm][a-z]*\d\w*(-\w+)?"),
-    # The gpu-provisioner's node class is KaitoNodeClass in the group kaito.sh: the settings can name it.
+    # For the gpu-provisioner, the settings name its node class: KaitoNodeClass in the group kaito.sh.
     node_class=NodeClass("default", "AKSNodeClass", "karpenter.azure.com"),
     label_domains=("karpenter.azure.com",),
     # The feature "p", as in D2ps_v5, and Grace with its GPUs.
@@ -28,8 +28,8 @@ AZURE = KarpenterCloud(
 
 
 class AzureProvider(KarpenterProvider):
-    """Makes Azure nodes."""
+    """Creates Azure nodes."""
 
     def __init__(self, cloud: KarpenterCloud = AZURE) -> None:
-        """Does no I/O; `cloud` is Azure with another node class, where there is one."""
+        """Does no I/O. `cloud` is Azure with the options of the plugin."""
         super().__init__(cloud)

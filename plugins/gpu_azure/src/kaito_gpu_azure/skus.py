@@ -1,7 +1,7 @@
-"""Azure's GPU machine types, as data: one table for validation, sizing and node requests alike.
+"""Azure's GPU machine types, as data: the table for validation, sizing and node requests.
 
-Types that Azure has taken out of service (K80, P40, P100, M60) are left out. V100 types are kept: manifests name them.
-Source: KAITO v0.12.0 and v0.3.1; where they disagree (ND96amsr_A100_v4: 80 or 640 GiB), eight GPUs of 80 GiB.
+Types that Azure has retired (K80, P40, P100, M60) are left out. V100 types are kept: existing manifests name them.
+Source: KAITO v0.12.0 and v0.3.1. They disagree on ND96amsr_A100_v4 (80 or 640 GiB), which has eight GPUs of 80 GiB.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from kaito_core.api import GpuSku
 __all__ = ["SKUS"]
 
 SKUS: Sequence[GpuSku] = (
-    # name, GPUs, memory of all of them in GiB, model
+    # name, GPUs, GPU memory of the machine in GiB, GPU model
     GpuSku("Standard_NC6s_v3", 1, 16, "NVIDIA V100"),
     GpuSku("Standard_NC12s_v3", 2, 32, "NVIDIA V100"),
     GpuSku("Standard_NC24s_v3", 4, 64, "NVIDIA V100"),

@@ -1,1 +1,1 @@
-"""Prepared GPU nodes for kaito: finds nodes, creates none. `fit` decides, `provider` reads the cluster."""
+"""Existing GPU nodes for kaito. `fit` decides which nodes can be used, `provider` reads them from the cluster."""

@@ -20,11 +20,11 @@ MAX_NODES_IN_MESSAGE = 20
 
 
 def node_state(nodes: Iterable[KubeObject], request: NodeRequest) -> NodeState:
-    """Returns which nodes fit, preferred ones first, then by name.
+    """Returns the nodes that fit, preferred ones first, then by name, and why the others do not.
 
-    With labels every node must have them, also preferred ones. Without labels preferred nodes are the only ones.
-    Without either any node that fits will do, and a request for no GPU is then always met: its pods go wherever the
-    scheduler puts them.
+    If the request has a label selector, every node must match it, preferred ones too. If it only has preferred nodes,
+    these are the only candidates. If it has neither, all nodes are candidates. A request without GPUs, labels,
+    preferred nodes and machine type is always satisfied, since the scheduler may put its pods anywhere.
     """
     by_name = {_name(node): node for node in nodes}
     rank = {name: index for index, name in enumerate(dict.fromkeys(request.preferred_nodes))}
@@ -57,10 +57,10 @@ def node_state(nodes: Iterable[KubeObject], request: NodeRequest) -> NodeState:
 def _one_kind(
     ready: Sequence[str], by_name: Mapping[str, KubeObject], request: NodeRequest
 ) -> tuple[str, dict[str, RejectedNode]]:
-    """Returns what all pods will ask for as a GPU, and the nodes that call theirs otherwise.
+    """Returns the GPU resource that the pods request, and the nodes that have another one.
 
-    A pod template has one name for it: the one that nodes in use go by, else that of the first node, unless only
-    another one has enough nodes.
+    All pods have one template, which requests one resource: that of the nodes in use, or else that of the first node. A
+    resource of which there are not enough nodes comes last.
     """
     names = {name: gpu_resource(by_name[name]) for name in ready}
     ordered = dict.fromkeys(names[name] for name in sorted(ready, key=lambda name: name not in request.held_nodes))
@@ -68,7 +68,7 @@ def _one_kind(
     if not kinds:
         return "", {}
     strange = {
-        name: RejectedNode(name, f"offers {kind}, the other nodes offer {kinds[0]}")
+        name: RejectedNode(name, f"has {kind}, but the other nodes have {kinds[0]}")
         for name, kind in names.items()
         if kind != kinds[0]
     }
@@ -76,7 +76,7 @@ def _one_kind(
 
 
 def rejection(node: KubeObject, request: NodeRequest) -> str:
-    """Returns why a node does not fit, "" if it does."""
+    """Returns why a node does not fit, or ""."""
     metadata, spec = _mapping(node, "metadata"), _mapping(node, "spec")
     labels = _mapping(metadata, "labels")
     if metadata.get("deletionTimestamp"):
@@ -86,23 +86,23 @@ def rejection(node: KubeObject, request: NodeRequest) -> str:
     if not_ready := _not_ready(node):
         return not_ready
     if spec.get("unschedulable"):
-        return f"is cordoned; kubectl uncordon {_name(node)} lets pods on it again"
+        return f"is cordoned; run kubectl uncordon {_name(node)}"
     if foreign := [_taint(taint) for taint in spec.get("taints") or () if not _tolerated(taint, request)]:
         return f"has taints that the pods do not tolerate: {', '.join(foreign)}"
     machine = str(labels.get(INSTANCE_TYPE_LABEL, ""))
     if request.instance_type and machine and machine.casefold() != request.instance_type.casefold():
-        return f"is a {machine}, resource.instanceType asks for {request.instance_type}"
+        return f"is a {machine}, but resource.instanceType is {request.instance_type}"
     return _gpu_rejection(node, request)
 
 
 def gpu_resource(node: KubeObject) -> str:
-    """Returns what a node calls its GPUs, "" where it offers none."""
+    """Returns the resource name of a node's GPUs, "" if it has none."""
     allocatable = _mapping(_mapping(node, "status"), "allocatable")
     return next((resource for resource in GPU_RESOURCES if device_count(allocatable.get(resource, 0))), "")
 
 
 def gpu_count(node: KubeObject) -> int:
-    """Returns the GPUs that a node offers to pods; what cannot be read as a number of devices counts as none."""
+    """Returns the number of GPUs that a node has for pods, 0 if the number cannot be read."""
     allocatable = _mapping(_mapping(node, "status"), "allocatable")
     return device_count(allocatable.get(gpu_resource(node), 0)) or 0
 
@@ -110,7 +110,7 @@ def gpu_count(node: KubeObject) -> int:
 def _candidates(by_name: Mapping[str, KubeObject], request: NodeRequest) -> set[str]:
     preferred = set(request.preferred_nodes)
     if request.match_labels or request.match_expressions:
-        # Nodes without the labels are nobody's concern, unless the user named them.
+        # Nodes that do not match are not reported, unless the user has named them.
         return preferred | {
             name
             for name, node in by_name.items()
@@ -120,7 +120,7 @@ def _candidates(by_name: Mapping[str, KubeObject], request: NodeRequest) -> set[
 
 
 def _unmatched(labels: Mapping[str, Any], request: NodeRequest) -> str:
-    """Returns the requirements that labels do not satisfy, in words."""
+    """Returns the requirements of the selector that labels do not satisfy, as text."""
     missing = [
         f"{key}={value}"
         for key, value in request.match_labels.items()
@@ -138,8 +138,8 @@ def _not_ready(node: KubeObject) -> str:
     ready: Mapping[str, Any] = next((found for found in conditions if found.get("type") == "Ready"), {})
     if ready.get("status") == "True":
         return ""
-    said = ready.get("message") or ready.get("reason") or "its kubelet has not reported"
-    return f"is not ready: {said}"
+    cause = ready.get("message") or ready.get("reason") or "its kubelet has not reported"
+    return f"is not ready: {cause}"
 
 
 def _tolerated(taint: Mapping[str, Any], request: NodeRequest) -> bool:
@@ -189,12 +189,12 @@ def _no_gpu(node: KubeObject) -> str:
     for resource in GPU_RESOURCES:
         value = allocatable.get(resource, 0)
         if device_count(value) is None:
-            return f"says {str(value)[:40]!r} of {resource} in status.allocatable, which is no number of devices"
-    return f"offers no GPU ({' or '.join(GPU_RESOURCES)} in status.allocatable); is the device plugin running on it?"
+            return f"has {str(value)[:40]!r} as {resource} in status.allocatable, which must be a whole number"
+    return f"has no GPU ({' or '.join(GPU_RESOURCES)} in status.allocatable); is the device plugin running on it?"
 
 
 def _memory_per_gpu_gib(node: KubeObject) -> int:
-    """Returns the memory of one GPU in GiB, rounded since drivers report a little less than is sold; 0 if unknown."""
+    """Returns the memory of one GPU in GiB, 0 if unknown. Rounded: drivers report slightly less than the GPU has."""
     text = str(_mapping(_mapping(node, "metadata"), "labels").get(GPU_MEMORY_LABEL, ""))
     return round(int(text) / 1024) if text.isascii() and text.isdigit() and len(text) < 12 else 0
 
@@ -205,7 +205,7 @@ def _smallest_sku(nodes: Iterable[KubeObject], request: NodeRequest) -> GpuSku |
         labels = _mapping(_mapping(node, "metadata"), "labels")
         gpus, each = _free(node, request), _memory_per_gpu_gib(node)
         if not gpus or not each:
-            return None  # one node of unknown size leaves the smallest unknown
+            return None  # a node of unknown size might be the smallest
         name = str(labels.get(INSTANCE_TYPE_LABEL, ""))
         skus.append(GpuSku(name, gpus, float(gpus * each), str(labels.get(GPU_MODEL_LABEL, "")), gpu_resource(node)))
     return min(skus, key=lambda sku: (sku.memory_per_gpu_gib, sku.gpus), default=None)
@@ -214,14 +214,14 @@ def _smallest_sku(nodes: Iterable[KubeObject], request: NodeRequest) -> GpuSku |
 def _message(ready: Sequence[str], rejected: Sequence[RejectedNode], request: NodeRequest) -> str:
     shown = [f"{node.name} {node.reason}" for node in rejected[:MAX_NODES_IN_MESSAGE]]
     if len(rejected) > len(shown):
-        shown.append(f"and {len(rejected) - len(shown)} more nodes do not fit either")
+        shown.append(f"{len(rejected) - len(shown)} more nodes do not fit")
     if not ready and not rejected:
         wanted = _unmatched({}, request)
         shown.append(f"no node matches the label selector ({wanted})" if wanted else "the cluster has no nodes")
     return (
-        f"{len(ready)} of {request.count} nodes fit: {'; '.join(shown) or 'there are no others'}. "
-        "Prepare more nodes, or change resource.count, resource.preferredNodes, resource.labelSelector or "
-        "resource.instanceType; this is looked at again whenever a node changes, and every half minute"
+        f"{len(ready)} of {request.count} nodes fit: {'; '.join(shown) or 'there are no other nodes'}. "
+        "Add nodes, or change resource.count, resource.preferredNodes, resource.labelSelector or "
+        "resource.instanceType; nodes are checked again when one changes, and every half minute"
     )
 
 

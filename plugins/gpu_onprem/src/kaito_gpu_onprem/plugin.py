@@ -1,4 +1,4 @@
-"""Registers the provider of prepared nodes."""
+"""The provider of existing nodes."""
 
 from collections.abc import Sequence
 
@@ -11,5 +11,5 @@ __all__ = ["kaito_node_providers"]
 
 @hookimpl
 def kaito_node_providers() -> Sequence[NodeProvider]:
-    """Returns the one provider."""
+    """Returns the provider."""
     return (OnPremProvider(),)

@@ -1,4 +1,4 @@
-"""The provider: reads the nodes and hands them to `fit`. Nothing is decided and nothing is written here."""
+"""The provider, which lists the nodes and lets `fit` decide. It writes nothing."""
 
 from collections.abc import Sequence
 
@@ -9,29 +9,29 @@ __all__ = ["OnPremProvider"]
 
 
 class OnPremProvider:
-    """Serves Workspaces from nodes that somebody prepared."""
+    """Finds nodes that exist already."""
 
     @property
     def name(self) -> str:
-        """What a Workspace's annotation `kaito.sh/node-provider` calls it."""
+        """The name in a Workspace's annotation `kaito.sh/node-provider`."""
         return "gpu_onprem"
 
     @property
     def creates_nodes(self) -> bool:
-        """Never: it only finds nodes."""
+        """False: it only finds nodes."""
         return False
 
     @property
     def watches(self) -> Sequence[ResourceType]:
-        """Nothing of its own; nodes carry no Workspace's label, and the operator watches them anyway."""
+        """None: the operator itself watches nodes."""
         return ()
 
     def skus(self) -> Sequence[GpuSku]:
-        """Returns none: it can make no machine."""
+        """Returns no machine types: it creates no machines."""
         return ()
 
     async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
-        """Returns which nodes fit, and for the others why they do not.
+        """Returns the nodes that fit, and for each other node the reason why it does not.
 
         Raises:
             ClusterError: The nodes cannot be listed.
@@ -39,5 +39,5 @@ class OnPremProvider:
         return node_state(await cluster.list(NODES), request)
 
     async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
-        """Returns True: there is nothing to give back."""
+        """Returns True: there is nothing to release."""
         return True
