@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from kaito_core.api.cluster import Cluster, ResourceType
 
 __all__ = [
+    "GPU_MEMORY_LABEL",
     "GPU_RESOURCES",
     "INSTANCE_TYPE_LABEL",
     "NVIDIA_GPU",
@@ -18,11 +19,11 @@ __all__ = [
     "RejectedNode",
 ]
 
-INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
-
 NVIDIA_GPU = "nvidia.com/gpu"
 #: Resource names of GPUs in a node's status.allocatable; GPU nodes often have a taint of the same name.
 GPU_RESOURCES = (NVIDIA_GPU, "amd.com/gpu")
+INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
+GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"  #: MiB of one GPU, from GPU feature discovery
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class NodeRequest:
         gpu_memory_gib: GPU memory needed on each node, in GiB.
         disk_gib: Disk needed on each node, in GiB.
         tolerations: Tolerations of the pods, as Kubernetes writes them, with those of the GPU taints of every vendor.
-        held_nodes: Names of the nodes that the Workspace's pods are on or are pinned to.
-        taken: GPUs that other Workspaces have on a node, by node name and "namespace/name".
+        held_nodes: Names of the nodes that the Workspace's pods are on.
+        taken: GPUs that other pods have on a node, by node name and holder, such as "Workspace 'team/w'".
         annotations: The Workspace's, of which a provider may read some of its own.
     """
 
@@ -114,6 +115,8 @@ class NodeState:
         sku: The machine type of the nodes, where it is known.
         created: Names of the objects that the provider made for the Workspace (NodeClaims).
         gpu_resource: Resource name of the GPUs, the same on all ready nodes; "" for that of `sku`, or NVIDIA's.
+        labels: Labels that the nodes made for the Workspace have, and no others: its pods are kept on these nodes by
+            them. They must not change while the Workspace exists. Empty where nodes are found by its own selector.
     """
 
     ready: tuple[str, ...]
@@ -124,6 +127,7 @@ class NodeState:
     sku: GpuSku | None = None
     created: tuple[str, ...] = ()
     gpu_resource: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -1,8 +1,8 @@
 """The workload: what the pods of a Workspace run, from which manifests are made; and the names and labels of both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from kaito_core.api.adapter import FetchStep
 from kaito_core.api.nodes import NVIDIA_GPU
@@ -55,7 +55,7 @@ class Workload:
         weights: The step that puts the weights in place.
         adapters: The steps that fetch adapters, by folder ("name/revision"), in the Workspace's order.
         startup_seconds: How long loading may take.
-        nodes: Names of the nodes that pods may run on; empty: any.
+        affinity: The kind of node that pods may run on, as a pod's `affinity`; empty: any.
         pull_secrets: Image pull secrets of the pod.
     """
 
@@ -70,5 +70,5 @@ class Workload:
     adapters: Mapping[str, FetchStep]
     startup_seconds: int
     gpu_resource: str = NVIDIA_GPU
-    nodes: tuple[str, ...] = ()
+    affinity: Mapping[str, Any] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()

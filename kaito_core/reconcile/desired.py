@@ -1,7 +1,7 @@
 """Everything that should exist for one Workspace. Each object is made here, once in a pass."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from kaito_core.api import (
     FetchStep,
@@ -15,14 +15,25 @@ from kaito_core.api import (
     Workload,
     Workspace,
 )
-from kaito_core.api.nodes import NVIDIA_GPU
+from kaito_core.api.nodes import GPU_RESOURCES, NVIDIA_GPU
+from kaito_core.api.quantity import device_count
 from kaito_core.reconcile.nodes.sizing import size, startup_seconds
+from kaito_core.reconcile.objects.compare import has_same_pods
 from kaito_core.reconcile.objects.manifests import preset_manifests, template_manifests
-from kaito_core.reconcile.objects.podspec import adapter_container
+from kaito_core.reconcile.objects.placement import pod_affinity
+from kaito_core.reconcile.objects.podspec import RUNTIME_CONTAINER, adapter_container
 from kaito_core.reconcile.resolve import Resolved, ResolvedAdapter
 from kaito_core.settings import Settings
 
 __all__ = ["Desired", "desired", "relocate_image"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Gpus:
+    """The GPUs of a pod: what nodes call them, and how many."""
+
+    resource: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,7 @@ class Desired:
 
     Attributes:
         workspace: The Workspace.
-        nodes: What the provider says about the nodes, with those in use first.
+        nodes: What the provider says about the nodes.
         objects: The manifests, in the order of creation; the workload is the last.
         adapters: The adapters, in the Workspace's order.
         late_containers: For each adapter, by folder, the container that fetches it into a pod that runs already.
@@ -49,41 +60,55 @@ class Desired:
         return self.objects[-1]
 
 
-def desired(resolved: Resolved, nodes: NodeState, settings: Settings) -> Desired:
+def desired(resolved: Resolved, nodes: NodeState, settings: Settings, live: KubeObject | None = None) -> Desired:
     """Returns what should exist for a Workspace.
+
+    How many GPUs a pod has, and what they are called, is decided when the pods are made. It stays as long as nothing
+    else about the pods changes: other nodes are not worth a restart.
 
     Args:
         resolved: The Workspace with its preset and adapters.
         nodes: What the provider says; where no particular nodes are needed, an empty state.
         settings: Operator settings.
+        live: The workload that there is, None for none.
 
     Raises:
         DoesNotFitError: The machines are too small.
     """
-    workspace = resolved.workspace
-    nodes = _in_use_first(nodes, workspace)
-    names = nodes.ready[: workspace.resource.count]
-    if resolved.preset is None or resolved.weights is None:
-        return Desired(workspace, nodes, tuple(template_manifests(workspace, names, settings)))
-    image = _runtime_image(resolved.preset, settings)
-    workload = _workload(resolved, resolved.preset, resolved.weights, image, nodes, names)
+    workspace, preset, weights = resolved.workspace, resolved.preset, resolved.weights
+    if preset is None or weights is None:
+        return Desired(workspace, nodes, tuple(template_manifests(workspace, nodes.labels, settings)))
+    image = _runtime_image(preset, settings)
+    serving = _serving_config(resolved, preset)
+
+    def objects(gpus: _Gpus | None) -> tuple[KubeObject, ...]:
+        workload = _workload(resolved, preset, weights, image, nodes, gpus)
+        return tuple(preset_manifests(workspace, workload, serving, settings))
+
+    decided = _decided_gpus(live)
+    made = objects(decided) if decided is not None else ()
+    if live is None or not made or not has_same_pods(made[-1], live):
+        made = objects(None)
     return Desired(
         workspace,
         nodes,
-        tuple(preset_manifests(workspace, workload, _serving_config(resolved, resolved.preset), settings)),
+        made,
         resolved.adapters,
-        {folder: adapter_container(folder, step, image, late=True) for folder, step in workload.adapters.items()},
+        {
+            adapter.ref.folder: adapter_container(adapter.ref.folder, adapter.fetch, image, late=True)
+            for adapter in resolved.adapters
+        },
     )
 
 
-def _in_use_first(nodes: NodeState, workspace: Workspace) -> NodeState:
-    """Returns the nodes in order of choice: those in use first, then in the provider's order.
-
-    Pods are pinned to the first ones, and a better node that appears is not worth a restart.
-    """
-    used = workspace.status.get("workerNodes")
-    kept = [name for name in used if name in nodes.ready] if isinstance(used, list) else []
-    return replace(nodes, ready=tuple(dict.fromkeys((*kept, *nodes.ready))))
+def _decided_gpus(live: KubeObject | None) -> _Gpus | None:
+    """Returns the GPUs that the pods of a workload have, None where they have none."""
+    for container in (live or {}).get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
+        limits = (container.get("resources") or {}).get("limits") or {}
+        for resource in GPU_RESOURCES if container.get("name") == RUNTIME_CONTAINER else ():
+            if count := device_count(limits.get(resource, 0)):
+                return _Gpus(resource, count)
+    return None
 
 
 def relocate_image(image: str, registry: str) -> str:
@@ -100,11 +125,25 @@ def _gpu_resource(nodes: NodeState) -> str:
     return nodes.gpu_resource or (nodes.sku.gpu_resource if nodes.sku is not None else NVIDIA_GPU)
 
 
+def _machine_types(resolved: Resolved) -> list[str]:
+    """Returns resource.instanceType as it is written and as its provider writes it; nothing where any will do."""
+    asked = resolved.workspace.resource.instance_type
+    known = [sku.name for sku in resolved.machines if sku.name.casefold() == asked.casefold()]
+    return [asked, *known] if asked else []
+
+
 def _workload(
-    resolved: Resolved, preset: ModelPreset, weights: FetchStep, image: str, nodes: NodeState, names: Sequence[str]
+    resolved: Resolved,
+    preset: ModelPreset,
+    weights: FetchStep,
+    image: str,
+    nodes: NodeState,
+    decided: _Gpus | None,
 ) -> Workload:
-    """Returns what the pods of a preset run; `names` are the nodes that they are pinned to, none for any."""
-    sizing = size(preset, resolved.workspace.resource.count, nodes.sku, resolved.machines)
+    """Returns what the pods of a preset run; `decided` are their GPUs where the nodes are not to decide on them."""
+    count = resolved.workspace.resource.count
+    sizing = size(preset, count, None if decided is not None else nodes.sku, resolved.machines)
+    gpus = sizing.gpus if decided is None or not preset.gpus else decided.count
     adapters = {adapter.ref.folder: adapter.fetch for adapter in resolved.adapters}
     secrets = [secret for step in (weights, *adapters.values()) for secret in step.pull_secrets]
     return Workload(
@@ -112,14 +151,19 @@ def _workload(
         replicas=sizing.replicas,
         image=image,
         model=preset.name,
-        gpus=sizing.gpus,
-        gpu_resource=_gpu_resource(nodes),
+        gpus=gpus,
+        gpu_resource=decided.resource if decided is not None else _gpu_resource(nodes),
         memory_gib=sizing.memory_gib,
         disk_gib=preset.disk_gib,
         weights=weights,
         adapters=adapters,
         startup_seconds=startup_seconds(preset),
-        nodes=tuple(sorted(names)),
+        affinity=pod_affinity(
+            resolved.workspace,
+            nodes.labels,
+            machine_types=_machine_types(resolved),
+            gpu_memory_gib=sizing.gpu_memory_gib / gpus if gpus else 0.0,
+        ),
         pull_secrets=tuple(dict.fromkeys(secrets)),
     )
 

@@ -9,7 +9,7 @@ from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION
 from kaito_core.errors import NotReadyError
 from kaito_core.reconcile.actions import Action, AddContainer, Annotate, Apply, Delete
 from kaito_core.reconcile.desired import Desired
-from kaito_core.reconcile.objects.compare import differs, stamped
+from kaito_core.reconcile.objects.compare import differs, has_same_pods, stamped
 from kaito_core.reconcile.objects.manifests import CONFIG_MAPS, PODS, STATEFUL_SETS
 from kaito_core.reconcile.observed import Observed, fetched_adapters, is_running, outdated_pods, pull_secrets
 
@@ -19,15 +19,16 @@ __all__ = ["difference"]
 def difference(desired: Desired, observed: Observed) -> tuple[Action, ...]:
     """Returns what to do, in order; nothing where the cluster is as it should be.
 
-    Where nodes are missing, pods that run keep running as they are and are kept up to date, and nothing is started or
-    cleared away.
+    Where nodes are missing, pods that run keep running as they are and are kept up to date, also in their number, and
+    nothing else is started or cleared away.
 
     Raises:
         NotReadyError: An object whose name the Workspace needs belongs to somebody else.
     """
     _refuse_foreign_objects(desired, observed)
     if desired.nodes.reason:
-        return (*_applications(desired, desired.objects[:-1], observed), *_live_updates(desired, observed))
+        kept = desired.objects if _keeps_pods(desired, observed) else desired.objects[:-1]
+        return (*_applications(desired, kept, observed), *_live_updates(desired, observed))
     applied = _applications(desired, desired.objects, observed)
     return (
         *_leftovers(desired, observed),
@@ -60,9 +61,19 @@ def _refuse_foreign_objects(desired: Desired, observed: Observed) -> None:
             )
 
 
+def _has_pruned_template(desired: Desired) -> bool:
+    """Returns whether the API server may have taken fields out of the template: those that the user wrote."""
+    return desired.workspace.inference.template is not None
+
+
+def _keeps_pods(desired: Desired, observed: Observed) -> bool:
+    """Returns whether the workload can be applied without an end to any pod, but for those that are too many."""
+    live = observed.child(*_key(desired.workload))
+    return live is not None and has_same_pods(desired.workload, live, pruned=_has_pruned_template(desired))
+
+
 def _applications(desired: Desired, objects: Iterable[KubeObject], observed: Observed) -> list[Apply]:
-    # The API server may have taken fields out of a template that the user wrote.
-    pruned = desired.workspace.inference.template is not None
+    pruned = _has_pruned_template(desired)
     manifests = map(stamped, objects)
     return [Apply(each) for each in manifests if differs(each, observed.child(*_key(each)), pruned=pruned)]
 

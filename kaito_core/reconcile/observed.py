@@ -8,14 +8,18 @@ from kaito_core.api import KubeObject
 from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE
 
 __all__ = [
+    "ENDED",
     "AdapterReport",
     "Observed",
     "fetched_adapters",
     "is_ready",
     "is_running",
+    "nodes_of",
     "outdated_pods",
     "pull_secrets",
 ]
+
+ENDED = ("Succeeded", "Failed")  #: phases of pods that hold nothing of their node
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,21 @@ def is_ready(pod: KubeObject) -> bool:
 def is_running(pod: KubeObject) -> bool:
     """Returns whether the containers of a pod run, and it is not being deleted."""
     return pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
+def nodes_of(pods: Sequence[KubeObject]) -> tuple[str, ...]:
+    """Returns the names of the nodes that pods are on, sorted; a pod that has ended or is on its way out is on none."""
+    return tuple(
+        sorted(
+            {
+                pod["spec"]["nodeName"]
+                for pod in pods
+                if pod.get("spec", {}).get("nodeName")
+                and pod.get("status", {}).get("phase") not in ENDED
+                and "deletionTimestamp" not in pod["metadata"]
+            }
+        )
+    )
 
 
 def fetched_adapters(pod: KubeObject) -> set[str]:

@@ -16,7 +16,7 @@ from kaito_core.api.strength import strength_text
 from kaito_core.errors import BackendError, CapacityError, NotReadyError, WorkspaceError
 from kaito_core.reconcile.desired import Desired
 from kaito_core.reconcile.objects.manifests import STATEFUL_SETS
-from kaito_core.reconcile.observed import Observed, is_ready
+from kaito_core.reconcile.observed import Observed, is_ready, nodes_of
 from kaito_core.reconcile.pod_problems import (
     creation_problem,
     fetch_problem,
@@ -27,12 +27,13 @@ from kaito_core.reconcile.pod_problems import (
 )
 from kaito_core.reconcile.resolve import ResolvedAdapter
 
-__all__ = ["ANY_NODE", "Outlook", "State", "failure", "outlook"]
+__all__ = ["ANY_NODE", "NODES_IMPAIRED", "Outlook", "State", "failure", "outlook"]
 
 State = Literal["Pending", "Ready", "NotReady", "Failed"]
 
 _SETTLE_SECONDS = 2.0  # how often replicas are asked until they have applied their configuration
 _RETRY_SECONDS = 30.0
+NODES_IMPAIRED = "NodesImpaired"  #: reason: the pods serve, on a node that would not be chosen any more
 ANY_NODE = "any node will do"  #: message of ResourceReady where the Workspace asks for no particular nodes
 
 
@@ -43,7 +44,7 @@ class Outlook:
     Attributes:
         conditions: The observations; the last one sums them up.
         state: The summary in one word.
-        nodes: Names of the nodes that serve the Workspace; None: unknown, the status keeps the previous ones.
+        nodes: Names of the nodes that the pods are on; None: unknown, the status keeps the previous ones.
         adapters: What is applied, per adapter; None: unknown, likewise.
         endpoint: URL inside the cluster; "": unknown, likewise.
         wake_after_seconds: When to look again if no change is seen before; None: never.
@@ -57,9 +58,18 @@ class Outlook:
     wake_after_seconds: float | None = None
 
 
-def _nodes_condition(nodes: NodeState, count: int) -> Condition:
+def _nodes_condition(nodes: NodeState, observed: Observed, count: int) -> Condition:
+    """Returns whether there are nodes: those that serve, whatever is wrong with them, or else those that could."""
+    used = nodes_of(observed.pods)
+    if sum(map(is_ready, observed.pods)) >= count and used:
+        names = ", ".join(used)
+        troubles = [f"{node.name} {node.reason}" for node in nodes.rejected if node.name in used]
+        if troubles:
+            message = f"nodes: {names}; {'; '.join(troubles)}. The pods on it are left alone"
+            return Condition(RESOURCE_READY, "True", NODES_IMPAIRED, message)
+        return Condition(RESOURCE_READY, "True", "NodesReady", f"nodes: {names}")
     if not nodes.reason:
-        names = ", ".join(nodes.ready[:count])
+        names = ", ".join(used or nodes.ready[:count])
         return Condition(RESOURCE_READY, "True", "NodesReady", f"nodes: {names}" if names else ANY_NODE)
     rejected = "; ".join(f"{node.name}: {node.reason}" for node in nodes.rejected if node.name not in nodes.message)
     message = f"{nodes.message} ({rejected})" if rejected else nodes.message
@@ -166,7 +176,7 @@ def _fetch_problem(observed: Observed, folder: str) -> str:
 def outlook(desired: Desired, observed: Observed, *, changing: bool) -> Outlook:
     """Returns how things stand with a Workspace that can be served; `changing`: its workload is being applied."""
     workspace, nodes = desired.workspace, desired.nodes
-    resource = _nodes_condition(nodes, workspace.resource.count)
+    resource = _nodes_condition(nodes, observed, workspace.resource.count)
     inference = _inference_condition(observed.child(desired.workload["kind"], workspace.name), observed, changing)
     adapters = _adapter_rows(desired, observed)
     parts = [resource, inference]
@@ -177,7 +187,7 @@ def outlook(desired: Desired, observed: Observed, *, changing: bool) -> Outlook:
     return Outlook(
         conditions=(*parts, summary),
         state=state,
-        nodes=nodes.ready[: workspace.resource.count],
+        nodes=nodes_of(observed.pods),
         adapters=adapters,
         endpoint=f"http://{workspace.name}.{workspace.namespace}.svc.cluster.local/v1",
         wake_after_seconds=_SETTLE_SECONDS if unsettled else None if state == "Ready" else _RETRY_SECONDS,

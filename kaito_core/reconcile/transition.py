@@ -15,7 +15,7 @@ from kaito_core.api.conditions import (
     merge_conditions,
 )
 from kaito_core.api.strength import is_unusual, strength_text
-from kaito_core.reconcile.status import ANY_NODE, Outlook
+from kaito_core.reconcile.status import ANY_NODE, NODES_IMPAIRED, Outlook
 
 __all__ = ["Event", "has_changed", "next_status", "strength_warnings", "summary"]
 
@@ -83,7 +83,8 @@ def _events(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -
             continue
         # A summary that is Unknown for a reason of its own is a pass that failed; parts are Unknown while they wait.
         failed = condition.status == "Unknown" and condition.type == WORKSPACE_SUCCEEDED
-        kind: Literal["Normal", "Warning"] = "Warning" if failed or condition.status == "False" else "Normal"
+        bad = failed or condition.status == "False" or condition.reason == NODES_IMPAIRED
+        kind: Literal["Normal", "Warning"] = "Warning" if bad else "Normal"
         events.append(Event(kind, condition.reason, condition.message))
     return tuple(events)
 

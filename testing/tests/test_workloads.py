@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kaito_core.reconcile.objects.podspec import node_affinity
+from kaito_core.reconcile.objects.placement import named_nodes, node_affinity
 from kaito_testing.world.cluster import FakeCluster, PodFailure
 from kaito_testing.world.pods import node_for
 
@@ -186,8 +186,14 @@ AFFINITY = {
         }
     }
 }
+
+
 #: A term that asks for nothing is satisfied by no node.
-EMPTY_TERM = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}
+def numbered(operator: str, bound: str) -> Object:
+    return {"matchExpressions": [{"key": "size", "operator": operator, "values": [bound]}]}
+
+
+EMPTY_TERM: Object = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}
 
 
 @pytest.mark.parametrize(
@@ -204,12 +210,18 @@ EMPTY_TERM = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
         ({"nodeSelector": {"pool": "a"}}, node(), False),
         ({"affinity": AFFINITY}, node(pool="b"), True),
         ({"affinity": AFFINITY}, node(pool="c"), False),
-        ({"affinity": node_affinity(["other", "n"])}, node(), True),
-        ({"affinity": node_affinity(["other"])}, node(), False),
-        ({"affinity": node_affinity(["n"], AFFINITY)}, node(pool="b"), True),
-        ({"affinity": node_affinity(["n"], AFFINITY)}, node(pool="c"), False),
-        ({"affinity": node_affinity(["other"], AFFINITY)}, node(pool="b"), False),
+        ({"affinity": node_affinity(named_nodes(["other", "n"]))}, node(), True),
+        ({"affinity": node_affinity(named_nodes(["other"]))}, node(), False),
+        ({"affinity": node_affinity(named_nodes(["n"]), affinity=AFFINITY)}, node(pool="b"), True),
+        ({"affinity": node_affinity(named_nodes(["n"]), affinity=AFFINITY)}, node(pool="c"), False),
+        ({"affinity": node_affinity(named_nodes(["other"]), affinity=AFFINITY)}, node(pool="b"), False),
         ({"affinity": EMPTY_TERM}, node(), False),
+        ({"affinity": node_affinity([numbered("Gt", "79")])}, node(size="80"), True),
+        ({"affinity": node_affinity([numbered("Gt", "80")])}, node(size="80"), False),
+        ({"affinity": node_affinity([numbered("Lt", "81")])}, node(size="80"), True),
+        ({"affinity": node_affinity([numbered("Lt", "80")])}, node(size="80"), False),
+        ({"affinity": node_affinity([numbered("Lt", "80")])}, node(), False),
+        ({"affinity": node_affinity([numbered("Lt", "80")])}, node(size="small"), False),
     ],
 )
 def test_where_a_pod_fits(spec: Object, candidate: Object, fits: bool) -> None:

@@ -45,13 +45,14 @@ def manifests(
     *,
     nodes: tuple[str, ...] = ("node-a", "node-b"),
     gpu_resource: str = "",
+    preferred: tuple[str, ...] = (),
     **metadata: Any,
 ) -> list[KubeObject]:
     document = {
         "apiVersion": "kaito.sh/v1beta1",
         "kind": "Workspace",
         "metadata": {"name": LONG, "namespace": "models", "uid": "uid", "generation": 3, **metadata},
-        "resource": {"count": 2},
+        "resource": {"count": 2, "preferredNodes": list(preferred)},
         "inference": CASES[case] if isinstance(case, str) else case,
     }
     sku = GpuSku("A", 4, 320, "A100") if nodes else None

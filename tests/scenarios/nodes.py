@@ -1,8 +1,10 @@
 """Workspaces on prepared nodes, and presets that span several."""
 
+from collections.abc import Callable
+
 import pytest
 
-from scenarios.support.state import add_node, is_true, pinned, template, uids
+from scenarios.support.state import add_node, is_true, pinned, places, template, uids
 from scenarios.support.world import World, workspace
 
 __all__ = ["SCENARIOS"]
@@ -59,7 +61,7 @@ def prepared_nodes_are_taken_by_name(world: World) -> None:
     add_node(world, "gpu-2", gpus=1)
     document = world.wait_state("w", "Ready")
     assert document["status"]["workerNodes"] == ["gpu-2"]
-    assert pinned(world, "w") == ["gpu-2"]
+    assert pinned(world, "w") == places(world, "w") == ["gpu-2"]
 
 
 def prepared_nodes_are_taken_by_label(world: World) -> None:
@@ -91,7 +93,72 @@ def a_better_node_moves_no_pod(world: World) -> None:
     world.wait_state("w", "Ready")
     add_node(world, "gpu-1", gpus=1, labels={"rack": "a"})  # the provider's order would put it first
     world.cause_pass("w")
-    assert pinned(world, "w") == ["gpu-2"]
+    assert places(world, "w") == ["gpu-2"] and pinned(world, "w") == []
+
+
+def what_happens_to_a_node_ends_no_pod(world: World) -> None:
+    for name in ("gpu-1", "gpu-2"):
+        add_node(world, name, gpus=1, labels={"rack": "a"})
+    world.apply(workspace("w", "on-gpu", resource={"labelSelector": {"matchLabels": {"rack": "a"}}}))
+    world.wait_state("w", "Ready")
+    before, made, (node,) = uids(world, "w"), template(world, "w"), places(world, "w")
+
+    def device_plugin(gpus: str) -> None:
+        amounts = {"allocatable": {"nvidia.com/gpu": gpus}}
+        world.cluster.patch("nodes", node, {"status": amounts}, "", subresource="status")
+
+    taint = {"key": "maintenance", "value": "soon", "effect": "NoSchedule"}
+    events: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "is cordoned": (
+            lambda: world.cluster.patch("nodes", node, {"spec": {"unschedulable": True}}, ""),
+            lambda: world.cluster.patch("nodes", node, {"spec": {"unschedulable": None}}, ""),
+        ),
+        "maintenance=soon:NoSchedule": (
+            lambda: world.cluster.patch("nodes", node, {"spec": {"taints": [taint]}}, ""),
+            lambda: world.cluster.patch("nodes", node, {"spec": {"taints": None}}, ""),
+        ),
+        "is the device plugin running": (lambda: device_plugin("0"), lambda: device_plugin("1")),
+    }
+    for words, (happens, passes) in events.items():
+        happens()
+        said = world.wait_reason("w", "ResourceReady", "NodesImpaired")
+        assert said["status"] == "True" and f"{node} " in said["message"] and words in said["message"]
+        assert world.existing("workspaces", "w")["status"]["state"] == "Ready"
+        passes()
+        world.wait_reason("w", "ResourceReady", "NodesReady")
+        assert (uids(world, "w"), template(world, "w")) == (before, made), words
+    world.wait("it was warned of", lambda: "NodesImpaired" in {event["reason"] for event in world.events("w")})
+
+
+def a_gpu_that_somebody_else_has_is_not_waited_for(world: World) -> None:
+    add_node(world, "gpu-1", gpus=1, labels={"rack": "a"})
+    one = {"nvidia.com/gpu": "1"}
+    container = {"name": "c", "image": "registry.example/job:1", "resources": {"limits": one, "requests": one}}
+    spec = {"nodeName": "gpu-1", "containers": [container]}
+    metadata = {"name": "batch-job", "namespace": world.namespace}
+    world.cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    world.apply(workspace("w", "on-gpu", resource={"labelSelector": {"matchLabels": {"rack": "a"}}}))
+    said = world.wait_reason("w", "ResourceReady", "NodesNotReady")["message"]
+    assert f"gpu-1 offers 0 GPUs of its 1, pod '{world.namespace}/batch-job' has 1" in said
+    assert world.get("deployments", "w") is None
+    add_node(world, "gpu-2", gpus=1, labels={"rack": "a"})
+    assert world.wait_state("w", "Ready")["status"]["workerNodes"] == ["gpu-2"]
+    assert pinned(world, "w") == []
+
+
+def another_count_restarts_nothing(world: World) -> None:
+    for name in ("gpu-1", "gpu-2", "gpu-3"):
+        add_node(world, name, gpus=1, labels={"rack": "a"})
+    rack = {"labelSelector": {"matchLabels": {"rack": "a"}}}
+    world.apply(workspace("w", "on-gpu", resource=rack))
+    world.wait_state("w", "Ready")
+    for count in (2, 3, 2):
+        before = set(uids(world, "w"))
+        world.apply(workspace("w", "on-gpu", resource={**rack, "count": count}))
+        world.wait_state("w", "Ready")
+        world.wait("all pods", lambda count=count: len(uids(world, "w")) == count)
+        after = set(uids(world, "w"))
+        assert before <= after or after <= before
 
 
 _POOL = {"labelSelector": {"matchLabels": {"pool": "shared"}}}
@@ -106,7 +173,7 @@ def workspaces_with_one_selector_do_not_share_gpus(world: World) -> None:
         world.apply(workspace(name, "on-gpu", resource=_POOL))
     for name in ("w", "v"):
         world.wait_state(name, "Ready")
-    assert sorted([*pinned(world, "w"), *pinned(world, "v")]) == ["gpu-1", "gpu-2"]
+    assert sorted([*places(world, "w"), *places(world, "v")]) == ["gpu-1", "gpu-2"]
     world.apply(workspace("late", "on-gpu", resource=_POOL))
     waiting = world.wait_reason("late", "ResourceReady", "NodesNotReady")
     for owner in ("w", "v"):
@@ -116,12 +183,12 @@ def workspaces_with_one_selector_do_not_share_gpus(world: World) -> None:
     for name in ("w", "v", "late"):
         world.cause_pass(name)
     assert {name: uids(world, name) for name in ("w", "v")} == before
-    left = pinned(world, "w")
+    left = places(world, "w")
     world.delete("workspaces", "w")
     world.wait("its pods are gone", lambda: not world.get("deployments", "w") and not world.pods("w"))
     world.cause_pass("late")
     world.wait_state("late", "Ready")
-    assert pinned(world, "late") == left
+    assert places(world, "late") == left
 
 
 def gpus_that_are_left_on_a_node_are_used(world: World) -> None:
@@ -130,7 +197,7 @@ def gpus_that_are_left_on_a_node_are_used(world: World) -> None:
         world.apply(workspace(name, "on-gpu", resource=_POOL))
     for name in ("w", "v"):
         world.wait_state(name, "Ready")
-        assert pinned(world, name) == ["gpu-1"]
+        assert places(world, name) == ["gpu-1"]
 
 
 def gpus_are_asked_for_by_the_name_that_the_node_has(world: World) -> None:
@@ -185,4 +252,7 @@ SCENARIOS = (
     prepared_nodes_are_taken_by_label,
     a_lost_node_moves_nothing_and_comes_back,
     a_better_node_moves_no_pod,
+    what_happens_to_a_node_ends_no_pod,
+    a_gpu_that_somebody_else_has_is_not_waited_for,
+    another_count_restarts_nothing,
 )

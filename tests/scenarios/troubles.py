@@ -206,8 +206,9 @@ FAULTS = (
         "A node was lost",
         "NodesNotReady",
         _lost_node,
-        "`kubectl describe node NAME` shows why. Nothing is moved meanwhile: when the node is back, so is the model. To"
-        " move it, name another node in `resource.preferredNodes`.",
+        "`kubectl describe node NAME` shows why. The operator moves nothing: when the node is back, so is the model,"
+        " and once Kubernetes gives the node up (after five minutes, unless set otherwise), the pod starts on another"
+        " node of the kind that has room.",
     ),
     Trouble(
         "Nodes should be made, and Karpenter is not there",

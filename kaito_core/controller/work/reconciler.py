@@ -28,7 +28,7 @@ from kaito_core.reconcile.desired import Desired, desired
 from kaito_core.reconcile.nodes.request import node_request, restricts_nodes
 from kaito_core.reconcile.nodes.taken_gpus import taken_gpus
 from kaito_core.reconcile.objects.manifests import DEPLOYMENTS, PODS, STATEFUL_SETS
-from kaito_core.reconcile.observed import Observed
+from kaito_core.reconcile.observed import Observed, nodes_of
 from kaito_core.reconcile.plan import Plan, plan, plan_failure
 from kaito_core.reconcile.pod_problems import is_stuck
 from kaito_core.reconcile.resolve import Resolved, resolve
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 #: Failures in a row that only the log reports; an API that fails now and then is not worth a condition.
 _QUIET_FAILURES = 3
+#: Pods that hold something of a node.
+_PLACED = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 
 
 def _is_temporary(error: BackendError) -> bool:
@@ -157,15 +159,19 @@ class Reconciler:
     async def _plan(self, document: KubeObject, workspace: Workspace) -> Plan:
         node_types = self._node_types(workspace)
         resolved, provider = await self.thread.run(_ask_plugins, workspace, self.registry, node_types)
-        request = node_request(workspace, resolved.preset)
+        preset = resolved.preset
+        request = node_request(workspace, preset)
+        cache, place = self.cluster.cache, (workspace.name, workspace.namespace)
+        live = cache.get(STATEFUL_SETS if preset is not None and preset.distributed else DEPLOYMENTS, *place)
+        pods = await self.cluster.list(PODS, workspace.namespace, {WORKSPACE_LABEL: workspace.name})
+        request = replace(request, held_nodes=nodes_of(pods))
         if provider is not None and not provider.creates_nodes and request.gpus:
-            cache = self.cluster.cache
-            workloads = [*cache.list(DEPLOYMENTS), *cache.list(STATEFUL_SETS)]
-            taken = taken_gpus(f"{workspace.namespace}/{workspace.name}", workloads, cache.list(PODS))
-            request = replace(request, taken=taken)
+            waits = live is None or not all(pod["spec"].get("nodeName") for pod in pods)
+            others = await self._all_pods() if waits else cache.list(PODS)
+            request = replace(request, taken=taken_gpus(f"{workspace.namespace}/{workspace.name}", others))
         keeper = NodeKeeper(self.registry, self.cluster, self.metrics.count_provider_error)
         nodes = await keeper.ensure(document, provider, request)
-        wanted = desired(resolved, nodes, self.settings)
+        wanted = desired(resolved, nodes, self.settings, live)
         return plan(wanted, await self._observe(wanted), self.now())
 
     def _node_types(self, workspace: Workspace) -> frozenset[str]:
@@ -176,6 +182,18 @@ class Reconciler:
         return frozenset(
             str(own.get(INSTANCE_TYPE_LABEL, "")).casefold() for own in labels if WORKSPACE_LABEL not in own
         )
+
+    async def _all_pods(self) -> Sequence[KubeObject]:
+        """Returns the pods that hold something of a node, of Workspaces or not; without the right to, only the former.
+
+        They are listed while a Workspace waits for nodes and never watched, since there are too many of them.
+        """
+        try:
+            return (await self.cluster.fetch(PODS, fields=_PLACED)).items
+        except ClusterError as error:
+            if error.status != 403:
+                raise
+            return self.cluster.cache.list(PODS)
 
     async def _observe(self, wanted: Desired) -> Observed:
         workspace = wanted.workspace

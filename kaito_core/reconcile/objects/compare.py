@@ -10,7 +10,7 @@ from kaito_core.api import KubeObject
 from kaito_core.api.quantity import parse_quantity
 from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE
 
-__all__ = ["HASH_ANNOTATION", "differs", "stamped"]
+__all__ = ["HASH_ANNOTATION", "differs", "has_same_pods", "stamped"]
 
 #: Hash of the manifest that was applied last. A field that was removed from the manifest since shows in it, and not in
 #: the object, where it could be a default of the API server.
@@ -102,6 +102,15 @@ def _contains(actual: Any, wanted: Any, *, pruned: bool) -> bool:
             any(_contains(have, want, pruned=pruned) for have in actual) for want in wanted
         )
     return _same(actual, wanted)
+
+
+def has_same_pods(manifest: KubeObject, live: KubeObject, *, pruned: bool = False) -> bool:
+    """Returns whether a workload makes the pods that a manifest asks for, whatever their number.
+
+    As for `differs`, adapters that can be loaded into running pods do not count.
+    """
+    wanted, have = (obj.get("spec", {}).get("template", {}) for obj in (_needed_at_start(manifest), live))
+    return _contains(have, wanted, pruned=pruned)
 
 
 def differs(manifest: KubeObject, live: KubeObject | None, *, pruned: bool = False) -> bool:

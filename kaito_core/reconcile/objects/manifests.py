@@ -1,7 +1,7 @@
 """The manifests of a Workspace: workload, Services, disruption budget, and the ConfigMap of the ServingConfig."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from kaito_core.api import KubeObject, ResourceType, ServingConfig, Workload, Workspace
@@ -15,7 +15,8 @@ from kaito_core.api.workload import (
     headless_name,
     serving_name,
 )
-from kaito_core.reconcile.objects.podspec import node_affinity, pod_template, tolerations
+from kaito_core.reconcile.objects.placement import pod_affinity
+from kaito_core.reconcile.objects.podspec import pod_template, tolerations
 from kaito_core.reconcile.objects.rollout import rollout_strategy
 from kaito_core.settings import Settings
 
@@ -69,16 +70,19 @@ def preset_manifests(
     ]
 
 
-def template_manifests(workspace: Workspace, nodes: Sequence[str], settings: Settings) -> list[KubeObject]:
-    """Returns every object of a Workspace with its own pod template."""
+def template_manifests(workspace: Workspace, made: Mapping[str, str], settings: Settings) -> list[KubeObject]:
+    """Returns every object of a Workspace with its own pod template; `made` are the labels of nodes made for it."""
     template = copy.deepcopy(workspace.inference.template)
     assert template is not None
     template.setdefault("metadata", {}).setdefault("labels", {})[WORKSPACE_LABEL] = workspace.name
     spec = template.setdefault("spec", {})
     own = spec.get("tolerations", [])
     spec["tolerations"] = [*own, *(added for added in tolerations(*GPU_RESOURCES) if added not in own)]
-    if nodes:
-        spec["affinity"] = node_affinity(nodes, spec.get("affinity"))
+    machine_type = workspace.resource.instance_type
+    own_affinity = spec.get("affinity")
+    types = [machine_type] if machine_type else []
+    if affinity := pod_affinity(workspace, made, machine_types=types, affinity=own_affinity):
+        spec["affinity"] = affinity
     return [
         _service(workspace, {WORKSPACE_LABEL: workspace.name}),
         *_disruption_budget(workspace, workspace.resource.count),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,6 @@ __all__ = [
     "SHARED_MOUNTS",
     "adapter_container",
     "fetch_container",
-    "node_affinity",
     "pod_template",
     "tolerations",
 ]
@@ -52,7 +51,6 @@ _LOCKED_DOWN = {
 #: A quota may require requests of every container. Steps run before the runtime does, so that they cost nothing extra.
 _STEP_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
 _LAST_WORDS = "FallbackToLogsOnError"  # puts the end of a failed container's log into the pod's status
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PROBE_PERIOD_SECONDS = 10
 _GRACE_SECONDS = 120  # from a pod's deletion until it is killed
 _ROUTES_SECONDS = 5  # until no requests are routed to a pod that is being deleted
@@ -65,29 +63,6 @@ def tolerations(*gpu_resources: str) -> list[KubeObject]:
         *({"key": resource, "operator": "Exists", "effect": "NoSchedule"} for resource in gpu_resources),
         {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
     ]
-
-
-def node_affinity(nodes: Sequence[str], affinity: Mapping[str, Any] | None = None) -> KubeObject:
-    """Returns an affinity that restricts a pod to nodes.
-
-    Args:
-        nodes: Names of the nodes.
-        affinity: The pod's own affinity, which holds as well.
-    """
-    affinity = affinity or {}
-    preferences: Mapping[str, Any] = affinity.get("nodeAffinity") or {}
-    asked = (preferences.get(_REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
-    # Terms are alternatives, and each can name only one node.
-    terms = [
-        {**term, "matchFields": [*term.get("matchFields", []), _is_named(node)]}
-        for node in sorted(nodes)
-        for term in asked
-    ]
-    return {**affinity, "nodeAffinity": {**preferences, _REQUIRED: {"nodeSelectorTerms": terms}}}
-
-
-def _is_named(node: str) -> KubeObject:
-    return {"key": "metadata.name", "operator": "In", "values": [node]}
 
 
 def fetch_container(name: str, step: FetchStep, runtime_image: str, *, late: bool = False) -> KubeObject:
@@ -234,8 +209,8 @@ def pod_template(workspace: Workspace, workload: Workload) -> KubeObject:
     }
     if workload.gpus:
         spec["tolerations"] = tolerations(workload.gpu_resource)
-    if workload.nodes:
-        spec["affinity"] = node_affinity(workload.nodes)
+    if workload.affinity:
+        spec["affinity"] = dict(workload.affinity)
     if workload.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in workload.pull_secrets]
     return {"metadata": {"labels": {WORKSPACE_LABEL: workspace.name}}, "spec": spec}

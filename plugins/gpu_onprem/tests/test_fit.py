@@ -235,32 +235,34 @@ class TestShared:
     """GPUs that other Workspaces have."""
 
     def test_are_not_offered_twice(self) -> None:
-        state = node_state([node("a"), node("b")], request(taken={"a": {"team/other": 1}}))
+        state = node_state([node("a"), node("b")], request(taken={"a": {"Workspace 'team/other'": 1}}))
         assert state.ready == ("b",)
         assert state.rejected[0].reason == "offers 0 GPUs of its 1, Workspace 'team/other' has 1, 1 needed"
 
     def test_the_message_says_who_has_them(self) -> None:
-        state = node_state([node("a", gpus="2")], request(taken={"a": {"team/x": 1, "team/y": 1}}))
+        state = node_state(
+            [node("a", gpus="2")], request(taken={"a": {"Workspace 'team/x'": 1, "Workspace 'team/y'": 1}})
+        )
         assert state.reason == "NodesNotReady"
         assert "Workspace 'team/x' has 1, Workspace 'team/y' has 1" in state.message
 
     def test_what_is_left_is_offered(self) -> None:
         labels = {"nvidia.com/gpu.memory": "81920"}
-        shared = request(taken={"a": {"team/x": 6}})
+        shared = request(taken={"a": {"Workspace 'team/x'": 6}})
         state = node_state([node("a", gpus="8", labels=labels)], shared)
         assert state.ready == ("a",) and state.sku is not None
         assert (state.sku.gpus, state.sku.gpu_memory_gib) == (2, 160)
 
     def test_memory_is_that_of_what_is_left(self) -> None:
         labels = {"nvidia.com/gpu.memory": "81920"}
-        shared = request(taken={"a": {"team/x": 7}}, gpu_memory_gib=100)
+        shared = request(taken={"a": {"Workspace 'team/x'": 7}}, gpu_memory_gib=100)
         words = rejection(node("a", gpus="8", labels=labels), shared)
         assert words == (
             "has 80 GiB of GPU memory on the 1 GPUs that are left of its 8, Workspace 'team/x' has 7, 100 GiB needed"
         )
 
     def test_more_taken_than_there_is(self) -> None:
-        assert "offers 0 GPUs" in rejection(node("a"), request(taken={"a": {"team/x": 9}}))
+        assert "offers 0 GPUs" in rejection(node("a"), request(taken={"a": {"Workspace 'team/x'": 9}}))
 
 
 @given(st.one_of(st.text(max_size=30), st.integers(), st.floats(), st.none(), st.lists(st.integers(), max_size=3)))

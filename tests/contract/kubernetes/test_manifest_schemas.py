@@ -96,11 +96,16 @@ def test_the_largest_configuration_fits_a_config_map() -> None:
 
 def test_a_node_affinity_names_one_node_a_term() -> None:
     """The API server refuses more, and anything but metadata.name."""
-    affinity = pod_of(manifests("plain"))["spec"]["affinity"]["nodeAffinity"]
+    objects = manifests("plain", preferred=("node-a", "node-b"))
+    affinity = pod_of(objects)["spec"]["affinity"]["nodeAffinity"]
     terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert [field for term in terms for field in term["matchFields"]] == [
-        {"key": "metadata.name", "operator": "In", "values": [node]} for node in ("node-a", "node-b")
+        {"key": "metadata.name", "operator": "In", "values": [node]}
+        for node in ("node-a", "node-b")
+        for _ in ("size of its GPUs", "no label that says it")
     ]
+    for manifest in objects:
+        kubernetes_validate.validate(manifest, SCHEMAS, strict=True)
 
 
 def test_what_a_template_says_about_nodes_holds_too() -> None:
@@ -123,7 +128,7 @@ def test_what_a_template_says_about_nodes_holds_too() -> None:
             }
         }
     }
-    objects = manifests(picky)
+    objects = manifests(picky, preferred=("node-a", "node-b"))
     spec = pod_of(objects)["spec"]
     assert spec["tolerations"].count(mine) == 1
     assert "podAntiAffinity" in spec["affinity"]

@@ -12,7 +12,7 @@ from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION, WORKSPACE_LAB
 from kaito_core.controller.work.replicas import parse_report
 from kaito_core.reconcile.observed import AdapterReport, fetched_adapters
 from kaito_testing.world.client import STRATEGIC, KubeClient
-from kaito_testing.world.pods import PodFailure, pod_status
+from kaito_testing.world.pods import PodFailure, node_for, pod_status
 
 __all__ = ["QUOTA", "Hands", "Runtimes"]
 
@@ -150,7 +150,9 @@ class Hands:
         reference = {key: owner[key] for key in ("apiVersion", "kind")}
         reference |= {"name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"], "controller": True}
         metadata = {**template["metadata"], "name": name, "namespace": self._namespace, "ownerReferences": [reference]}
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+        node, _ = node_for(pod, self._cluster.list("nodes"), self._cluster.list("pods"))
+        return {**pod, "spec": {**pod["spec"], "nodeName": node}} if node else pod
 
     def _patch_status(self, kind: str, name: str, status: KubeObject) -> None:
         patch = {"status": status}

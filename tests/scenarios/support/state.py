@@ -20,6 +20,7 @@ __all__ = [
     "is_true",
     "left",
     "pinned",
+    "places",
     "serving_config",
     "settled",
     "template",
@@ -75,10 +76,17 @@ def add_node(world: World, name: str, **parts: Any) -> None:
 
 
 def pinned(world: World, name: str) -> list[str]:
-    """Returns the nodes that the pods of a Workspace may run on."""
-    affinity = template(world, name)["spec"]["affinity"]["nodeAffinity"]
-    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    return [value for term in terms for field in term["matchFields"] for value in field["values"]]
+    """Returns the nodes that the pod template of a Workspace names."""
+    affinity = template(world, name)["spec"].get("affinity", {}).get("nodeAffinity", {})
+    terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms", [])
+    return list(
+        dict.fromkeys(name for term in terms for field in term.get("matchFields", []) for name in field["values"])
+    )
+
+
+def places(world: World, name: str) -> list[str]:
+    """Returns the nodes that the pods of a Workspace are on, each once for every pod."""
+    return sorted(pod["spec"].get("nodeName", "") for pod in world.pods(name))
 
 
 def is_true(world: World, name: str, condition: str) -> bool:

@@ -73,7 +73,9 @@ class World:
     def plan(self) -> Plan:
         """Plans, and changes nothing."""
         resolved = resolve(parse_workspace(self.document), self.registry)
-        return plan(desired(resolved, self.nodes, self.settings), self.observed(), self.now)
+        kind = "StatefulSet" if resolved.preset is not None and resolved.preset.distributed else "Deployment"
+        live = self.children.get((kind, "demo"))
+        return plan(desired(resolved, self.nodes, self.settings, live), self.observed(), self.now)
 
     def step(self) -> Plan:
         """Plans, does what is planned and writes the status; a minute passes."""
@@ -105,7 +107,10 @@ class World:
             revision = f"{name}-{generation}"
             form = name if kind == "StatefulSet" else revision
             wanted = [f"{form}-{index}" for index in range(spec["replicas"])]
-            self.pods = {pod: self.pods.get(pod) or self._pod(pod, live, revision) for pod in wanted}
+            self.pods = {pod: found for pod, found in self.pods.items() if pod in wanted}
+            for pod in wanted:
+                if pod not in self.pods:
+                    self.pods[pod] = self._pod(pod, live, revision)
             live["status"] = {
                 "observedGeneration": generation,
                 "replicas": spec["replicas"],
@@ -174,9 +179,15 @@ class World:
                 "uid": f"uid-pod-{self._serial}",
                 "ownerReferences": [reference],
             },
-            "spec": copy.deepcopy(template["spec"]),
+            "spec": {**copy.deepcopy(template["spec"]), **self._place()},
             "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
         }
+
+    def _place(self) -> dict[str, str]:
+        """Where a scheduler puts the next pod: on the first node that has none."""
+        used = [pod["spec"].get("nodeName") for pod in self.pods.values()]
+        free = [name for name in self.nodes.ready if name not in used]
+        return {"nodeName": free[0]} if free else {}
 
     def _report(self) -> AdapterReport:
         """What a runtime says that has read its configuration and applied all of it."""

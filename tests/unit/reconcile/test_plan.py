@@ -147,7 +147,7 @@ def test_a_template_keeps_its_own_words(world: Make) -> None:
             "affinity": {"podAffinity": {}},
         },
     }
-    w = world({"template": template}, count=2)
+    w = world({"template": template}, count=2, labelSelector={"matchLabels": {"pool": "a"}})
     before = copy.deepcopy(w.document)
     w.step()
     assert w.document["inference"] == before["inference"]

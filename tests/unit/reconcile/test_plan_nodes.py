@@ -14,30 +14,112 @@ from kaito_core.reconcile.plan import plan_failure
 
 Make = Callable[..., Any]
 
+NODES = ("node-a", "node-b", "node-c")
+TEMPLATE = {"spec": {"containers": [{"name": "main", "image": "registry.example/llm:1"}]}}
 
-def test_a_lost_node_stops_nothing_and_says_so(world: Make, adapters: Make) -> None:
+
+LOST = NodeState(
+    ("node-a",), "NodesNotReady", "1 of 2 nodes fit", rejected=(RejectedNode("node-b", "is not ready: no heartbeat"),)
+)
+
+
+def test_a_node_that_goes_bad_under_pods_that_serve_is_reported_and_nothing_is_done(
+    world: Make, adapters: Make
+) -> None:
     w = world(adapters(style=0.5), count=2)
     w.settle()
-    ready = w.nodes
-    w.nodes = NodeState(
-        ("node-a",), "NodesNotReady", "1 of 2 nodes fit", rejected=(RejectedNode("node-b", "is not ready"),)
-    )
+    ready, before = w.nodes, copy.deepcopy(w.child("Deployment"))
+    w.nodes = LOST
     w.edit(**adapters(style=0.75))
     planned = w.step()
     assert "apply Deployment demo" not in w.actions(planned)
     assert "apply ConfigMap demo-serving" in w.actions(planned)  # what runs is still kept up to date
     assert w.condition("ResourceReady", planned) == (
-        "Unknown",
-        "NodesNotReady",
-        "1 of 2 nodes fit (node-b: is not ready)",
+        "True",
+        "NodesImpaired",
+        "nodes: node-a, node-b; node-b is not ready: no heartbeat. The pods on it are left alone",
     )
-    assert w.condition("InferenceReady", planned)[0] == "True"
-    assert (planned.status["state"], planned.status["workerNodes"]) == ("Pending", ["node-a"])
-    assert [event.reason for event in planned.events] == ["NodesNotReady"]
+    assert (w.condition("InferenceReady", planned)[0], planned.status["workerNodes"]) == ("True", ["node-a", "node-b"])
+    assert [(event.type, event.reason) for event in planned.events] == [("Warning", "NodesImpaired")]
     assert w.step().events == ()
     w.nodes = ready
     w.settle()
-    assert w.document["status"]["state"] == "Ready"
+    assert (w.document["status"]["state"], w.condition("ResourceReady")[1]) == ("Ready", "NodesReady")
+    assert w.child("Deployment") == before
+
+
+def test_a_lost_node_whose_pod_serves_no_more_is_the_reason(world: Make) -> None:
+    w = world(count=2)
+    w.settle()
+    w.nodes = LOST
+    for pod in w.pods.values():
+        if pod["spec"]["nodeName"] == "node-b":
+            pod["status"]["conditions"][0]["status"] = "False"
+    planned = w.step()
+    assert w.condition("ResourceReady", planned) == (
+        "Unknown",
+        "NodesNotReady",
+        "1 of 2 nodes fit (node-b: is not ready: no heartbeat)",
+    )
+    assert (planned.actions, planned.status["state"]) == ((), "Pending")
+
+
+@pytest.mark.parametrize("preset", ["one-gpu", "four-gpus", "cpu"])
+def test_nothing_that_happens_to_nodes_changes_what_was_made(world: Make, preset: str) -> None:
+    w = world({"preset": {"name": preset}}, labelSelector={"matchLabels": {"pool": "a"}})
+    large = GpuSku("Large", 8, 640, "H100")
+    w.nodes = NodeState(("node-a", "node-b"), sku=large)
+    w.settle()
+    before = copy.deepcopy(w.children)
+    for nodes in (
+        NodeState(("node-b", "node-a"), sku=large),
+        NodeState(("node-b",), sku=GpuSku("Small", 8, 128, "T4"), rejected=(RejectedNode("node-a", "is cordoned"),)),
+        NodeState(("node-b",), sku=GpuSku("Tiny", 1, 8, "T4"), gpu_resource="amd.com/gpu"),
+        NodeState((), "NodesNotReady", "none"),
+        NodeState(("node-c",)),
+    ):
+        w.nodes = nodes
+        planned = w.step()
+        assert (planned.actions, planned.status["workerNodes"]) == ((), ["node-a"])
+    assert w.children == before
+
+
+def test_no_node_is_named_that_the_user_did_not_name(world: Make) -> None:
+    for inference in ({"preset": {"name": "one-gpu"}}, {"preset": {"name": "spread"}}, {"template": TEMPLATE}):
+        w = world(inference, labelSelector={"matchLabels": {"pool": "a"}})
+        w.step()
+        assert "node-" not in json.dumps(list(w.children.values()))
+    named = world(preferredNodes=["node-b"])
+    named.step()
+    assert "node-b" in json.dumps(named.child("Deployment"))
+
+
+def test_another_count_changes_the_number_of_pods_alone(world: Make) -> None:
+    w = world(labelSelector={"matchLabels": {"pool": "a"}})
+    w.settle()
+    for count in (2, 3, 2, 1):
+        before, uids = w.child("Deployment")["spec"]["template"], {pod["metadata"]["uid"] for pod in w.pods.values()}
+        w.document["resource"]["count"] = count
+        w.edit()
+        w.nodes = NodeState(("node-a",), "NodesNotReady", "1 of 3 nodes fit") if count == 3 else NodeState(NODES)
+        w.step()
+        assert w.child("Deployment")["spec"] == {
+            **w.child("Deployment")["spec"],
+            "replicas": count,
+            "template": before,
+        }
+        assert len({pod["metadata"]["uid"] for pod in w.pods.values()} & uids) == len(uids)
+        w.nodes = NodeState(NODES)
+        w.settle()
+
+
+def test_another_template_waits_for_nodes(world: Make) -> None:
+    w = world()
+    w.settle()
+    w.nodes = NodeState((), "NodesNotReady", "none")
+    w.document["inference"] = {"preset": {"name": "one-gpu", "presetOptions": {"image": "registry.example/w:2"}}}
+    w.edit()
+    assert "apply Deployment demo" not in w.actions(w.step())
 
 
 def test_nothing_is_started_that_lacks_nodes(world: Make) -> None:
@@ -48,20 +130,6 @@ def test_nothing_is_started_that_lacks_nodes(world: Make) -> None:
     assert w.condition("ResourceReady", planned)[:2] == ("False", "NodesNotReady")
     assert w.condition("WorkspaceSucceeded", planned) == ("False", "NodesNotReady", "no quota")
     assert planned.status["state"] == "NotReady"
-
-
-def test_pods_stay_where_they_are_when_a_better_node_appears(world: Make) -> None:
-    w = world()
-    w.nodes = NodeState(("node-b", "node-c"))
-    w.settle()
-    before = copy.deepcopy(w.child("Deployment"))
-    w.nodes = NodeState(("node-a", "node-b", "node-c"))
-    w.settle()
-    assert (w.child("Deployment"), w.document["status"]["workerNodes"]) == (before, ["node-b"])
-    w.nodes = NodeState(("node-a", "node-c"))
-    w.settle()
-    assert w.document["status"]["workerNodes"] == ["node-a"]
-    assert "node-b" not in json.dumps(w.child("Deployment"))
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,17 @@
 """Which prepared nodes fit a request, and why the others do not: pure functions over nodes as Kubernetes writes them.
 
-GPUs that other Workspaces have are theirs. Those in use by other pods are not counted: that is the scheduler's work,
-and its verdict is in the pod's status.
+GPUs that other pods have are theirs, whether they are a Workspace's or not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kaito_core.api import GpuSku, KubeObject, NodeRequest, NodeState, RejectedNode, matches
-from kaito_core.api.nodes import GPU_RESOURCES
+from kaito_core.api.nodes import GPU_MEMORY_LABEL, GPU_RESOURCES, INSTANCE_TYPE_LABEL
 from kaito_core.api.quantity import device_count
 
 __all__ = ["gpu_count", "gpu_resource", "node_state", "rejection"]
 
-INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
-GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"  # MiB of one GPU, from GPU feature discovery
 GPU_MODEL_LABEL = "nvidia.com/gpu.product"
 MAX_NODES_IN_MESSAGE = 20
 
@@ -168,7 +165,7 @@ def _gpu_rejection(node: KubeObject, request: NodeRequest) -> str:
     if gpus == 0:
         return _no_gpu(node)
     free = _free(node, request)
-    whose = ", ".join(f"Workspace '{owner}' has {count}" for owner, count in sorted(taken.items()))
+    whose = ", ".join(f"{holder} has {count}" for holder, count in sorted(taken.items()))
     shared = f" of its {gpus}, {whose}" if taken else ""
     if free < request.gpus:
         return f"offers {free} GPUs{shared}, {request.gpus} needed"
@@ -180,7 +177,7 @@ def _gpu_rejection(node: KubeObject, request: NodeRequest) -> str:
 
 
 def _free(node: KubeObject, request: NodeRequest) -> int:
-    """Returns the GPUs of a node that no other Workspace has."""
+    """Returns the GPUs of a node that no other pod has."""
     return max(gpu_count(node) - sum(request.taken.get(_name(node), {}).values()), 0)
 
 

@@ -32,9 +32,10 @@ class ClaimPlan:
     """What to do with the NodeClaims of a Workspace.
 
     Attributes:
-        keep: Claims that serve the request, ready ones first, then by name.
+        keep: Claims that serve the request: ready ones first, those with pods before those without, then by name.
         create: Manifests of the claims that are missing.
-        surplus: Claims that serve no purpose once those kept and created are ready.
+        surplus: Claims that serve no purpose once those kept and created are ready. One that is too many and has pods
+            is not among them before Kubernetes has chosen which pods go.
         mistaken: Claims that serve none now: of another machine type or with other labels, and without pods. The
             quota that they hold may be what the right ones lack.
     """
@@ -68,19 +69,16 @@ def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: Kar
     claims = list(existing)
     alive = [claim for claim in claims if not claim["metadata"].get("deletionTimestamp")]
     fitting = [claim for claim in alive if _fits(claim, request.instance_type, wanted, asked)]
-    fitting.sort(key=lambda claim: (not is_ready(claim), claim["metadata"]["name"]))
+    fitting.sort(key=lambda claim: (not is_ready(claim), not _holds_pods(claim, request), claim["metadata"]["name"]))
     keep = fitting[: request.count]
     taken = {claim["metadata"]["name"] for claim in claims}
     names = _free_names(request, taken, request.count - len(keep))
-    mistaken = [
-        claim
-        for claim in alive
-        if claim not in fitting and claim.get("status", {}).get("nodeName") not in request.held_nodes
-    ]
+    mistaken = [claim for claim in alive if claim not in fitting and not _holds_pods(claim, request)]
+    leaving = [claim for claim in fitting if claim not in keep and _holds_pods(claim, request)]
     return ClaimPlan(
         keep=tuple(keep),
         create=tuple(_manifest(name, request, wanted, asked, cloud) for name in names),
-        surplus=tuple(claim for claim in alive if claim not in keep and claim not in mistaken),
+        surplus=tuple(claim for claim in alive if claim not in (*keep, *mistaken, *leaving)),
         mistaken=tuple(mistaken),
     )
 
@@ -90,6 +88,10 @@ def is_ready(claim: KubeObject) -> bool:
     conditions = claim.get("status", {}).get("conditions", ())
     ready = any(found.get("type") == "Ready" and found.get("status") == "True" for found in conditions)
     return ready and bool(claim["status"].get("nodeName"))
+
+
+def _holds_pods(claim: KubeObject, request: NodeRequest) -> bool:
+    return claim.get("status", {}).get("nodeName") in request.held_nodes
 
 
 def _user_labels(request: NodeRequest, cloud: KarpenterCloud) -> dict[str, str]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from kaito_core.api.cluster import KubeObject
 from kaito_core.api.nodes import NodeRequest, NodeState
-from kaito_karpenter.claims import is_ready
+from kaito_karpenter.claims import is_ready, owner_labels
 from kaito_karpenter.cloud import KarpenterCloud
 from kaito_karpenter.machines import offers_gpus, reported, smallest_sku
 
@@ -69,10 +69,11 @@ def claims_state(
         else:
             ready.append(claim["status"]["nodeName"])
     created = tuple(claim["metadata"]["name"] for claim in claims)
+    labels = owner_labels(request)  # Karpenter copies a claim's labels onto its node
     if len(ready) >= request.count:
         if sku is None and request.gpus:
             sku = smallest_sku(request.instance_type, map(nodes.get, ready[: request.count]), cloud)
-        return NodeState(ready=tuple(ready), sku=sku, created=created)
+        return NodeState(ready=tuple(ready), sku=sku, created=created, labels=labels)
     nearest = cloud.nearest(request.instance_type) if sku is None and request.gpus else ""
     unlisted = f". {cloud.title}'s table has no {request.instance_type}; did you mean {nearest}?" if nearest else ""
     words = refused or next((text for claim in claims for text in _refusals(claim)), "")
@@ -89,6 +90,7 @@ def claims_state(
             failed=True,
             sku=sku,
             created=created,
+            labels=labels,
         )
     return NodeState(
         ready=tuple(ready),
@@ -96,6 +98,7 @@ def claims_state(
         message=f"{progress}: {'; '.join(waiting) or 'their claims have just been made'}{unlisted}",
         sku=sku,
         created=created,
+        labels=labels,
     )
 
 

@@ -90,10 +90,23 @@ def _term_fits(term: Object, node: Object) -> bool:
     ]
     if not term.get("matchExpressions") and not fields:
         return False
-    expressions = {"matchExpressions": term.get("matchExpressions") or []}
-    return matches(expressions, node["metadata"].get("labels") or {}) and matches(
-        {"matchExpressions": fields}, {"name": node["metadata"]["name"]}
+    labels = node["metadata"].get("labels") or {}
+    asked = term.get("matchExpressions") or []
+    numbers = [item for item in asked if item["operator"] in ("Gt", "Lt")]  # which label selectors do not have
+    others = [item for item in asked if item not in numbers]
+    return (
+        matches({"matchExpressions": others}, labels)
+        and all(_compares(item, labels.get(item["key"], "")) for item in numbers)
+        and matches({"matchExpressions": fields}, {"name": node["metadata"]["name"]})
     )
+
+
+def _compares(requirement: Object, value: str) -> bool:
+    """Whether a label's value is a whole number on the right side of a requirement's."""
+    if not value.isdigit():
+        return False
+    (bound,) = requirement["values"]
+    return int(value) > int(bound) if requirement["operator"] == "Gt" else int(value) < int(bound)
 
 
 def _devices(pod: Object) -> dict[str, int]:
