@@ -28,8 +28,7 @@ FAILED = AdapterStatus(AdapterState.FAILED, message="no adapter_config.json")
 
 def strengths(model: str, overrides: Any, **changes: AdapterStatus) -> dict[Any, float]:
     """Returns versions and strengths of a request."""
-    found = catalog(**changes)
-    return found.resolve(found.choose(model, overrides))
+    return dict(catalog(**changes).choose(model, overrides).strengths)
 
 
 @pytest.mark.parametrize(
@@ -65,18 +64,6 @@ def test_adapter_named_twice_is_refused() -> None:
     assert (caught.value.status, caught.value.param) == (400, "adapters[1].name")
 
 
-def test_what_changes_after_the_choice_is_found_when_versions_are_resolved() -> None:
-    chosen = catalog().choose("smol", None)
-    assert set(catalog(a=ready("newer a")).resolve(chosen)) == {"version of newer a", "version of b"}
-    with pytest.raises(RequestError, match=r"'a' failed to load: no adapter_config.json"):
-        catalog(a=FAILED).resolve(chosen)
-    without = Catalog(ServingConfig.model_validate({"model": {"name": "smol"}}))
-    with pytest.raises(RequestError, match="unknown adapter 'a', known: none") as caught:
-        without.resolve(chosen)
-    assert caught.value.status == 404
-    assert without.resolve(catalog().choose("off", None)) == {}, "strength 0 needs no version"
-
-
 def test_unknown_model_is_404_with_the_known_ones_even_with_an_override() -> None:
     for override in (None, [], [("a", None)]):
         with pytest.raises(RequestError, match="unknown model 'missing', known: smol, base, a, b, off, both") as caught:
@@ -84,13 +71,20 @@ def test_unknown_model_is_404_with_the_known_ones_even_with_an_override() -> Non
         assert (caught.value.status, caught.value.code) == (404, "model_not_found")
 
 
-@pytest.mark.parametrize("model", ["smol", "a", "both"])
-def test_failed_adapter_is_404_with_its_reason_wherever_it_is_needed(model: str) -> None:
-    with pytest.raises(RequestError, match=r"'a'.* failed to load: no adapter_config.json") as caught:
-        catalog(a=FAILED).choose(model, None)
-    assert caught.value.status == 404
-    with pytest.raises(RequestError, match=r"no adapter_config.json"):
-        catalog(a=FAILED).choose("base", [("a", 0.0)])
+@pytest.mark.parametrize("overrides", [None, [("a", None)], [("a", 0.0)]])
+def test_failed_adapter_is_404_with_its_reason_by_its_name(overrides: Any) -> None:
+    with pytest.raises(RequestError, match=r"adapter 'a' failed to load: no adapter_config.json") as caught:
+        catalog(a=FAILED).choose("a", overrides)
+    assert (caught.value.status, caught.value.code) == (404, "adapter_failed")
+
+
+@pytest.mark.parametrize("model", ["smol", "both"])
+def test_mix_with_a_failed_adapter_is_503_with_its_reason_since_it_comes_back(model: str) -> None:
+    loading = AdapterStatus(message="waiting for the files")
+    with pytest.raises(RequestError, match=rf"'b' of model '{model}' failed to load: no adapter_config.json") as caught:
+        catalog(a=loading, b=FAILED).choose(model, None)
+    assert (caught.value.status, caught.value.code) == (503, "adapter_failed")
+    assert strengths(model, None)
 
 
 def test_failed_adapter_takes_only_its_own_model_ids_away() -> None:
@@ -112,7 +106,7 @@ def test_adapter_that_is_still_loading_is_503() -> None:
 
 
 def test_cards_say_what_they_are_made_of() -> None:
-    cards = {card.id: card for card in catalog().cards()}
+    cards = {card.id: card for card in catalog().cards}
     assert cards["base"].parent is None
     assert {card.parent for name, card in cards.items() if name != "base"} == {"base"}
     assert {card.root for card in cards.values()} == {"smol"}

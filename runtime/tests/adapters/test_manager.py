@@ -1,50 +1,13 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fakes import FakeEngine, write_adapter
+from adapter_world import World
+from fakes import write_adapter
 
-from kaito_core.api.serving import ServingConfig
+from kaito_runtime.adapters.cards import Choice
 from kaito_runtime.adapters.catalog import AdapterState
-from kaito_runtime.adapters.manager import AdapterManager
-from kaito_runtime.config import ConfigFile
-
-
-class World:
-    """A configuration file, a folder of adapters, and what is made of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "serving.json"
-        self.adapters = folder / "adapters"
-        self.engine: Any = FakeEngine()
-        self.seconds = 0.0
-        self.configure(1)
-        self.residents = AdapterManager(
-            self.engine,
-            ServingConfig.model_validate_json(self.file.read_bytes()),
-            adapters_dir=self.adapters,
-            config_file=ConfigFile(self.file),
-            clock=lambda: self.seconds,
-        )
-
-    def configure(self, generation: int, adapters: Any = (), **more: Any) -> None:
-        body = {"generation": generation, "model": {"name": "m"}, "adapters": list(adapters)} | more
-        self.file.write_text(json.dumps(body))
-
-    def refresh(self, rounds: int = 2) -> None:
-        """Two rounds are needed for files that change while the server runs."""
-        for _ in range(rounds):
-            asyncio.run(self.residents.refresh())
-
-    def strengths(self, model: str = "m") -> dict[str, float]:
-        catalog = self.residents.catalog
-        found = catalog.resolve(catalog.choose(model, None))
-        return {version.name: strength for version, strength in found.items()}
-
-    def states(self) -> dict[str, tuple[str, str]]:
-        return {name: (str(status.state), status.message) for name, status in self.residents.catalog.statuses.items()}
 
 
 @pytest.fixture
@@ -114,7 +77,7 @@ def test_failed_adapter_says_why_and_recovers_when_its_files_change(world: World
     assert world.states() == {"a": ("Ready", "")}
 
 
-def test_replacement_that_fails_takes_the_name_away_rather_than_serving_the_old_one(world: World) -> None:
+def test_replacement_that_fails_says_so_and_leaves_the_version_before_it(world: World) -> None:
     write_adapter(world.adapters / "a")
     world.configure(2, [{"name": "a"}])
     world.refresh()
@@ -122,7 +85,8 @@ def test_replacement_that_fails_takes_the_name_away_rather_than_serving_the_old_
     write_adapter(world.adapters / "a", "other")
     world.refresh()
     assert world.residents.catalog.status("a").state is AdapterState.FAILED
-    assert world.engine.retired == world.engine.loaded
+    assert list(world.residents.catalog.choose("a", None).strengths) == world.engine.loaded
+    assert world.engine.retired == []
 
 
 def test_adapter_without_files_waits_for_them(world: World) -> None:
@@ -156,12 +120,12 @@ def test_replaced_adapter_serves_its_old_version_until_the_new_one_is_there_and_
     world.refresh(rounds=1)
     assert world.states()["a"][0] == "Loading"
     assert world.residents.catalog.config.generation == 3
-    assert world.residents.catalog.resolve({"a": 1.0}) == {world.engine.loaded[0]: 1.0}
+    assert world.residents.catalog.choose("a", None) == Choice({world.engine.loaded[0]: 1.0}, 2)
     assert world.engine.retired == []
     write_adapter(world.adapters / "a" / "2")
     world.refresh()
     assert world.states()["a"] == ("Ready", "")
-    assert world.residents.catalog.resolve({"a": 1.0}) == {world.engine.loaded[1]: 1.0}
+    assert world.residents.catalog.choose("a", None) == Choice({world.engine.loaded[1]: 1.0}, 3)
     assert world.engine.retired == [world.engine.loaded[0]]
 
 

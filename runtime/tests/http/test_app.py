@@ -360,6 +360,7 @@ def test_adapters_say_what_is_applied(site: Site) -> None:
     assert site.client.get("/v1/adapters").json() == {
         "object": "list",
         "generation": 7,
+        "serving_generation": 7,
         "model": "m",
         "error": "",
         "data": [
@@ -367,6 +368,23 @@ def test_adapters_say_what_is_applied(site: Site) -> None:
             {"name": "bad", "digest": None, "strength": 0.0, "state": "Failed", "message": "no such tensor"},
         ],
         "loaded_by_request": [],
+    }
+
+
+def test_answers_say_which_generation_they_are_from(site: Site) -> None:
+    for path, body in (
+        ("/v1/chat/completions", CHAT),
+        ("/v1/completions", {"model": "m", "prompt": "x"}),
+        ("/chat", {"prompt": "x"}),
+    ):
+        for stream in (False, True):
+            response = site.client.post(path, json=body | {"stream": stream})
+            assert response.headers["x-kaito-generation"] == "7"
+            assert ('"system_fingerprint":"generation-7"' in response.text) == (path != "/chat")
+    assert {card["id"]: card["generation"] for card in site.client.get("/v1/models").json()["data"]} == {
+        "m": 7,
+        "base": 7,
+        "a": 7,
     }
 
 
@@ -390,6 +408,7 @@ def test_metrics_count_requests_and_tokens(site: Site) -> None:
         'kaito_adapter_strength{adapter="a"} 0.5',
         'kaito_adapter_state{adapter="bad",state="Failed"} 1.0',
         "kaito_configuration_generation 7.0",
+        "kaito_serving_generation 7.0",
     ):
         assert line in text
 

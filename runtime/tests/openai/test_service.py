@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import ByteCodec, FakeEngine
+from fakes import ByteCodec, FakeEngine, write_adapter
 
 from kaito_core.api.serving import ServingConfig
 from kaito_runtime.adapters.manager import AdapterManager
@@ -26,6 +26,32 @@ def service(engine: Any, tmp_path: Path) -> CompletionService:
     config = ServingConfig.model_validate({"model": {"name": "m"}})
     residents = AdapterManager(engine, config, adapters_dir=tmp_path)
     return CompletionService(engine, ByteCodec(), residents, Metrics(engine, residents))
+
+
+def test_configuration_that_changes_while_the_prompt_is_read_counts(engine: Any, tmp_path: Path) -> None:
+    """What was chosen at the beginning may be unloaded by then."""
+
+    def config(generation: int, strength: float) -> ServingConfig:
+        adapters = [{"name": "a", "strength": strength}]
+        return ServingConfig.model_validate({"generation": generation, "model": {"name": "m"}, "adapters": adapters})
+
+    class Codec(ByteCodec):
+        def encode(self, text: str) -> list[int]:
+            manager._change(config=config(2, 0.25))
+            return super().encode(text)
+
+    write_adapter(tmp_path / "a")
+    manager = AdapterManager(engine, config(1, 4), adapters_dir=tmp_path)
+    service = CompletionService(engine, Codec(), manager, Metrics(engine, manager))
+
+    async def generation() -> int:
+        await manager.refresh()
+        answer = await service.completion(CompletionRequest(model="m", prompt="x"))
+        await answer.whole()
+        return answer.generation
+
+    assert asyncio.run(generation()) == 2
+    assert list(engine.jobs[0].strengths.values()) == [0.25]
 
 
 def usage(service: CompletionService, request: CompletionRequest | ChatRequest) -> Usage:

@@ -1,20 +1,23 @@
-"""Catalog: the model ids, and the adapters and strengths that a request gets. Pure data and functions."""
+"""Catalog: which versions and strengths each model id answers with. Pure data and functions.
+
+The rule: a model id answers with the newest configuration for which all its adapters are ready. `manager` loads them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from kaito_core.api.messages import clipped
 from kaito_core.api.serving import ServingConfig
 from kaito_core.api.strength import DEFAULT_STRENGTH
+from kaito_runtime.adapters.cards import BASE, Choice, Kind, ModelCard
 from kaito_runtime.errors import RequestError
 from kaito_runtime.lora.records import AdapterVersion
 
-__all__ = ["BASE", "AdapterState", "AdapterStatus", "Catalog", "ModelCard"]
-
-BASE = "base"
+__all__ = ["AdapterState", "AdapterStatus", "Catalog"]
 
 
 class AdapterState(StrEnum):
@@ -27,11 +30,11 @@ class AdapterState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AdapterStatus:
-    """State of one adapter, and the version of it that requests get.
+    """State of one adapter as the configuration wants it.
 
     Attributes:
-        version: The loaded version; while a replacement is loading, still the one before it. None: nothing is served.
-        message: Why the adapter is not ready; "" where it is.
+        version: The loaded version; None where it is not ready.
+        message: Why it is not ready; "" where it is.
     """
 
     state: AdapterState = AdapterState.LOADING
@@ -40,34 +43,31 @@ class AdapterStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
-    """One model id.
-
-    Attributes:
-        root: Name of the base model.
-        parent: The model id that its adapters are applied to; None for the base model.
-        strengths: Its adapters, each with its strength.
-    """
-
-    id: str
-    root: str
-    parent: str | None
-    strengths: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class Catalog:
-    """A configuration together with the status of its adapters.
+    """A configuration, the status of its adapters, and what each model id answers with meanwhile.
 
     Attributes:
+        config: The newest configuration.
         statuses: Status by adapter name; an adapter without an entry is still loading.
         guests: Names of adapters that an admin loaded by request, besides those of the configuration. They are part of
             no blend and not of the default model id; a request names them.
+        earlier: Cards that could be served before. One of them stands in where the newest configuration has a model id
+            whose adapters are not all ready.
+        cards: Every model id: the default, the base, each adapter, each blend.
     """
 
     config: ServingConfig
     statuses: Mapping[str, AdapterStatus] = field(default_factory=dict)
     guests: tuple[str, ...] = ()
+    earlier: tuple[ModelCard, ...] = ()
+    cards: tuple[ModelCard, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cards", tuple(self._serve(card) for card in self._declared_cards()))
+
+    def changed(self, **changes: Any) -> Catalog:
+        """Returns the catalog that follows this one: with other values of `config`, `statuses` or `guests`."""
+        return replace(self, earlier=self.servable(), **changes)
 
     @property
     def mix(self) -> dict[str, float]:
@@ -76,49 +76,48 @@ class Catalog:
 
     @property
     def declared(self) -> dict[str, float]:
-        """Every adapter with its declared strength, which a request that names none gets."""
+        """Every adapter with the strength that the newest configuration declares."""
         return self.mix | dict.fromkeys(self.guests, DEFAULT_STRENGTH)
+
+    @property
+    def serving_generation(self) -> int | None:
+        """Generation that the default model id answers with; None while it cannot be served."""
+        default = self.cards[0]
+        return None if default.versions is None else default.generation
+
+    @property
+    def versions(self) -> frozenset[AdapterVersion]:
+        """Every version that a request may get now or that a model id waits to switch to."""
+        ready = (status.version for status in self.statuses.values() if status.version is not None)
+        served = (version for card in self.servable() for version in (card.versions or {}).values())
+        return frozenset((*ready, *served))
 
     def status(self, name: str) -> AdapterStatus:
         """Returns the status of an adapter."""
         return self.statuses.get(name, AdapterStatus(message="is being loaded"))
 
-    def cards(self) -> tuple[ModelCard, ...]:
-        """Returns every model id: the default, the base, each adapter, each blend."""
-        model = self.config.model.name
-        return (
-            ModelCard(model, model, BASE, self.mix),
-            ModelCard(BASE, model, None, {}),
-            *(ModelCard(name, model, BASE, {name: strength}) for name, strength in self.declared.items()),
-            *(ModelCard(blend.name, model, BASE, dict(blend.strengths)) for blend in self.config.blends),
-        )
+    def served_version(self, name: str) -> AdapterVersion | None:
+        """Returns the version that the adapter's own model id answers with; None where it cannot be served."""
+        card = next((card for card in self.cards if card.id == name and card.alone), None)
+        return None if card is None or card.versions is None else card.versions[name]
 
     def servable(self) -> tuple[ModelCard, ...]:
         """Returns the model ids that a request may name now."""
-        return tuple(card for card in self.cards() if not self._missing(card))
+        return tuple(card for card in self.cards if card.versions is not None)
 
     def card(self, model_id: str) -> ModelCard:
         """Returns the card of a model id.
 
         Raises:
-            RequestError: The model id is unknown or one of its adapters failed (404), or is still loading (503).
+            RequestError: The model id is unknown or an adapter that failed (404); or it cannot be served yet (503).
         """
-        found = next((card for card in self.cards() if card.id == model_id), None)
-        if found is None:
-            known = ", ".join(card.id for card in self.servable())
-            raise RequestError(
-                f"model: unknown model '{clipped(model_id)}', known: {known}",
-                status=404,
-                code="model_not_found",
-                param="model",
-            )
-        for name in self._missing(found):  # the first is enough
-            whose = "" if name == model_id else f" of model '{model_id}'"
-            raise self._unusable(name, whose, "model")
+        found = self._known(model_id)
+        if found.versions is None:
+            raise self._unusable(found, "model")
         return found
 
-    def choose(self, model_id: str, overrides: Sequence[tuple[str, float | None]] | None) -> dict[str, float]:
-        """Returns the adapters of a request by name, each with its strength.
+    def choose(self, model_id: str, overrides: Sequence[tuple[str, float | None]] | None) -> Choice:
+        """Returns what a request is answered with.
 
         Args:
             model_id: The request's "model".
@@ -130,58 +129,77 @@ class Catalog:
                 or one twice (400).
         """
         if overrides is None:
-            return dict(self.card(model_id).strengths)
-        if not any(card.id == model_id for card in self.cards()):
-            self.card(model_id)  # raises: an override does not make an unknown model known
-        declared = self.declared
-        chosen: dict[str, float] = {}
+            return Choice.of([self.card(model_id)])
+        self._known(model_id)  # an override does not make an unknown model known
+        chosen: dict[str, ModelCard] = {}
         for index, (name, strength) in enumerate(overrides):
             field = f"adapters[{index}].name"
             if name in chosen:
                 raise RequestError(f"{field}: duplicate adapter '{name}'", param=field)
-            self._check_served(name, field)
-            chosen[name] = declared[name] if strength is None else strength
-        return chosen
+            card = self._adapter(name, field)
+            chosen[name] = card if strength is None else replace(card, strengths={name: strength})
+        return Choice.of(list(chosen.values()) or [self.card(BASE)])
 
-    def resolve(self, chosen: Mapping[str, float]) -> dict[AdapterVersion, float]:
-        """Returns the loaded versions of what `choose` returned, without those of strength 0.
+    def _declared_cards(self) -> Iterator[ModelCard]:
+        """Yields the model ids as the newest configuration declares them."""
+        model, generation = self.config.model.name, self.config.generation
+        yield ModelCard(Kind.DEFAULT, model, model, self.mix, generation)
+        yield ModelCard(Kind.BASE, BASE, model, {}, generation)
+        for name, strength in self.mix.items():
+            yield ModelCard(Kind.ADAPTER, name, model, {name: strength}, generation)
+        for name in self.guests:
+            yield ModelCard(Kind.GUEST, name, model, {name: DEFAULT_STRENGTH}, generation)
+        for blend in self.config.blends:
+            yield ModelCard(Kind.BLEND, blend.name, model, dict(blend.strengths), generation)
+
+    def _serve(self, declared: ModelCard) -> ModelCard:
+        """Returns a card with the versions that it is served with: its own, or all of an earlier card's, never both."""
+        versions = {name: self.status(name).version for name in declared.needs}
+        ready = {name: version for name, version in versions.items() if version is not None}
+        if len(ready) == len(versions):
+            return replace(declared, versions=ready)
+        before = next((card for card in self.earlier if card.stands_in_for(declared)), None)
+        return declared if before is None else replace(before, id=declared.id, root=declared.root)
+
+    def _known(self, model_id: str) -> ModelCard:
+        found = next((card for card in self.cards if card.id == model_id), None)
+        if found is not None:
+            return found
+        known = ", ".join(card.id for card in self.servable())
+        raise RequestError(
+            f"model: unknown model '{clipped(model_id)}', known: {known}",
+            status=404,
+            code="model_not_found",
+            param="model",
+        )
+
+    def _adapter(self, name: str, field: str) -> ModelCard:
+        """Returns the card of an adapter that a request's `field` names.
 
         Raises:
-            RequestError: An adapter was removed or has failed since (404).
+            RequestError: It is unknown or failed (404), or not ready (503).
         """
-        found = {}
-        for name, strength in chosen.items():
-            if strength != 0:
-                found[self._check_served(name, "model")] = strength
-        return found
-
-    def _check_served(self, name: str, field: str) -> AdapterVersion:
-        """Returns the version that requests get under a name.
-
-        Raises:
-            RequestError: There is none; names the request's field.
-        """
-        if name not in self.declared:
+        found = next((card for card in self.cards if card.id == name and card.alone), None)
+        if found is None:
             known = ", ".join(self.declared) or "none"
             message = f"{field}: unknown adapter '{clipped(name)}', known: {known}"
             raise RequestError(message, status=404, code="adapter_not_found", param=field)
-        version = self.status(name).version
-        if version is None:
-            raise self._unusable(name, "", field)
-        return version
+        if found.versions is None:
+            raise self._unusable(found, field)
+        return found
 
-    def _missing(self, card: ModelCard) -> list[str]:
-        """Returns the adapters that a card needs and that are not loaded; at strength 0 a mix needs none."""
-        return [
-            name
-            for name, strength in card.strengths.items()
-            if self.status(name).version is None and (strength != 0 or card.id == name)
-        ]
+    def _unusable(self, card: ModelCard, param: str) -> RequestError:
+        """Returns the error of a model id that was never complete, with the words of the first adapter it lacks.
 
-    def _unusable(self, name: str, whose: str, param: str) -> RequestError:
-        status = self.status(name)
-        if status.state is AdapterState.FAILED:
-            message = f"adapter '{name}'{whose} failed to load: {status.message}"
-            return RequestError(message, status=404, code="adapter_failed", param=param)
-        message = f"adapter '{name}'{whose} is not ready: {status.message}"
+        A mix is 503 also where an adapter failed: it is part of the configuration and comes back when the adapter does.
+        """
+        missing = [name for name in card.needs if self.status(name).version is None]
+        failed = [name for name in missing if self.status(name).state is AdapterState.FAILED]
+        name = (failed or missing)[0]  # a failed one first: waiting does not help there
+        whose = "" if card.alone else f" of model '{card.id}'"
+        message = self.status(name).message
+        if failed:
+            message = f"adapter '{name}'{whose} failed to load: {message}"
+            return RequestError(message, status=404 if card.alone else 503, code="adapter_failed", param=param)
+        message = f"adapter '{name}'{whose} is not ready: {message}"
         return RequestError(message, status=503, code="adapter_loading", param=param, retry_after_seconds=1)

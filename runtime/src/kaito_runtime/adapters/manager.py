@@ -1,13 +1,16 @@
-"""AdapterManager: loads, replaces and unloads adapters as the configuration says, while requests run."""
+"""AdapterManager: loads, replaces and unloads adapters as the configuration says, while requests run.
+
+What requests get meanwhile is the `catalog`'s.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from kaito_core.api.serving import ServingConfig
+from kaito_core.api.serving import ServedAdapter, ServingConfig
 from kaito_runtime.adapters.catalog import AdapterState, AdapterStatus, Catalog
 from kaito_runtime.adapters.sources import Source, Sources
 from kaito_runtime.config import ConfigError, ConfigFile
@@ -19,6 +22,7 @@ __all__ = ["AdapterManager"]
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 300.0  # between two rounds that fail
+_LOOK_SECONDS = 1.0  # between two looks at the configuration and the folders
 _FIXED = ("recipe", "dtype", "context_length")  # fields of the model that need a new process
 
 
@@ -62,10 +66,10 @@ class AdapterManager:
         """Reads the configuration and looks at the folders once, and applies what has changed."""
         async with self._changing:
             self._read_config()
-            await self._apply()
+            await self._load_due()
             self.settled = True
 
-    async def watch(self, interval_seconds: float = 1.0) -> None:
+    async def watch(self, interval_seconds: float = _LOOK_SECONDS) -> None:
         """Refreshes forever. Files are polled, since Kubernetes replaces links above them."""
         pause_seconds = interval_seconds
         while True:
@@ -86,7 +90,7 @@ class AdapterManager:
         Raises:
             RequestError: The configuration has the name (409), or a guest has it and is not to be replaced (400).
         """
-        taken = next((card for card in self.catalog.cards() if card.id == name), None)
+        taken = next((card for card in self.catalog.cards if card.id == name), None)
         if taken is None:
             return
         if name not in self.catalog.guests:
@@ -111,8 +115,7 @@ class AdapterManager:
                 code = 503 if error.transient else 400
                 raise RequestError(str(error), status=code, code="adapter_refused", param="lora_path") from error
             guests = dict.fromkeys((*self.catalog.guests, name))
-            self.catalog = replace(self.catalog, guests=tuple(guests))
-            self._put(name, status)
+            self._change(guests=tuple(guests), statuses={**self.catalog.statuses, name: status})
 
     async def unload_guest(self, name: str) -> None:
         """Unloads an adapter that was loaded by request; running requests that have it keep it to their end.
@@ -129,8 +132,9 @@ class AdapterManager:
             self._dismiss(name)
 
     def _dismiss(self, name: str) -> None:
-        self.catalog = replace(self.catalog, guests=tuple(guest for guest in self.catalog.guests if guest != name))
-        self._put(name, None)
+        guests = tuple(guest for guest in self.catalog.guests if guest != name)
+        statuses = {other: status for other, status in self.catalog.statuses.items() if other != name}
+        self._change(guests=guests, statuses=statuses)
         self.load_seconds.pop(name, None)
 
     # The configuration.
@@ -155,29 +159,29 @@ class AdapterManager:
         )
         if config != self.catalog.config:
             log.info("applying the configuration of generation %d", config.generation)
-        # What a running process cannot change keeps its value, so that nothing claims otherwise.
-        model = now.model_copy(update={"name": config.model.name})
-        guests = self.catalog.guests
-        self.catalog = Catalog(config.model_copy(update={"model": model}), self._outdated(config), guests)
-        ids = {card.id for card in Catalog(config).cards()}
-        if taken := [guest for guest in guests if guest in ids]:
+        ids = {card.id for card in Catalog(config).cards}
+        if taken := [guest for guest in self.catalog.guests if guest in ids]:
             log.warning("the configuration has %s now: what was loaded by request is unloaded", ", ".join(taken))
             for guest in taken:  # before the configuration's own is loaded: the name must not mean the old adapter
                 self._dismiss(guest)
+        # What a running process cannot change keeps its value, so that nothing claims otherwise.
+        model = now.model_copy(update={"name": config.model.name})
+        self._change(config=config.model_copy(update={"model": model}), statuses=self._statuses_under(config))
 
-    def _outdated(self, config: ServingConfig) -> Mapping[str, AdapterStatus]:
-        """Returns the states under a new configuration. A replaced adapter is no longer ready, from this moment on."""
+    def _statuses_under(self, config: ServingConfig) -> dict[str, AdapterStatus]:
+        """Returns the statuses under a new configuration: a replaced adapter is not ready from this moment on."""
+        statuses = {name: self.catalog.statuses[name] for name in self.catalog.guests}
         before = {adapter.name: adapter for adapter in self.catalog.config.adapters}
-        statuses = dict(self.catalog.statuses)
-        for adapter in config.adapters:
-            old = before.get(adapter.name)
-            if old is not None and (old.path, old.digest) != (adapter.path, adapter.digest):
-                self._sources.forget(adapter.name)
-                statuses[adapter.name] = self._loading(adapter.name, "is being replaced")
+        after = {adapter.name: adapter for adapter in config.adapters}
+        for name, old in before.items():
+            if name not in after:
+                self._sources.forget(name)
+            elif _content(old) != _content(after[name]):
+                self._sources.forget(name)
+                statuses[name] = AdapterStatus(message="is being replaced")
+            elif name in self.catalog.statuses:
+                statuses[name] = self.catalog.statuses[name]
         return statuses
-
-    def _loading(self, name: str, message: str) -> AdapterStatus:
-        return AdapterStatus(AdapterState.LOADING, self.catalog.status(name).version, message)
 
     def _report(self, error: str) -> None:
         if error and error != self.config_error:
@@ -186,25 +190,51 @@ class AdapterManager:
 
     # Loading.
 
-    async def _apply(self) -> None:
-        wanted = {adapter.name: adapter for adapter in self.catalog.config.adapters}
-        kept = {*wanted, *self.catalog.guests}
-        for name in [name for name in self.catalog.statuses if name not in kept]:
-            self._put(name, None)
-            self._sources.forget(name)
-        for name, adapter in wanted.items():
-            source = await asyncio.to_thread(self._sources.find, adapter)
-            if not self._sources.is_due(name, source):
-                continue
-            if self._sources.is_arriving(name, source, at_start=not self.settled):
-                self._put(name, self._loading(name, f"waiting for the files in {source.path}"))
-                continue
-            try:
-                self._put(name, await self._load(name, source))
-                self._sources.succeeded(name, source)
-            except AdapterLoadError as error:
+    async def _load_due(self) -> None:
+        """Loads what is due, one after the other. The configuration may change meanwhile; the newest one counts."""
+        seen = set()
+        while due := [each for each in self.catalog.config.adapters if _content(each) not in seen]:
+            seen.add(_content(due[0]))
+            await self._load_if_due(due[0])
+
+    async def _load_if_due(self, adapter: ServedAdapter) -> None:
+        name = adapter.name
+        source = await asyncio.to_thread(self._sources.find, adapter)
+        if not self._sources.is_due(name, source):
+            return
+        if self._sources.is_arriving(name, source, at_start=not self.settled):
+            self._put(name, AdapterStatus(message=f"waiting for the files in {source.path}"))
+            return
+        try:
+            status = await self._load_and_look(name, source)
+        except AdapterLoadError as error:
+            if self._wants(adapter):
                 self._put(name, AdapterStatus(AdapterState.FAILED, message=error.reason))
                 self._sources.failed(name, source, error)
+            return
+        if self._wants(adapter):
+            self._put(name, status)
+            self._sources.succeeded(name, source)
+        elif status.version is not None:
+            self._engine.retire_adapter(status.version)
+
+    def _wants(self, adapter: ServedAdapter) -> bool:
+        """Returns whether the newest configuration still has an adapter, with the same content."""
+        return any(_content(each) == _content(adapter) for each in self.catalog.config.adapters)
+
+    async def _load_and_look(self, name: str, source: Source) -> AdapterStatus:
+        """Loads an adapter, and applies what changes in the configuration meanwhile: an edit waits for no load.
+
+        Raises:
+            AdapterLoadError: As `_load`.
+        """
+        loading = asyncio.ensure_future(self._load(name, source))
+        try:
+            while not (await asyncio.wait([loading], timeout=_LOOK_SECONDS))[0]:
+                self._read_config()
+            return loading.result()
+        finally:
+            loading.cancel()
 
     async def _load(self, name: str, source: Source) -> AdapterStatus:
         """Loads an adapter.
@@ -226,12 +256,17 @@ class AdapterManager:
         log.info("adapter '%s' is loaded (%s)", name, version.digest)
         return AdapterStatus(AdapterState.READY, version)
 
-    def _put(self, name: str, status: AdapterStatus | None) -> None:
-        """Replaces the version that new requests get; running requests keep theirs."""
-        statuses = dict(self.catalog.statuses)
-        old = statuses.pop(name, None)
-        if status is not None:
-            statuses[name] = status
-        self.catalog = replace(self.catalog, statuses=statuses)
-        if old is not None and old.version is not None and (status is None or status.version is not old.version):
-            self._engine.retire_adapter(old.version)
+    def _put(self, name: str, status: AdapterStatus) -> None:
+        self._change(statuses={**self.catalog.statuses, name: status})
+
+    def _change(self, **changes: Any) -> None:
+        """Replaces what new requests get, and unloads what none can get any more; running requests keep theirs."""
+        before = self.catalog.versions
+        self.catalog = self.catalog.changed(**changes)
+        for version in before - self.catalog.versions:
+            self._engine.retire_adapter(version)
+
+
+def _content(adapter: ServedAdapter) -> tuple[str, str | None, str | None]:
+    """Returns what an adapter is loaded from; all but its strength."""
+    return adapter.name, adapter.path, adapter.digest

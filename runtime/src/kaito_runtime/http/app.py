@@ -34,6 +34,7 @@ T = TypeVar("T")
 # A browser opens the page without a key, so it holds nothing that is not public; the page asks for the key.
 _OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/livez", "/readyz"})
 _BODY_BYTES = 8 << 20
+_GENERATION = "X-Kaito-Generation"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -84,7 +85,8 @@ def add_generation_routes(app: FastAPI, service: CompletionService, adapters: Ad
     async def chat(body: ChatRequest, request: Request) -> Response:
         check_open()
         answer = await service.chat(body)
-        reply = Reply(chat=True, model=body.model, text_of=service.text_of if body.logprobs else None)
+        text_of = service.text_of if body.logprobs else None
+        reply = Reply(chat=True, model=body.model, generation=answer.generation, text_of=text_of)
         return await respond(answer, reply, request, stream=bool(body.stream), usage=body.wants_usage)
 
     @app.post("/v1/completions")
@@ -92,7 +94,7 @@ def add_generation_routes(app: FastAPI, service: CompletionService, adapters: Ad
         check_open()
         answer = await service.completion(body)
         text_of = None if body.logprobs is None else service.text_of
-        reply = Reply(chat=False, model=body.model, text_of=text_of)
+        reply = Reply(chat=False, model=body.model, generation=answer.generation, text_of=text_of)
         return await respond(answer, reply, request, stream=bool(body.stream), usage=body.wants_usage)
 
     @app.post("/chat")
@@ -100,7 +102,7 @@ def add_generation_routes(app: FastAPI, service: CompletionService, adapters: Ad
         check_open()
         answer = await answer_upstream(body, service, adapters.catalog.config.model.name)
         pieces = await until_gone(request, answer.whole, answer.cancel)
-        return JSONResponse(result_body(body, pieces[0].text))
+        return JSONResponse(result_body(body, pieces[0].text), headers={_GENERATION: str(answer.generation)})
 
 
 async def respond(answer: Answer, reply: Reply, request: Request, *, stream: bool, usage: bool) -> Response:
@@ -109,11 +111,12 @@ async def respond(answer: Answer, reply: Reply, request: Request, *, stream: boo
     Args:
         usage: Whether the stream ends with the token counts; a single body always has them.
     """
+    headers = {_GENERATION: str(answer.generation)}
     if stream:
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return _Stream(answer, _events(answer, reply, usage=usage), media_type="text/event-stream", headers=headers)
     pieces = await until_gone(request, answer.whole, answer.cancel)
-    return JSONResponse(reply.whole(pieces, answer.usage))
+    return JSONResponse(reply.whole(pieces, answer.usage), headers=headers)
 
 
 class _Stream(StreamingResponse):

@@ -94,6 +94,9 @@ class _Snapshot(Collector):
         passes.add_metric(["failure"], stats.failures)
         yield passes
         yield _gauge("kaito_configuration_generation", "Generation of the configuration.", {}, config.generation)
+        if (serving := self._adapters.catalog.serving_generation) is not None:
+            text = "Generation that the default model id answers with; absent while it cannot be served."
+            yield _gauge("kaito_serving_generation", text, {}, serving)
         strength = GaugeMetricFamily("kaito_adapter_strength", "Declared strength.", labels=["adapter"])
         memory = GaugeMetricFamily("kaito_adapter_memory_bytes", "Memory of a loaded adapter.", labels=["adapter"])
         seconds = GaugeMetricFamily("kaito_adapter_load_seconds", "Time that loading it took.", labels=["adapter"])

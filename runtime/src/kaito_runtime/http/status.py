@@ -63,7 +63,10 @@ def _probe(trouble: str) -> Response:
 
 
 def adapters_body(adapters: AdapterManager) -> dict[str, Any]:
-    """Returns the configuration that is applied, and the state of each adapter. The operator copies it to a status."""
+    """Returns the newest configuration and the state of each of its adapters. The operator copies it to a status.
+
+    "serving_generation" is the generation that the default model id answers with, null while it cannot be served.
+    """
     catalog = adapters.catalog
     data = []
     for adapter in catalog.config.adapters:
@@ -71,6 +74,7 @@ def adapters_body(adapters: AdapterManager) -> dict[str, Any]:
     return {
         "object": "list",
         "generation": catalog.config.generation,
+        "serving_generation": catalog.serving_generation,
         "model": catalog.config.model.name,
         "error": adapters.config_error,
         "data": data,
@@ -80,12 +84,13 @@ def adapters_body(adapters: AdapterManager) -> dict[str, Any]:
 
 
 def _adapter_body(adapters: AdapterManager, name: str) -> dict[str, Any]:
-    status = adapters.catalog.status(name)
+    catalog = adapters.catalog
+    version = catalog.served_version(name)  # of a replaced adapter, the one before until the new one is ready
     return {
         "name": name,
-        "digest": None if status.version is None else status.version.digest,
-        "strength": adapters.catalog.declared[name],
-        "state": str(status.state),
+        "digest": None if version is None else version.digest,
+        "strength": catalog.declared[name],
+        "state": str(catalog.status(name).state),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kaito_runtime.adapters.catalog import ModelCard
+from kaito_runtime.adapters.cards import ModelCard
 from kaito_runtime.engine.protocol import Token
 
 __all__ = ["Piece", "Reply", "Usage", "error_body", "model_body", "sse"]
@@ -59,15 +59,21 @@ class Reply:
     Args:
         chat: Whether the endpoint is chat completions; else completions.
         model: The request's model id.
+        generation: Generation of the configuration that answers; OpenAI's "system_fingerprint" is made of it.
         text_of: Returns the text of a single token, for log-probabilities; None where none were asked for.
     """
 
-    def __init__(self, *, chat: bool, model: str, text_of: Callable[[int], str] | None) -> None:
+    def __init__(self, *, chat: bool, model: str, generation: int, text_of: Callable[[int], str] | None) -> None:
         self._chat = chat
         self._text_of = text_of
         self._offsets: dict[int, int] = {}
         self.id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
-        self._head = {"id": self.id, "created": int(time.time()), "model": model}
+        self._head = {
+            "id": self.id,
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": f"generation-{generation}",
+        }
 
     def whole(self, pieces: Sequence[Piece], usage: Usage) -> dict[str, Any]:
         """Returns the single body; `pieces` has one piece per choice, in order."""
@@ -157,6 +163,7 @@ def model_body(card: ModelCard, created: int, context_length: int) -> dict[str, 
         "parent": card.parent,
         "max_model_len": context_length,
         "strength": single,
+        "generation": card.generation,
         "adapters": [{"name": name, "strength": strength} for name, strength in card.strengths.items()],
     }
 

@@ -5,10 +5,11 @@ loaded and the engine's limits is checked here.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from kaito_core.api.messages import shown
+from kaito_runtime.adapters.cards import Choice
 from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.engine.protocol import Engine, Grammar, Job, TokenStream
 from kaito_runtime.errors import RequestError
@@ -63,7 +64,7 @@ class CompletionService:
         Raises:
             RequestError: The request cannot be served; its status says why.
         """
-        chosen = self._chosen(request)  # first: an unknown model is reported before a bad message
+        self._choose(request)  # first: an unknown model is reported before a bad message
         messages = [message.plain() for message in request.messages]
         size = sum(len(message["content"]) + len(message["role"]) for message in messages)
         prompt = await _in_thread_if_long(lambda: self._codec.encode_chat(messages), size)
@@ -71,7 +72,7 @@ class CompletionService:
         if request.top_logprobs and not request.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
         limit = request.max_completion_tokens or request.max_tokens
-        return await self._answer(request, chosen, [prompt], limit=limit, logprobs=logprobs, where="messages")
+        return await self._answer(request, [prompt], limit=limit, logprobs=logprobs, where="messages")
 
     async def completion(self, request: CompletionRequest) -> Answer:
         """Starts the continuation of one or more prompts.
@@ -79,17 +80,17 @@ class CompletionService:
         Raises:
             RequestError: The request cannot be served; its status says why.
         """
-        chosen = self._chosen(request)
+        self._choose(request)
         if request.echo and request.logprobs is not None:
             raise RequestError("echo cannot be combined with logprobs", param="echo")
         size = len(request.prompt) if isinstance(request.prompt, str) else sum(map(_length, request.prompt))
         prompts = await _in_thread_if_long(lambda: self._prompts(request.prompt), size)
         limit = request.max_tokens or _COMPLETION_TOKENS
         return await self._answer(
-            request, chosen, prompts, limit=limit, logprobs=request.logprobs, where="prompt", echo=bool(request.echo)
+            request, prompts, limit=limit, logprobs=request.logprobs, where="prompt", echo=bool(request.echo)
         )
 
-    def _chosen(self, request: GenerationRequest) -> dict[str, float]:
+    def _choose(self, request: GenerationRequest) -> Choice:
         overrides = request.adapters
         pairs = None if overrides is None else [(choice.name, choice.strength) for choice in overrides]
         return self._adapters.catalog.choose(request.model, pairs)
@@ -97,7 +98,6 @@ class CompletionService:
     async def _answer(
         self,
         request: GenerationRequest,
-        chosen: Mapping[str, float],
         prompts: Sequence[list[int]],
         *,
         limit: int | None,
@@ -109,14 +109,14 @@ class CompletionService:
         rooms = [self._room(prompt, where) for prompt in prompts]
         self._check_bias(request)
         grammar = await self._grammar(request)
-        # Last, without a wait before `submit`: a version that was served when the tokenizer or the grammar began may be
-        # retired by now.
-        strengths = self._adapters.catalog.resolve(chosen)
+        # Again, without a wait before `submit`: what was served when the tokenizer or the grammar began may be retired
+        # by now.
+        choice = self._choose(request)
         jobs = [
             Job(
                 prompt,
                 min(limit or room, room),
-                strengths,
+                choice.strengths,
                 request.sampling(index, logprobs, grammar),
                 bool(request.ignore_eos),
             )
@@ -132,12 +132,13 @@ class CompletionService:
                 stream.cancel()
             raise
         prompt_tokens = sum(len(prompt) for prompt in prompts)
-        self._recorder.request(request.model, [version.name for version in strengths], prompt_tokens)
+        self._recorder.request(request.model, [version.name for version in choice.strengths], prompt_tokens)
         return Answer(
             streams,
             codec=self._codec,
             stops=request.stops,
             prompt_tokens=prompt_tokens,
+            generation=choice.generation,
             recorder=self._recorder,
             n=request.n or 1,
             seconds=self._seconds,

@@ -31,6 +31,7 @@ class Answer:
     Args:
         streams: `n` for the first prompt, then `n` for the second, and so on.
         prompt_tokens: Tokens of all prompts, each prompt counted once.
+        generation: Generation of the configuration that its strengths are from.
         echoes: The prompt's text to put in front of each choice; empty for none.
         seconds: Time limit; None for none.
     """
@@ -42,6 +43,7 @@ class Answer:
         codec: TextCodec,
         stops: Sequence[str],
         prompt_tokens: int,
+        generation: int,
         recorder: Recorder,
         n: int = 1,
         echoes: Sequence[str] = (),
@@ -55,6 +57,7 @@ class Answer:
         self._started = time.monotonic()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds) if seconds else None
         self.prompt_tokens = prompt_tokens
+        self.generation = generation
         self.completion_tokens = 0
         self.choices = len(streams)
         self._n = n
