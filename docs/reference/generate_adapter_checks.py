@@ -20,8 +20,8 @@ _INTRO = (
     "An adapter is a folder as PEFT saves it: `adapter_config.json` and `adapter_model.safetensors`. It is applied "
     "exactly or not at all: y = W x + Σ strength · scaling · B (A x), where scaling is α/r, or α/√r for rsLoRA, with "
     "each module's own rank and alpha. Anything else is refused before it is loaded. The server stays up; the name "
-    "answers 404 with the reason, never the base model; `GET /v1/adapters`, the status of the Workspace and the log "
-    "give the same reason.",
+    "answers 404 with the reason, never the base model; a replaced adapter goes on with the content before it. "
+    "`GET /v1/adapters`, the status of the Workspace and the log give the same reason.",
     "A folder without `adapter_config.json` may still be on its way. A running server waits for it, and the name "
     "answers 503 until it is there; these rows are marked *waits*.",
 )

@@ -105,6 +105,68 @@ def test_requests_in_flight_keep_their_version(pod: Pod, tiny_adapters: Path) ->
     until(lambda: pod.applied() == {"one": ("Ready", 0.8)} and pod.text(**asked) != alone, "the other one is applied")
 
 
+class Client:
+    """Streams one greedy answer after the other from the default model id, until it is told to stop.
+
+    Attributes:
+        answers: Generation and text of each.
+        errors: What went wrong.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.answers: list[tuple[int, str]] = []
+        self.errors: list[str] = []
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            response = self.live.post("/v1/completions", PROMPT | {"model": "tiny", "stream": True})
+            events = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+            if response.status_code != 200 or events[-1] != "[DONE]" or '"error"' in response.text:
+                self.errors.append(response.text)
+                continue
+            text = "".join(choice["text"] for event in events[:-1] for choice in json.loads(event)["choices"])
+            self.answers.append((int(response.headers["x-kaito-generation"]), text))
+
+    def sees(self, generation: int) -> None:
+        until(lambda: self.errors or (self.answers and self.answers[-1][0] == generation), f"generation {generation}")
+
+
+@pytest.mark.slow
+def test_no_request_fails_while_adapters_come_late_or_fail(pod: Pod, tiny_adapters: Path) -> None:
+    client = Client(pod.live)
+    thread = threading.Thread(target=client.run)
+    thread.start()
+    try:
+        client.sees(1)
+        pod.configure(one=-1.5)
+        client.sees(2)
+        pod.configure(one=-1.5, two=0.5)
+        pod.wait(one=("Ready", -1.5), two=("Loading", 0.5))
+        pod.configure(one=0.3, two=0.5)
+        pod.wait(one=("Ready", 0.3), two=("Loading", 0.5))
+        client.sees(2)
+        shutil.copytree(tiny_adapters / "two", pod.adapters / "two")
+        client.sees(4)
+        shutil.copytree(tiny_adapters / "two", pod.adapters / "bad")
+        (pod.adapters / "bad" / "adapter_model.safetensors").write_bytes(b"nonsense")
+        pod.configure(one=0.3, two=2, bad=1.0)
+        pod.wait(one=("Ready", 0.3), two=("Ready", 2), bad=("Failed", 1.0))
+        client.sees(4)
+        pod.configure(one=0.3, two=2)
+        client.sees(6)
+    finally:
+        client.stop.set()
+        thread.join()
+    assert client.errors == []
+    generations = [generation for generation, _ in client.answers]
+    assert generations == sorted(generations)
+    assert set(generations) == {1, 2, 4, 6}, "what was never complete was never served"
+    assert len(set(client.answers)) == 4, "all answers of a generation are the same"
+    assert len({text for _, text in client.answers}) == 4, "and no other's"
+
+
 def test_broken_configuration_is_reported_and_ignored(pod: Pod) -> None:
     before = pod.text()
     pod.file.write_text('{"model": {"name": "tiny"}, "adapters": [{"name": "one", "strength": "abc"}]}')
