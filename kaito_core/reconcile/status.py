@@ -203,7 +203,7 @@ def _summary(parts: Sequence[Condition], adapters: Sequence[Mapping[str, Any]]) 
                 return state, replace(part, type=WORKSPACE_SUCCEEDED)
     for row in adapters:
         if row["state"] == "Failed":
-            message = f"adapter '{row['name']}' is not served: {row['message']}"
+            message = f"adapter '{row['name']}' failed to load: {row['message']}"
             return "NotReady", Condition(WORKSPACE_SUCCEEDED, "False", "AdapterFailed", message)
     return "Ready", Condition(WORKSPACE_SUCCEEDED, "True", "WorkspaceSucceeded", "the model answers requests")
 

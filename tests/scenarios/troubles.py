@@ -227,8 +227,9 @@ FAULTS = (
         "An adapter does not fit the model",
         "AdapterFailed",
         _broken_adapter,
-        "The model is served without this adapter; requests for its name get 404. Use one that was trained for this"
-        " preset, or remove it from `inference.adapters`.",
+        "Running pods go on as before the edit ([what answers meanwhile](../explanation/live-adapters.md)). A pod that"
+        " starts with it serves `base` and the other adapters; requests for its name get 404, for the default model id"
+        " 503. Use one that was trained for this preset, or remove it from `inference.adapters`.",
     ),
     Trouble(
         "The cluster refuses an object",

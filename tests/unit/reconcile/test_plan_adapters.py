@@ -174,7 +174,7 @@ def test_a_broken_adapter_is_told_and_the_rest_served(world: Make, adapters: Mak
     assert w.condition("WorkspaceSucceeded", planned) == (
         "False",
         "AdapterFailed",
-        "adapter 'bad' is not served: rank 7 is not supported",
+        "adapter 'bad' failed to load: rank 7 is not supported",
     )
     assert w.condition("InferenceReady", planned)[0] == "True"
     assert planned.status["adapters"] == [
