@@ -29,11 +29,14 @@ demo: install ## Serve a real model with real adapters and ask it things; KEEP=1
 
 test: test-fast test-slow ## All tests, fast ones first
 
+# Two workers, each with a contiguous half of the tests until the other has none left: most fixtures are made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
 test-fast: install
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: install
-	HYPOTHESIS_PROFILE=thorough OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow or property" -n 2 --dist loadfile
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "slow or property"
 
 lint: install ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
