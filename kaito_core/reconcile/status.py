@@ -77,7 +77,7 @@ def _nodes_condition(nodes: NodeState, observed: Observed, count: int) -> Condit
 
 
 def _rolled_out(live: KubeObject | None) -> tuple[int, int, bool]:
-    """Returns a workload's ready pods, wanted pods, and whether its controller has seen its newest form."""
+    """Returns a workload's ready pods, wanted pods, and whether all pods have its current template."""
     if live is None:
         return 0, 0, False
     spec, status = live.get("spec", {}), live.get("status", {})

@@ -1,9 +1,9 @@
-"""Strangers' archives, unpacked safely: tar (plain, gzip, bzip2, xz), zip, and the layers of container images.
+"""Unpacks archives that nobody vouches for: tar (plain, gzip, bzip2, xz), zip, and the layers of container images.
 
-No name in an archive touches the disk before all of them are judged. Contents go to numbered files and names into a
-`tree` in memory, in which no link is followed and a whiteout deletes a key of a dict. Then the tree is laid down beside
-its destination, files before links, and renamed. What is there in the end are folders, files without executable bits,
-and links to one another.
+No name in an archive touches the disk before all of them are checked. Contents go to numbered files, and names into a
+`tree` in memory, in which no link is followed and a whiteout deletes a key of a dict. Then the tree is written beside
+its destination, files before links, and renamed. The result are folders, files without executable bits, and links to
+one another.
 """
 
 import tempfile
@@ -21,14 +21,14 @@ def unpack(archive: Path, to: Path, *, wanted: Wanted = lambda path: True, limit
     """Unpacks a tar or zip file into a new folder, wholly or not at all.
 
     Args:
-        archive: The file; its first bytes say what it is.
-        to: Folder to make; it must not be there, or be empty.
-        wanted: Says which members are unpacked; names are judged for all of them.
-        limits: What is too much.
+        archive: The file; its first bytes tell the format.
+        to: Folder to create; it must not exist, or be empty.
+        wanted: Returns whether a member is unpacked; the names of all members are checked.
+        limits: Largest sizes and counts.
 
     Raises:
-        ArchiveError: It is damaged, too large, or holds what points out of it; nothing is left.
-        OSError: The disk refuses; nothing is left.
+        ArchiveError: The archive is damaged or too large, or a member points out of it; nothing is left behind.
+        OSError: The disk is full or cannot be written; nothing is left behind.
     """
     with archive.open("rb") as file:
         _unpack([file], to, wanted, limits, layers=False)
@@ -40,14 +40,14 @@ def unpack_layers(
     """Unpacks an image's layers over one another into a new folder, wholly or not at all.
 
     Args:
-        layers: The lowest first, each a tar file that can be sought in; each is closed when it is done.
-        to: Folder to make; it must not be there, or be empty.
-        wanted: Says which members are unpacked; names are judged for all of them.
-        limits: What is too much, for all layers together; `members` and `ratio` for each.
+        layers: Seekable tar files, the lowest layer first; each is closed once it is unpacked.
+        to: Folder to create; it must not exist, or be empty.
+        wanted: Returns whether a member is unpacked; the names of all members are checked.
+        limits: Largest sizes and counts of all layers together; `members` and `ratio` of each.
 
     Raises:
-        ArchiveError: A layer is damaged, too large, or holds what points out of the image; nothing is left.
-        OSError: The disk refuses; nothing is left.
+        ArchiveError: A layer is damaged or too large, or a member points out of the image; nothing is left behind.
+        OSError: The disk is full or cannot be written; nothing is left behind.
     """
     _unpack(layers, to, wanted, limits, layers=True)
 

@@ -80,7 +80,7 @@ def reading() -> Iterator[None]:
     except Exception as error:
         # tarfile, zipfile and the decompressors raise what their parsers stumble over: besides their own errors
         # ValueError, KeyError, EOFError, OSError, RuntimeError, RecursionError, NotImplementedError, struct.error ...
-        raise ArchiveError(f"is no readable archive: {error or type(error).__name__}") from error
+        raise ArchiveError(f"is not a readable archive: {error or type(error).__name__}") from error
 
 
 @contextmanager
@@ -171,12 +171,12 @@ def _tar_members(tape: tarfile.TarFile, stream: _Bounded) -> Iterator[Member]:
         if info is None:
             break
         if info.size < 0:
-            raise ArchiveError(f"is no readable archive: {info.name!r} has {info.size} bytes")
+            raise ArchiveError(f"is not a readable archive: {info.name!r} has {info.size} bytes")
         tape.members.clear()  # type: ignore[attr-defined] # tarfile keeps all that it has seen, and we need none of it
         yield Member(info.name, _tar_kind(info), info.linkname, partial(_open_tar, tape, info))
     # tarfile takes a damaged header for the end, where blank blocks or nothing should be.
     if stream.last.strip(b"\0"):
-        raise ArchiveError("is no readable archive: a header in its middle is damaged")
+        raise ArchiveError("is not a readable archive: a header in its middle is damaged")
     with reading():
         while stream.read(_CHUNK):  # checksums come last
             pass

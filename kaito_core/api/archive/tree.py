@@ -132,7 +132,7 @@ class Tree:
             for part in self._parts(member.target):
                 found = found.get(part) if isinstance(found, _Folder) else None
             if not isinstance(found, _File):
-                raise ArchiveError(f"holds the hard link {name!r} to {member.target!r}, which is no file before it")
+                raise ArchiveError(f"holds the hard link {name!r} to {member.target!r}, which is not a file before it")
             return self._stored(found.content.open("rb"))
         raise ArchiveError(f"holds the {member.kind} {name!r}; only files, folders and links are unpacked")
 

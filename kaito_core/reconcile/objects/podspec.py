@@ -119,13 +119,12 @@ def _command(workspace: Workspace, workload: Workload) -> list[str]:
         rendezvous = [
             f"--nnodes={workload.replicas}",
             "--rdzv-backend=c10d",
-            f"--rdzv-id={workspace.name}-{_form(workload)}",
+            f"--rdzv-id={workspace.name}-{_rendezvous_hash(workload)}",
             f"--rdzv-endpoint={first}:{TORCHRUN_PORT}",
-            # Pods may have to wait for one another's weights; torchrun's own patience ends after a minute.
+            # Pods may have to wait for one another's weights; by default torchrun gives up after a minute.
             f"--rdzv-conf=join_timeout={workload.startup_seconds},read_timeout={workload.startup_seconds}",
-            # Containers start again, not ranks within them: the first torchrun tells where to meet in its first round
-            # only, so that a pod which takes another's place would wait for it, and nobody answers the liveness probe
-            # of ranks that load once more.
+            # Containers restart, not ranks inside of them: a torchrun announces where the ranks meet in its first round
+            # only, so that a new pod would wait for ever, and ranks that load again fail the liveness probe.
             "--max-restarts=0",
         ]
     elif workload.gpus > 1:
@@ -138,12 +137,12 @@ def _command(workspace: Workspace, workload: Workload) -> list[str]:
 def _torchrun_env(workload: Workload) -> list[KubeObject]:
     if workload.kind != "StatefulSet" and workload.gpus <= 1:
         return []
-    # torchrun kills its processes 30 seconds after a SIGTERM if it is not told to wait as long as the kubelet does.
+    # By default torchrun kills its processes 30 seconds after a SIGTERM, long before the kubelet would.
     return [{"name": "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "value": str(_DRAIN_SECONDS + 5)}]
 
 
-def _form(workload: Workload) -> str:
-    """Returns a hash of all in which the ranks of one model must agree: others do not find them."""
+def _rendezvous_hash(workload: Workload) -> str:
+    """Returns a hash of what the ranks of one model must have in common; ranks with another hash do not join them."""
     parts = (workload.image, workload.weights.image, workload.weights.command, workload.gpus, workload.replicas)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
@@ -164,7 +163,7 @@ def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
         "image": workload.image,
         "command": _command(workspace, workload),
         "env": [
-            # The caches of the hub, of Triton and of torch's compiler are below it: the root is read-only.
+            # The root is read-only, and the caches of the hub, Triton and torch's compiler are in the home folder.
             {"name": "HOME", "value": "/tmp"},
             {"name": "KAITO_DRAIN_SECONDS", "value": str(_DRAIN_SECONDS)},
             {"name": "KAITO_HOST", "value": "0.0.0.0"},
@@ -194,7 +193,7 @@ def pod_template(workspace: Workspace, workload: Workload) -> KubeObject:
         {"name": "adapters", "emptyDir": {}},
         {"name": "weights", "emptyDir": {"sizeLimit": format_gib(workload.disk_gib)}},
         {"name": "serving", "configMap": {"name": serving_name(workspace.name)}},
-        # NCCL and torch exchange tensors in shared memory; the container default of 64 MiB is too small for them.
+        # NCCL and torch exchange tensors in shared memory, for which the default of 64 MiB is too small.
         {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
         {"name": "tmp", "emptyDir": {}},
         *(dict(volume) for step in (workload.weights, *workload.adapters.values()) for volume in step.volumes),

@@ -212,7 +212,7 @@ def test_broken_archive_is_refused(site: tuple[str, Path], adapter: Path, tmp_pa
     pack(adapter, folder / "cut.tar.gz", "")
     (folder / "cut.tar.gz").write_bytes((folder / "cut.tar.gz").read_bytes()[:300])
     for name in ("text.tar", "cut.tar.gz"):
-        with pytest.raises(FetchError, match=f"{name} is no readable archive"):
+        with pytest.raises(FetchError, match=f"{name} is not a readable archive"):
             fetch_adapter([f"{url}/{name}"], tmp_path / "to")
     assert untouched(tmp_path / "to")
 
@@ -233,7 +233,7 @@ def test_archives_with_faults_are_refused(site: tuple[str, Path], adapter: Path,
         bomb.size = 65 << 20
         tape.addfile(bomb, io.BytesIO(bytes(bomb.size)))
     for name, message in [
-        ("deflate.zip", "is no readable archive: Error -3"),
+        ("deflate.zip", "is not a readable archive: Error -3"),
         ("dangling.tar", "holds the link 'adapter_config.json' to 'gone', which leads nowhere"),
         ("bomb.tar.gz", "unpacks to more than 67,108,864 bytes"),
     ]:

@@ -108,7 +108,7 @@ def test_a_node_affinity_names_one_node_a_term() -> None:
         kubernetes_validate.validate(manifest, SCHEMAS, strict=True)
 
 
-def test_what_a_template_says_about_nodes_holds_too() -> None:
+def test_the_node_affinity_of_a_template_is_kept() -> None:
     expression = {"key": "disk", "operator": "In", "values": ["fast"]}
     preference = [{"weight": 1, "preference": {"matchExpressions": [expression]}}]
     mine = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}

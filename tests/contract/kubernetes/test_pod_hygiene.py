@@ -24,7 +24,7 @@ def test_namespaces_of_the_restricted_level_take_the_pods(case: str) -> None:
 
 @pytest.mark.parametrize("case", PRESETS)
 def test_all_containers_are_one_user_who_is_not_root(case: str) -> None:
-    """The kubelet refuses images of root, and of users that have a name, unless it is told a number.
+    """The kubelet refuses images of root, and of named users, unless the pod gives a number.
 
     Several users could not replace one another's files in the folders that they share.
     """

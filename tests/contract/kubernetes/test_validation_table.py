@@ -48,7 +48,7 @@ def test_no_rule_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records == [], "the emulated API logs rules that it cannot evaluate and lets them pass"
 
 
-def test_what_the_crd_cannot_say_is_explained() -> None:
+def test_exceptions_of_the_crd_are_explained() -> None:
     reasons = {case.only_python for case in CASES if case.only_python}
     assert all(len(reason) > 20 for reason in reasons)
     assert not [case.id for case in CASES if case.only_python and not case.refused]

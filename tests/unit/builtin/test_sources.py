@@ -199,7 +199,7 @@ class TestHttp:
             ("https://me:secret@h.example/a", "must not contain a user name or password"),
         ],
     )
-    def test_refuses_what_is_no_url(self, url: str, words: str) -> None:
+    def test_refuses_what_is_not_a_url(self, url: str, words: str) -> None:
         assert words in url_fault(url)
         assert "secret" not in url_fault(url)
 

@@ -80,7 +80,7 @@ def test_nothing_is_deleted_that_is_not_ours(world: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ConfigMap", "Service", "Deployment"])
-def test_a_name_that_somebody_else_has_is_not_taken_over(world: Make, kind: str) -> None:
+def test_an_object_of_another_owner_is_not_taken_over(world: Make, kind: str) -> None:
     w = world()
     w.settle()
     name = "demo-serving" if kind == "ConfigMap" else "demo"
@@ -108,7 +108,7 @@ def test_a_name_that_somebody_else_has_is_not_taken_over(world: Make, kind: str)
     ],
     ids=["deleted", "service type", "replicas", "image", "init container", "tolerations", "configuration"],
 )
-def test_what_others_change_is_put_right(world: Make, adapters: Make, spoil: Callable[[Any], object]) -> None:
+def test_changes_by_others_are_reverted(world: Make, adapters: Make, spoil: Callable[[Any], object]) -> None:
     w = world(adapters(style=0.5))
     w.settle()
     spoil(w)
@@ -182,7 +182,7 @@ def test_a_failed_pass_keeps_what_was_observed_last(
     assert plan_failure(w.document, error, w.now).events == ()
 
 
-def test_no_capacity_is_said_of_the_nodes_too(world: Make) -> None:
+def test_missing_capacity_is_reported_for_the_nodes_too(world: Make) -> None:
     """People wait for ResourceReady, whichever way a provider reports."""
     w = world()
     planned = plan_failure(w.document, CapacityError("quota exceeded"), w.now)

@@ -43,7 +43,7 @@ def test_the_model_stays_ready_while_a_strength_changes(world: Make, adapters: M
     assert planned.wake_after_seconds == 2.0
 
 
-def test_pods_are_told_of_a_new_configuration_once(world: Make, adapters: Make) -> None:
+def test_pods_are_annotated_once_for_a_new_configuration(world: Make, adapters: Make) -> None:
     w = world(adapters("cpu", style=0.5), count=2)
     w.settle()
     w.edit(**adapters("cpu", style=0.75))
@@ -54,7 +54,7 @@ def test_pods_are_told_of_a_new_configuration_once(world: Make, adapters: Make) 
     assert w.actions() == []
 
 
-def test_a_pod_that_lags_behind_is_told_again_until_it_is_annotated(world: Make, adapters: Make) -> None:
+def test_a_pod_with_an_old_configuration_is_annotated(world: Make, adapters: Make) -> None:
     w = world(adapters(style=0.5))
     w.settle()
     w.edit(**adapters(style=0.75))
@@ -162,7 +162,7 @@ def test_strengths_that_upstream_refuses_get_one_warning(world: Make, adapters: 
     assert w.step().events == ()
 
 
-def test_a_broken_adapter_is_told_and_the_rest_served(world: Make, adapters: Make) -> None:
+def test_a_failed_adapter_is_reported_and_the_others_are_served(world: Make, adapters: Make) -> None:
     w = world(adapters(style=0.5, bad=1))
     w.settle()
     (pod,) = w.pods
@@ -190,7 +190,7 @@ def test_a_broken_adapter_is_told_and_the_rest_served(world: Make, adapters: Mak
     ]
 
 
-def test_the_first_pod_of_a_distributed_model_speaks_for_all(world: Make, adapters: Make) -> None:
+def test_the_first_pod_of_a_distributed_model_reports_for_all(world: Make, adapters: Make) -> None:
     w = world(adapters("spread", style=0.5), count=2)
     w.settle()
     seen = w.observed()

@@ -127,7 +127,7 @@ def test_no_problem(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", PROBLEMS)
-def test_a_workspace_says_what_its_pods_suffer_from(world: Callable[..., Any], what: str) -> None:
+def test_the_status_gives_the_problem_of_a_pod(world: Callable[..., Any], what: str) -> None:
     status, reason, message = PROBLEMS[what]
     w = world()
     w.settle()
@@ -155,7 +155,7 @@ def test_a_workspace_says_what_its_pods_suffer_from(world: Callable[..., Any], w
         ),
     ],
 )
-def test_a_workspace_says_what_it_waits_for(world: Callable[..., Any], pods: list[Any], words: str) -> None:
+def test_the_status_says_what_is_awaited(world: Callable[..., Any], pods: list[Any], words: str) -> None:
     w = world()
     w.step()
     w.pods = {str(i): {"metadata": {"name": "p"}, "spec": {}, "status": status} for i, status in enumerate(pods)}
@@ -212,12 +212,12 @@ STARTED = "2026-01-01T00:00:00Z"
         ),
     ],
 )
-def test_a_kubelet_that_does_not_begin_is_seen(status: dict[str, Any], seconds: int, stuck: bool) -> None:
+def test_a_kubelet_that_starts_no_container_is_noticed(status: dict[str, Any], seconds: int, stuck: bool) -> None:
     pod = {"metadata": {"name": "p"}, "spec": {}, "status": status}
     assert is_stuck(pod, datetime.fromisoformat(STARTED) + timedelta(seconds=seconds)) is stuck
 
 
-def test_what_a_kubelet_says_in_events_only(world: Callable[..., Any]) -> None:
+def test_problems_that_only_events_show(world: Callable[..., Any]) -> None:
     w = world()
     w.step()
     pod = {"metadata": {"name": "p", "uid": "u"}, "spec": {}, "status": {"phase": "Pending"}}
@@ -286,7 +286,7 @@ def test_pods_that_a_stateful_set_cannot_create(world: Callable[..., Any]) -> No
     assert w.condition("InferenceReady")[1] == "InferencePending"  # the event is older
 
 
-def test_what_lives_says_what_is_wrong_before_what_was_evicted(world: Callable[..., Any]) -> None:
+def test_problems_of_living_pods_come_before_those_of_evicted_ones(world: Callable[..., Any]) -> None:
     w = world()
     w.step()
     evicted, _, _ = PROBLEMS["evicted"]
@@ -300,7 +300,7 @@ def test_what_lives_says_what_is_wrong_before_what_was_evicted(world: Callable[.
     assert w.condition("InferenceReady")[1] == "PodEvicted"
 
 
-def test_ready_is_what_both_the_workload_and_its_pods_say(world: Callable[..., Any]) -> None:
+def test_ready_takes_the_workload_and_its_pods_to_agree(world: Callable[..., Any]) -> None:
     """Changes of the two arrive in any order, and adapters are reported by the pods that are known."""
     w = world(count=2)
     w.settle()

@@ -133,7 +133,7 @@ def test_a_source_that_refuses_or_breaks(uri: str, message: str) -> None:
     assert caught.value.reason == "InvalidAdapter"
 
 
-def test_the_faults_of_all_adapters_are_told() -> None:
+def test_the_faults_of_all_adapters_are_reported() -> None:
     with pytest.raises(WorkspaceError) as caught:
         resolved("example-7b", {"uri": "checks://x"}, {"uri": "raises://x"})
     assert len(caught.value.errors) == 2
@@ -150,7 +150,7 @@ def test_the_faults_of_all_adapters_are_told() -> None:
         ({"name": "example-7b", "accessMode": "private"}, f"{OPTIONS}.image is required where accessMode is private"),
     ],
 )
-def test_weights_that_cannot_be_had(preset: dict[str, Any], message: str) -> None:
+def test_weights_without_access_are_refused(preset: dict[str, Any], message: str) -> None:
     with pytest.raises(WorkspaceError) as caught:
         resolved(preset)
     assert str(caught.value).startswith(message)

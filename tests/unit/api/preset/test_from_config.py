@@ -138,7 +138,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_the_size_reckoned_is_that_of_the_files(name: str) -> None:
+def test_the_counted_size_is_that_of_the_files(name: str) -> None:
     numbers, gib = SIZES[name]
     count = parameter_count(numbers)
     assert count is not None and 2 * count / 2**30 == pytest.approx(gib, rel=0.002)
@@ -171,7 +171,7 @@ def test_a_preset_of_a_configuration() -> None:
     assert numbers <= set(preset.sources) | {"weights.size_gib"}, "every number says where it comes from"
 
 
-def test_files_count_for_more_than_the_formula() -> None:
+def test_the_size_of_the_files_wins_over_the_formula() -> None:
     assert generic_preset("a/b", config(), weights_bytes=2**30).weights.size_gib == 1
     assert generic_preset("a/b", config("OddForCausalLM"), weights_bytes=2**30).architecture == "OddForCausalLM"
 
@@ -181,7 +181,7 @@ def test_a_large_model_is_spread_over_gpus() -> None:
     assert (preset.gpus, preset.gpu_memory_gib) == (2, 139.3)
 
 
-def test_a_type_that_is_not_told_is_transformers_default() -> None:
+def test_a_missing_dtype_is_transformers_default() -> None:
     numbers = config(torch_dtype=None)
     del numbers["torch_dtype"]
     preset = generic_preset("a/b", numbers)
@@ -218,7 +218,7 @@ def test_what_cannot_be_known_is_refused(numbers: dict[str, Any], message: str) 
 
 
 @pytest.mark.parametrize("name", ["../b", "a/../b", "a/b/c", "/b", "a/", "a/b@", "a b/c", "-a/b", "a/b\n"])
-def test_names_that_are_no_repository(name: str) -> None:
+def test_names_that_are_not_repositories(name: str) -> None:
     with pytest.raises(InvalidWorkspaceError, match="must be ORG/MODEL or ORG/MODEL@REVISION, got"):
         generic_preset(name, config())
 

@@ -134,7 +134,7 @@ def test_any_value_parses_or_is_refused_politely(value: object) -> None:
 
 @property_test(examples=200)
 @given(changes=CHANGES)
-def test_whatever_the_crd_takes_python_takes_but_for_what_is_said(document: Make, changes: Any) -> None:
+def test_python_accepts_what_the_crd_accepts_with_listed_exceptions(document: Make, changes: Any) -> None:
     """The two sets of rules agree on documents that nobody thought of, not on the table's alone."""
     made = changed(base_document(document), changes)
     try:

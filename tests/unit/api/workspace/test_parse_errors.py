@@ -245,11 +245,11 @@ def test_one_fault_gives_one_message_with_path_and_value(name: str, document: Ma
 
 
 @pytest.mark.parametrize(("bad", "got"), [(None, "nothing"), ([], "a list"), ("x", "'x'"), (3, "3")])
-def test_a_document_that_is_no_mapping(bad: object, got: str) -> None:
+def test_a_document_that_is_not_a_mapping(bad: object, got: str) -> None:
     assert faults(bad) == [f"a Workspace must be a mapping, got {got}"]
 
 
-def test_every_fault_is_told_at_once(document: Make) -> None:
+def test_all_faults_are_reported_together(document: Make) -> None:
     bad = document(resource__count=0, inference__adapters=adapter(strength="NaN", digest="x"), metadata__name="X")
     assert len(faults(bad)) == 4
 

@@ -33,7 +33,7 @@ def test_size(preset: dict[str, float], count: int, sku: GpuSku | None, sizing: 
 
 
 @pytest.mark.parametrize("sku", [GpuSku("none", 0, 0, ""), GpuSku("odd", 0, 100, ""), GpuSku("six", 6, 96, "V100")])
-def test_machines_that_do_not_do(sku: GpuSku) -> None:
+def test_machines_without_enough_gpus(sku: GpuSku) -> None:
     with pytest.raises(DoesNotFitError, match=sku.name):
         size(example_preset(**LARGE), 1, sku)
 

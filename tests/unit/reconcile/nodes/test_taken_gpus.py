@@ -36,7 +36,7 @@ def test_what_is_pending_or_needs_no_gpu_has_none() -> None:
     assert taken_gpus("team/w", [pod("a", ""), pod("b", "n1", gpus=0)]) == {}
 
 
-def test_ones_own_are_not_taken() -> None:
+def test_the_workspaces_own_gpus_are_not_taken() -> None:
     assert taken_gpus("team/a", [pod("a", "n1")]) == {}
 
 

@@ -83,7 +83,7 @@ def test_the_operator_chooses_for_those_that_do_not(world: Make) -> None:
         ),
     ],
 )
-def test_what_cannot_be_chosen(world: Make, preset: str, annotations: dict[str, str], message: str) -> None:
+def test_refused_annotations(world: Make, preset: str, annotations: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidWorkspaceError) as caught:
         annotated(world, {"preset": {"name": preset}}, count=2, **annotations).plan()
     assert str(caught.value) == f"metadata.annotations{message}"
