@@ -1,4 +1,4 @@
-"""A client for what a benchmark does with a cluster: many writes on few connections, and watches that do not end."""
+"""An asynchronous client of a cluster for benchmarks: many writes at a time, and watches that do not end."""
 
 import asyncio
 import json
@@ -14,14 +14,14 @@ from kaito_testing.world.client import STRATEGIC, KubeClient
 __all__ = ["STRATEGIC", "Api", "Sightings"]
 
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
-_LONGEST_LINE = 1 << 20  # bytes, of what a watch tells
+_LONGEST_LINE = 1 << 20  # bytes of one event of a watch
 
 
 class Api:
-    """The API of a cluster, until the `async with` block ends.
+    """The API of a cluster. Leaving the `async with` block ends its watches.
 
     Args:
-        cluster: Says where it is, and who we are.
+        cluster: The cluster's address and credentials.
     """
 
     def __init__(self, cluster: KubeClient) -> None:
@@ -49,7 +49,7 @@ class Api:
         """Sends a write.
 
         Raises:
-            RuntimeError: It is refused.
+            RuntimeError: The API refuses it.
         """
         headers = {"Content-Type": content_type}
         async with self._session.request(method, path, data=json.dumps(body), headers=headers) as answer:
@@ -58,40 +58,48 @@ class Api:
                 raise RuntimeError(f"{method} {path}: {answer.status}: {text}")
 
     def watch(self, path: str, take: Callable[[str, KubeObject], None], *, whole: bool = True) -> None:
-        """Follows the objects under a path for as long as the block lasts.
+        """Watches a list of objects until the block ends.
 
         Args:
-            path: Of a list, with the query if there is one.
-            take: Is given "ADDED", "MODIFIED" or "DELETED" and the object; of one that was there, ADDED may come again.
-            whole: Whether more than the metadata is wanted, where the server can leave that out.
+            path: Path of the list, with its query.
+            take: Called with "ADDED", "MODIFIED" or "DELETED" and the object. When a watch starts again, "ADDED" is
+                repeated for objects that exist.
+            whole: Whether whole objects are needed. If not, servers that can do so send the metadata only.
         """
         self._watches.append(asyncio.create_task(self._follow(path, take, "application/json" if whole else _METADATA)))
 
     async def _follow(self, path: str, take: Callable[[str, KubeObject], None], accept: str) -> None:
         where = f"{path}{'&' if '?' in path else '?'}watch=true"
-        while True:  # a server ends a watch now and then
+        while True:  # servers end watches from time to time
             async with self._session.get(where, headers={"Accept": accept}) as answer:
                 answer.raise_for_status()
                 async for line in answer.content:
-                    news: dict[str, Any] = json.loads(line)
-                    if news["type"] in ("ADDED", "MODIFIED", "DELETED"):
-                        take(news["type"], news["object"])
+                    event: dict[str, Any] = json.loads(line)
+                    if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
+                        take(event["type"], event["object"])
 
     def failed(self) -> None:
-        """Raises what a watch has ended with, if one has: what it waits for would never be seen."""
+        """Raises the error of a watch that has failed: what is waited for would never be seen."""
         for task in self._watches:
             if task.done():
                 task.result()
 
 
 class Sightings:
-    """When objects were first seen as somebody waits for them, by name, in seconds of `time.perf_counter`."""
+    """When each object was first seen to meet a condition.
+
+    Args:
+        is_it: The condition.
+
+    Attributes:
+        at: Seconds of `time.perf_counter`, by the name of the object.
+    """
 
     def __init__(self, is_it: Callable[[KubeObject], bool] = lambda obj: True) -> None:
         self.at: dict[str, float] = {}
         self._is_it = is_it
 
     def take(self, kind: str, obj: KubeObject) -> None:
-        """Takes in what a watch tells."""
+        """Records an event of a watch."""
         if kind != "DELETED" and self._is_it(obj):
             self.at.setdefault(obj["metadata"]["name"], time.perf_counter())

@@ -1,6 +1,6 @@
-"""What an installation costs: packages and disk of a fresh environment for each of the usual wishes, without torch.
+"""Measures installations: the packages and the disk space of fresh environments for common requirements, without torch.
 
-Takes another checkout as argument, so that two commits are measured side by side: `bench_installs.py ../before`.
+Other checkouts given as arguments are measured too, to compare commits: `bench_installs.py ../before`.
 """
 
 import json
@@ -11,36 +11,36 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WISHES = ("kaito-falcon", "kaito-runtime", "kaito-core[operator]")
+REQUIREMENTS = ("kaito-falcon", "kaito-runtime", "kaito-core[operator]")
 
 
 def build_wheels(checkout: Path, into: Path) -> None:
-    """Builds all distributions of a checkout."""
+    """Builds the wheels of all distributions of a checkout."""
     members = [checkout, *(path.parent for path in checkout.glob("*/pyproject.toml"))]
     members += [path.parent for path in checkout.glob("plugins/*/pyproject.toml")]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", into, *members], check=True)
+    subprocess.run([*command, "--wheel-dir", str(into), *map(str, members)], check=True)
 
 
-def installed(wheels: Path, wish: str) -> tuple[int, float]:
-    """Returns how many packages a wish brings, and how many MB they take."""
+def installed(wheels: Path, requirement: str) -> tuple[int, float]:
+    """Returns the number of packages that a requirement installs, and their size in MB."""
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder) / "site"
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", site]
-        subprocess.run([*command, "--find-links", wheels, wish], check=True, stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", str(site)]
+        subprocess.run([*command, "--find-links", str(wheels), requirement], check=True, stderr=subprocess.DEVNULL)
         size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
         return len(list(site.glob("*.dist-info"))), size / 1e6
 
 
 def lines_of_wheel(wheels: Path, package: str) -> int:
-    """Returns how many lines of Python a wheel holds."""
+    """Returns the number of lines of Python in a wheel."""
     (wheel,) = wheels.glob(f"{package}-*.whl")
     archive = zipfile.ZipFile(wheel)
     return sum(archive.read(name).count(b"\n") for name in archive.namelist() if name.endswith(".py"))
 
 
 def fullest_folders(checkout: Path) -> list[tuple[str, int]]:
-    """Returns the folders with the most Python files, largest first."""
+    """Returns the five folders with the most Python files, and the number of files."""
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=checkout, capture_output=True, text=True, check=True)
     folders: dict[str, int] = {}
     for name in listed.stdout.splitlines():
@@ -55,9 +55,9 @@ def measure(checkout: Path) -> dict[str, object]:
         wheels = Path(folder)
         build_wheels(checkout, wheels)
         figures: dict[str, object] = {}
-        for wish in WISHES:
-            packages, megabytes = installed(wheels, wish)
-            figures[wish] = f"{packages} packages, {megabytes:.0f} MB"
+        for requirement in REQUIREMENTS:
+            packages, megabytes = installed(wheels, requirement)
+            figures[requirement] = f"{packages} packages, {megabytes:.0f} MB"
         figures["lines of kaito-core's wheel"] = lines_of_wheel(wheels, "kaito_core")
         figures["files of the fullest folders"] = ", ".join(
             f"{name} {count}" for name, count in fullest_folders(checkout)
@@ -66,7 +66,7 @@ def measure(checkout: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures, and prints a table of each checkout."""
     for checkout in [*map(Path, sys.argv[1:]), ROOT]:
         print(checkout.resolve().name)
         print(json.dumps(measure(checkout.resolve()), indent=2))

@@ -1,9 +1,9 @@
-"""What the operator costs: time, API writes, memory and CPU for 100 and 1,000 Workspaces.
+"""Measures the operator: time, API writes, memory and CPU for 100 and 1,000 Workspaces.
 
-On the emulated API always, and on real ones where there are (see `clusters`). The operator and the cluster are
-processes of their own. What the operator writes is taken from its metrics, and when objects appear from watches, so
-that all are measured alike. Goals are for two cores that do nothing else: on a control plane, where most of the work is
-the other controllers', there is none for the time.
+It runs on the emulated API, and on real clusters if there are any (see `clusters`). The operator and the cluster are
+separate processes. On every cluster, the writes come from the operator's metrics, and the times from watches. The goals
+are for a machine with two cores and no other load. On a full control plane there is no goal for the time, since other
+controllers do most of the work there.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ OBJECTS_GOALS = {"emulated API": "90 at 1,000", "API server": "40 at 1,000", "co
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured with so many Workspaces; see `ROWS` for what is what."""
+    """What was measured for one number of Workspaces; `ROWS` explains the fields."""
 
     objects_seconds: float
     median_seconds: float
@@ -79,7 +79,7 @@ async def until(what: str, condition: Callable[[], bool], api: Api, pause_second
     """Waits for a condition.
 
     Raises:
-        TimeoutError: It does not come.
+        TimeoutError: The condition does not become true.
     """
     end = time.perf_counter() + LIMIT_SECONDS
     while not condition():
@@ -90,7 +90,7 @@ async def until(what: str, condition: Callable[[], bool], api: Api, pause_second
 
 
 def workspace(number: int) -> KubeObject:
-    """Returns the Workspace of a number."""
+    """Returns the Workspace with a number in its name."""
     return {
         "apiVersion": "kaito.sh/v1beta1",
         "kind": "Workspace",
@@ -100,7 +100,7 @@ def workspace(number: int) -> KubeObject:
 
 
 def prepare(cluster: KubeClient, count: int) -> None:
-    """Furnishes an empty cluster for so many Workspaces of a pod each."""
+    """Prepares an empty cluster for a number of Workspaces, each with one pod."""
     cluster.apply(workspace_crd())
     cluster.wait("the CRD", lambda: _is_served(cluster), 60)
     if cluster.has_controllers:
@@ -109,14 +109,14 @@ def prepare(cluster: KubeClient, count: int) -> None:
 
 
 def _is_served(cluster: KubeClient) -> bool:
-    with contextlib.suppress(ApiError):  # 404 at first, then 429 for a while
+    with contextlib.suppress(ApiError):  # 404, and then 429 for a while
         cluster.request("GET", PATH)
         return True
     return False
 
 
 async def quiet(operator: Operator) -> dict[str, float]:
-    """Waits until the operator writes nothing, and returns its writes."""
+    """Waits until the operator writes nothing more, and returns its writes by kind."""
     before: dict[str, float] | None = None
     while (now := operator.writes()) != before:
         before = now
@@ -125,7 +125,7 @@ async def quiet(operator: Operator) -> dict[str, float]:
 
 
 async def measure(count: int, cluster: KubeClient, folder: Path) -> Figures:
-    """Measures with so many Workspaces, on a cluster of their own."""
+    """Measures a number of Workspaces on an empty cluster."""
     prepare(cluster, count)
     kubeconfig = cluster.kubeconfig(folder / "kubeconfig")
     ready = Sightings(lambda obj: (obj.get("status") or {}).get("state") == "Ready")
@@ -183,7 +183,7 @@ def _cluster_cpu_seconds(operator: Operator) -> float:
 
 
 def measured(name: str, cluster: Cluster, counts: tuple[int, ...]) -> None:
-    """Measures on one kind of cluster, and prints its table."""
+    """Measures one kind of cluster, and prints a table."""
     figures = []
     for count in counts:
         with tempfile.TemporaryDirectory() as folder, cluster(Path(folder)) as client:
@@ -201,7 +201,7 @@ def measured(name: str, cluster: Cluster, counts: tuple[int, ...]) -> None:
 
 
 def main() -> None:
-    """Measures and prints; the arguments are the numbers of Workspaces."""
+    """Measures every cluster. The arguments are numbers of Workspaces."""
     counts = tuple(int(text) for text in sys.argv[1:]) or COUNTS
     for name, cluster in clusters().items():
         measured(name, cluster, counts)

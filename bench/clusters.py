@@ -1,7 +1,7 @@
-"""The clusters that are measured on, each a process or several of their own.
+"""The clusters of the benchmark, in processes of their own.
 
-The emulated API always; where KUBEBUILDER_ASSETS names a folder with etcd and kube-apiserver, these too: alone, and
-with kube-controller-manager and kube-scheduler if they are there.
+There is always the emulated API. If KUBEBUILDER_ASSETS names a folder with etcd and kube-apiserver, there is also a
+real API server: alone, and with kube-controller-manager and kube-scheduler if the folder has them.
 """
 
 import contextlib
@@ -31,28 +31,28 @@ with FakeCluster() as cluster:
     sys.stdin.read()
 """
 
-#: Gives a cluster for as long as a block lasts; whatever it keeps goes into the folder.
+#: A context manager that runs a cluster, whose files are in the given folder.
 Cluster = Callable[[Path], AbstractContextManager[KubeClient]]
 
 
 @contextlib.contextmanager
 def emulated(_: Path) -> Iterator[KubeClient]:
-    """Gives the emulated API with its simulated workloads."""
+    """Runs the emulated API with simulated workloads."""
     process = subprocess.Popen(
         [sys.executable, "-c", EMULATED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin is not None and process.stdout is not None
     try:
-        yield KubeClient(process.stdout.readline().strip())  # which takes a cluster for one that lacks nothing
+        yield KubeClient(process.stdout.readline().strip())  # by default, one with controllers and workloads
     finally:
-        process.stdin.close()  # which ends it
+        process.stdin.close()  # ends the process
         process.wait(timeout=60)
         process.stdout.close()
 
 
 @contextlib.contextmanager
 def alone(assets: Path, folder: Path) -> Iterator[KubeClient]:
-    """Gives an API server without the controllers and the scheduler that may lie beside it."""
+    """Runs an API server without controllers and scheduler, even if the folder has them."""
     programs = folder / "programs"
     programs.mkdir()
     for program in ("etcd", "kube-apiserver"):
@@ -62,7 +62,7 @@ def alone(assets: Path, folder: Path) -> Iterator[KubeClient]:
 
 
 def clusters() -> dict[str, Cluster]:
-    """Returns what there is to measure on, by name."""
+    """Returns the clusters that can be run here, by name."""
     found: dict[str, Cluster] = {"emulated API": emulated}
     if assets := os.environ.get(ASSETS_VARIABLE):
         found["API server"] = functools.partial(alone, Path(assets))
@@ -72,10 +72,10 @@ def clusters() -> dict[str, Cluster]:
 
 
 def children_cpu_seconds() -> dict[int, float]:
-    """Returns the CPU time of each process that this one has started and that runs, by process id."""
+    """Returns the CPU time of the running children of this process, in seconds, by process id."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
                 found[int(stat.parent.name)] = cpu_seconds(int(stat.parent.name))
     return found

@@ -1,7 +1,7 @@
-"""Machines without machines: nodes that have room for all pods, and kubelets that say at once that a pod runs.
+"""Simulated nodes and kubelets: nodes with room for all pods, and kubelets that report every pod as running at once.
 
-An API server alone makes no pods either: there a stand-in for the controllers makes those of Deployments, and places
-them. What real controllers, schedulers and kubelets write besides is left out.
+For an API server without controllers, a stand-in creates the pods of Deployments and assigns them to nodes. Other
+writes of real controllers, schedulers and kubelets are left out.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ PARALLEL = 8
 
 
 def add_machines(cluster: KubeClient, pods: int) -> None:
-    """Adds as many nodes as so many pods need, and one more."""
+    """Adds the nodes for a number of pods, and one more."""
     for number in range(pods // PODS_PER_NODE + 2):
         name = f"cpu-{number}"
         cluster.add_node(name, gpus=0)
@@ -33,17 +33,17 @@ def add_machines(cluster: KubeClient, pods: int) -> None:
 
 
 class Once:
-    """Does something for each object once, for several at a time."""
+    """Does work once for each object, for several objects at a time."""
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(PARALLEL)
-        self._tasks: dict[str, asyncio.Task[None]] = {}  # by uid of the object; kept, so that no task gets lost
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # by uid of the object; asyncio keeps no reference
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def do(self, obj: KubeObject, work: Coroutine[Any, Any, None]) -> None:
-        """Does the work in its turn."""
+        """Starts the work for an object as soon as there is a slot."""
 
         async def in_turn() -> None:
             async with self._slots:
@@ -52,42 +52,42 @@ class Once:
         self._tasks[obj["metadata"]["uid"]] = asyncio.create_task(in_turn())
 
     def knows(self, obj: KubeObject) -> bool:
-        """Returns whether it was done, or will be."""
+        """Returns whether the work for an object was started."""
         return obj["metadata"]["uid"] in self._tasks
 
 
 class Kubelets:
-    """The kubelets of all nodes. `take` is for a watch on pods."""
+    """The kubelets of all nodes. `take` receives the events of a watch on pods."""
 
     def __init__(self, api: Api) -> None:
         self._api, self._once = api, Once()
 
     def take(self, kind: str, pod: KubeObject) -> None:
-        """Starts a pod that has got its node."""
+        """Starts a pod that is assigned to a node."""
         if kind != "DELETED" and pod["spec"].get("nodeName") and not self._once.knows(pod):
             number = len(self._once) + 1
             self._once.do(pod, self._run(pod, f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"))
 
     async def _run(self, pod: KubeObject, address: str) -> None:
         status = pod_status(pod, timestamp(datetime.now(UTC)), None, unschedulable="", ready_node=True)
-        status |= {"podIP": address, "podIPs": [{"ip": address}]}  # a Service takes no address of the loopback
+        status |= {"podIP": address, "podIPs": [{"ip": address}]}  # Services refuse loopback addresses
         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/status"
         await self._api.send("PATCH", path, {"status": status}, STRATEGIC)
 
 
 class Controllers:
-    """Makes the pods of Deployments. `take` is for a watch on Deployments, `take_pod` for one on pods."""
+    """Creates the pods of Deployments. `take` receives events of Deployments, `take_pod` those of pods."""
 
     def __init__(self, api: Api) -> None:
         self._api, self._pods, self._ends = api, Once(), Once()
 
     def take(self, kind: str, deployment: KubeObject) -> None:
-        """Makes the one pod of a new Deployment."""
+        """Creates the pod of a new Deployment."""
         if kind != "DELETED" and not self._pods.knows(deployment):
             self._pods.do(deployment, self._make(deployment, f"cpu-{len(self._pods) // PODS_PER_NODE}"))
 
     def take_pod(self, kind: str, pod: KubeObject) -> None:
-        """Says of a Deployment that its pod is ready."""
+        """Reports a Deployment as ready when its pod runs."""
         if kind != "DELETED" and pod.get("status", {}).get("phase") == "Running" and not self._ends.knows(pod):
             self._ends.do(pod, self._end(pod))
 

@@ -1,4 +1,4 @@
-"""The operator as a process of its own, so that its memory and CPU are its own, and what it says of itself."""
+"""Runs the operator in a process of its own, and reads its memory, its CPU time and its metrics."""
 
 import contextlib
 import os
@@ -33,13 +33,20 @@ run_operator(settings, registry, kubeconfig=sys.argv[1], ask=ask)
 
 
 def cpu_seconds(pid: int) -> float:
-    """Returns the CPU time that a process has used."""
+    """Returns the CPU time of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Operator:
-    """A running operator, as the machine and its own metrics show it."""
+    """A running operator.
+
+    Args:
+        kubeconfig: The cluster that it works on.
+
+    Attributes:
+        pid: Its process id.
+    """
 
     def __init__(self, kubeconfig: Path) -> None:
         with socket.socket() as listener:
@@ -49,29 +56,29 @@ class Operator:
         self.pid = self._process.pid
 
     def stop(self) -> None:
-        """Ends it as a kubelet would."""
+        """Ends the operator with SIGTERM, as a kubelet does."""
         self._process.terminate()
         self._process.wait(timeout=60)
 
     def memory_mib(self) -> float:
-        """Returns its resident memory."""
+        """Returns its resident memory, in MiB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
     def is_ready(self) -> bool:
         """Returns whether its caches are filled."""
-        with contextlib.suppress(OSError):  # not there yet, or 503
+        with contextlib.suppress(OSError):  # it does not listen yet, or answers 503
             return bool(self._get("/readyz"))
         return False
 
     def steady_passes(self) -> float:
-        """Returns how many passes have found nothing to do."""
+        """Returns the number of passes that had nothing to do."""
         return sum(
             float(value) for value in re.findall(r'kaito_passes_total\{outcome="steady"\} (\S+)', self._metrics())
         )
 
     def writes(self) -> dict[str, float]:
-        """Returns how many writes it has sent, by kind of object; each attempt counts, and events do."""
+        """Returns the number of writes that it has sent, by kind of object. Attempts and events count."""
         found: dict[str, float] = {}
         for labels, value in re.findall(r"kaito_api_writes_total\{(.*)\} (\S+)", self._metrics()):
             kind, subresource = (re.findall(rf'{name}="(\w*)"', labels)[0] for name in ("kind", "subresource"))
@@ -89,10 +96,10 @@ class Operator:
 
 @contextlib.contextmanager
 def operating(kubeconfig: Path) -> Iterator[Operator]:
-    """Runs an operator for as long as the block, which begins when its caches are filled.
+    """Runs an operator until the block ends. The block begins when the operator's caches are filled.
 
     Raises:
-        TimeoutError: They are not filled in time.
+        TimeoutError: The caches are not filled within `START_SECONDS`.
     """
     operator = Operator(kubeconfig)
     end = time.monotonic() + START_SECONDS

