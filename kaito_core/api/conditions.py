@@ -11,6 +11,7 @@ from typing import Any, Literal
 __all__ = [
     "INFERENCE_READY",
     "NODE_CLAIM_READY",
+    "READY",
     "RESOURCE_READY",
     "WORKSPACE_SUCCEEDED",
     "Condition",
@@ -24,6 +25,8 @@ RESOURCE_READY = "ResourceReady"
 NODE_CLAIM_READY = "NodeClaimReady"
 INFERENCE_READY = "InferenceReady"
 WORKSPACE_SUCCEEDED = "WorkspaceSucceeded"
+#: The name that tools look for which know nothing of a Workspace (kstatus in Flux, Helm and kapp). Same as the summary.
+READY = "Ready"
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 

@@ -1,7 +1,7 @@
 """From the status that a Workspace has to the next one: what is written, and the events that changes are worth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from kaito_core.api import Workspace
 from kaito_core.api.conditions import (
     INFERENCE_READY,
     NODE_CLAIM_READY,
+    READY,
     RESOURCE_READY,
     WORKSPACE_SUCCEEDED,
     Condition,
@@ -19,7 +20,7 @@ from kaito_core.reconcile.status import ANY_NODE, NODES_IMPAIRED, Outlook
 
 __all__ = ["Event", "has_changed", "next_status", "strength_warnings", "summary"]
 
-_OURS = frozenset({RESOURCE_READY, NODE_CLAIM_READY, INFERENCE_READY, WORKSPACE_SUCCEEDED})
+_OURS = frozenset({RESOURCE_READY, NODE_CLAIM_READY, INFERENCE_READY, WORKSPACE_SUCCEEDED, READY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,10 @@ def next_status(
         now: For transition times.
     """
     before = [condition for condition in previous.get("conditions") or [] if isinstance(condition, Mapping)]
-    current = {condition.type for condition in outlook.conditions}
-    conditions = merge_conditions([dict(c) for c in before], outlook.conditions, generation=generation, now=now)
+    ready = [replace(found, type=READY) for found in outlook.conditions if found.type == WORKSPACE_SUCCEEDED]
+    observed = [*outlook.conditions, *ready]
+    current = {condition.type for condition in observed}
+    conditions = merge_conditions([dict(c) for c in before], observed, generation=generation, now=now)
     if INFERENCE_READY not in current:  # the pass ended early: of what it did not reach, the last observation stays
         conditions += [dict(c) for c in before if c.get("type") in _OURS - current]
     status: dict[str, Any] = {

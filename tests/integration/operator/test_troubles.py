@@ -20,9 +20,9 @@ _INTRODUCTION = """# Troubleshoot a Workspace
     kubectl describe workspace NAME
 
 The conditions say what is wrong: `ResourceReady` with the nodes, `InferenceReady` with the pods; `WorkspaceSucceeded`
-sums them up. `False` means that somebody must act, `Unknown` that the operator waits or tries again. Each change of a
-condition is one event. The messages below are the operator's for a Workspace `w`; tests cause each fault and write this
-page.
+sums them up, and so does `Ready`, under the name that other tools know. `False` means that somebody must act,
+`Unknown` that the operator waits or tries again. Each change of a condition is one event. The messages below are the
+operator's for a Workspace `w`; tests cause each fault and write this page.
 """
 
 
@@ -36,7 +36,8 @@ def _section(trouble: Trouble, world: World) -> str:
     """Returns what there is to say of a fault, as Markdown."""
     document = world.existing("workspaces", "w")
     # Other conditions follow sooner or later, and repeat it or only wait.
-    bad = [item for item in conditions(document).values() if item["reason"] == trouble.reason]
+    found = (item for item in conditions(document).values() if item["type"] != "Ready")  # the summary's other name
+    bad = [item for item in found if item["reason"] == trouble.reason]
     lines = [f"    {item['type']}={item['status']}  {item['reason']}: {item['message']}" for item in bad]
 
     def told() -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaito_core.api import NodeState
-from kaito_core.errors import CapacityError, InvalidWorkspaceError, NotReadyError, ProviderError
+from kaito_core.errors import CapacityError, FieldError, InvalidWorkspaceError, NotReadyError, ProviderError
 from kaito_core.reconcile.actions import Apply
 from kaito_core.reconcile.plan import plan_failure
 
@@ -195,6 +195,26 @@ def test_missing_capacity_is_reported_for_the_nodes_too(world: Make) -> None:
 def test_a_failed_pass_of_a_workspace_that_was_never_valid(world: Make) -> None:
     planned = plan_failure({"metadata": {}, "status": {"conditions": None}}, InvalidWorkspaceError([]), world().now)
     assert planned.status["state"] == "Failed"
+
+
+def test_ready_is_what_the_summary_is(world: Make) -> None:
+    """Tools that know no Workspace (kstatus) judge it by Ready, from the first status to the last."""
+    w = world()
+    faults = (
+        InvalidWorkspaceError([FieldError("inference", "is wrong")]),
+        NotReadyError("NameTaken", "taken", 60),
+        CapacityError("quota exceeded"),
+        ProviderError("500 from the cloud"),
+    )
+    plans = [plan_failure(w.document, fault, w.now) for fault in faults]
+    assert {w.condition("Ready", planned)[0] for planned in plans} == {"False", "Unknown"}
+    plans.append(w.step())
+    assert w.condition("Ready", plans[-1])[0] == "Unknown"
+    w.settle()
+    plans += [w.plan(), plan_failure(w.document, faults[0], w.now)]
+    assert [w.condition("Ready", planned)[0] for planned in plans[-2:]] == ["True", "False"]
+    for planned in plans:
+        assert w.condition("Ready", planned) == w.condition("WorkspaceSucceeded", planned)
 
 
 def test_events_stand_for_changes(world: Make) -> None:
