@@ -162,10 +162,28 @@ def test_name_that_comes_to_mean_something_else_does_not_answer_with_what_it_was
     assert refusal(world, "mix")[0] == 503
 
 
+def test_edit_that_is_taken_back_is_served_at_once_from_what_is_loaded(world: World) -> None:
+    write_adapter(world.adapters / "a2")
+    world.engine.broken = {"a": MemoryError(), "b": MemoryError()}  # no second copy fits
+    world.configure(3, [A | {"path": "a2"}, NEW])
+    world.refresh()
+    assert world.states()["a"][0] == "Failed"
+    world.configure(4, [A | {"strength": 3}, B])
+    world.refresh(rounds=1)
+    assert served(world) == (4, {"a": 3, "b": 0.25})
+    assert world.engine.retired == []
+    assert set(world.states().values()) == {("Ready", "")}
+    world.engine.broken = {}
+    write_adapter(world.adapters / "a", "changed since")
+    world.refresh()
+    assert world.engine.retired == world.engine.loaded[:1], "new files are still seen"
+
+
 class SlowEngine(FakeEngine):
     """Loads only when `go` is set."""
 
     go: asyncio.Event
+    loading: asyncio.Event
 
     async def load_adapter(self, name: str, path: Path, digest: str | None) -> FakeVersion:
         self.loading.set()

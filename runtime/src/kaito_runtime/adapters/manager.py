@@ -16,12 +16,14 @@ from kaito_runtime.adapters.sources import Source, Sources
 from kaito_runtime.config import ConfigError, ConfigFile
 from kaito_runtime.engine.protocol import Engine
 from kaito_runtime.errors import AdapterLoadError, RequestError, is_out_of_memory, one_line
+from kaito_runtime.lora.records import AdapterVersion
 
 __all__ = ["AdapterManager"]
 
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 300.0  # between two rounds that fail
+_Content = tuple[str, str | None, str | None]
 _LOOK_SECONDS = 1.0  # between two looks at the configuration and the folders
 _FIXED = ("recipe", "dtype", "context_length")  # fields of the model that need a new process
 
@@ -56,6 +58,7 @@ class AdapterManager:
         self._changing = asyncio.Lock()  # the watch and admins, one after the other
         self._config_file = config_file
         self._sources = Sources(adapters_dir, clock)
+        self._origins: dict[AdapterVersion, tuple[_Content, Source]] = {}  # of versions that are not retired
         self.adapters_dir = adapters_dir
         self.catalog = Catalog(config)
         self.config_error = ""
@@ -110,12 +113,12 @@ class AdapterManager:
         async with self._changing:
             self.check_guest(name, replaces=replaces)
             try:
-                status = await self._load(name, Source(folder))
+                version = await self._load(name, Source(folder))
             except AdapterLoadError as error:  # the adapter that was loaded before stays
                 code = 503 if error.transient else 400
                 raise RequestError(str(error), status=code, code="adapter_refused", param="lora_path") from error
             guests = dict.fromkeys((*self.catalog.guests, name))
-            self._change(guests=tuple(guests), statuses={**self.catalog.statuses, name: status})
+            self._change(guests=tuple(guests), statuses={**self.catalog.statuses, name: _ready(version)})
 
     async def unload_guest(self, name: str) -> None:
         """Unloads an adapter that was loaded by request; running requests that have it keep it to their end.
@@ -171,16 +174,20 @@ class AdapterManager:
     def _statuses_under(self, config: ServingConfig) -> dict[str, AdapterStatus]:
         """Returns the statuses under a new configuration: a replaced adapter is not ready from this moment on."""
         statuses = {name: self.catalog.statuses[name] for name in self.catalog.guests}
-        before = {adapter.name: adapter for adapter in self.catalog.config.adapters}
-        after = {adapter.name: adapter for adapter in config.adapters}
-        for name, old in before.items():
-            if name not in after:
-                self._sources.forget(name)
-            elif _content(old) != _content(after[name]):
-                self._sources.forget(name)
-                statuses[name] = AdapterStatus(message="is being replaced")
-            elif name in self.catalog.statuses:
-                statuses[name] = self.catalog.statuses[name]
+        before = {adapter.name: _content(adapter) for adapter in self.catalog.config.adapters}
+        after = {adapter.name: _content(adapter) for adapter in config.adapters}
+        for name in before.keys() | after.keys():
+            if before.get(name) == after.get(name):
+                if name in self.catalog.statuses:
+                    statuses[name] = self.catalog.statuses[name]
+                continue
+            self._sources.forget(name)
+            for version, (content, source) in self._origins.items():  # an edit that is taken back loads nothing again
+                if content == after.get(name):
+                    statuses[name] = _ready(version)
+                    self._sources.succeeded(name, source)
+            if name in before and name in after:
+                statuses.setdefault(name, AdapterStatus(message="is being replaced"))
         return statuses
 
     def _report(self, error: str) -> None:
@@ -206,23 +213,24 @@ class AdapterManager:
             self._put(name, AdapterStatus(message=f"waiting for the files in {source.path}"))
             return
         try:
-            status = await self._load_and_look(name, source)
+            version = await self._load_and_look(name, source)
         except AdapterLoadError as error:
             if self._wants(adapter):
                 self._put(name, AdapterStatus(AdapterState.FAILED, message=error.reason))
                 self._sources.failed(name, source, error)
             return
         if self._wants(adapter):
-            self._put(name, status)
+            self._origins[version] = _content(adapter), source
+            self._put(name, _ready(version))
             self._sources.succeeded(name, source)
-        elif status.version is not None:
-            self._engine.retire_adapter(status.version)
+        else:
+            self._engine.retire_adapter(version)
 
     def _wants(self, adapter: ServedAdapter) -> bool:
         """Returns whether the newest configuration still has an adapter, with the same content."""
         return any(_content(each) == _content(adapter) for each in self.catalog.config.adapters)
 
-    async def _load_and_look(self, name: str, source: Source) -> AdapterStatus:
+    async def _load_and_look(self, name: str, source: Source) -> AdapterVersion:
         """Loads an adapter, and applies what changes in the configuration meanwhile: an edit waits for no load.
 
         Raises:
@@ -236,7 +244,7 @@ class AdapterManager:
         finally:
             loading.cancel()
 
-    async def _load(self, name: str, source: Source) -> AdapterStatus:
+    async def _load(self, name: str, source: Source) -> AdapterVersion:
         """Loads an adapter.
 
         Raises:
@@ -254,7 +262,7 @@ class AdapterManager:
             raise AdapterLoadError(name, reason, transient=True) from error
         self.load_seconds[name] = self._clock() - started
         log.info("adapter '%s' is loaded (%s)", name, version.digest)
-        return AdapterStatus(AdapterState.READY, version)
+        return version
 
     def _put(self, name: str, status: AdapterStatus) -> None:
         self._change(statuses={**self.catalog.statuses, name: status})
@@ -264,9 +272,14 @@ class AdapterManager:
         before = self.catalog.versions
         self.catalog = self.catalog.changed(**changes)
         for version in before - self.catalog.versions:
+            self._origins.pop(version, None)
             self._engine.retire_adapter(version)
 
 
-def _content(adapter: ServedAdapter) -> tuple[str, str | None, str | None]:
+def _content(adapter: ServedAdapter) -> _Content:
     """Returns what an adapter is loaded from; all but its strength."""
     return adapter.name, adapter.path, adapter.digest
+
+
+def _ready(version: AdapterVersion) -> AdapterStatus:
+    return AdapterStatus(AdapterState.READY, version)
