@@ -21,7 +21,7 @@ from kaito_core.reconcile.nodes.sizing import size, startup_seconds
 from kaito_core.reconcile.objects.compare import has_same_pods
 from kaito_core.reconcile.objects.manifests import preset_manifests, template_manifests
 from kaito_core.reconcile.objects.placement import pod_affinity
-from kaito_core.reconcile.objects.podspec import RUNTIME_CONTAINER, adapter_container
+from kaito_core.reconcile.objects.podspec import RUNTIME_CONTAINER, adapter_container, pod_template
 from kaito_core.reconcile.resolve import Resolved, ResolvedAdapter
 from kaito_core.settings import Settings
 
@@ -30,7 +30,7 @@ __all__ = ["Desired", "desired", "relocate_image"]
 
 @dataclass(frozen=True, slots=True)
 class _Gpus:
-    """The GPUs of a pod: what nodes call them, and how many."""
+    """The GPUs of a pod: their resource name and number."""
 
     resource: str
     count: int
@@ -79,20 +79,11 @@ def desired(resolved: Resolved, nodes: NodeState, settings: Settings, live: Kube
     if preset is None or weights is None:
         return Desired(workspace, nodes, tuple(template_manifests(workspace, nodes.labels, settings)))
     image = _runtime_image(preset, settings)
-    serving = _serving_config(resolved, preset)
-
-    def objects(gpus: _Gpus | None) -> tuple[KubeObject, ...]:
-        workload = _workload(resolved, preset, weights, image, nodes, gpus)
-        return tuple(preset_manifests(workspace, workload, serving, settings))
-
-    decided = _decided_gpus(live)
-    made = objects(decided) if decided is not None else ()
-    if live is None or not made or not has_same_pods(made[-1], live):
-        made = objects(None)
+    workload, template = _pods(resolved, preset, weights, image, nodes, live)
     return Desired(
         workspace,
         nodes,
-        made,
+        tuple(preset_manifests(workspace, workload, template, _serving_config(resolved, preset), settings)),
         resolved.adapters,
         {
             adapter.ref.folder: adapter_container(adapter.ref.folder, adapter.fetch, image, late=True)
@@ -101,8 +92,27 @@ def desired(resolved: Resolved, nodes: NodeState, settings: Settings, live: Kube
     )
 
 
+def _pods(
+    resolved: Resolved,
+    preset: ModelPreset,
+    weights: FetchStep,
+    image: str,
+    nodes: NodeState,
+    live: KubeObject | None,
+) -> tuple[Workload, KubeObject]:
+    """Returns what the pods run, and their template: with the GPUs that they have if nothing else changes."""
+    decided = _decided_gpus(live)
+    if live is not None and decided is not None:
+        workload = _workload(resolved, preset, weights, image, nodes, decided)
+        template = pod_template(resolved.workspace, workload)
+        if has_same_pods(template, live):
+            return workload, template
+    workload = _workload(resolved, preset, weights, image, nodes, None)
+    return workload, pod_template(resolved.workspace, workload)
+
+
 def _decided_gpus(live: KubeObject | None) -> _Gpus | None:
-    """Returns the GPUs that the pods of a workload have, None where they have none."""
+    """Returns the GPUs that the pods of a workload have, None for none."""
     for container in (live or {}).get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
         limits = (container.get("resources") or {}).get("limits") or {}
         for resource in GPU_RESOURCES if container.get("name") == RUNTIME_CONTAINER else ():
@@ -121,12 +131,12 @@ def _runtime_image(preset: ModelPreset, settings: Settings) -> str:
 
 
 def _gpu_resource(nodes: NodeState) -> str:
-    """Returns what the nodes call a GPU."""
+    """Returns the resource name of the nodes' GPUs."""
     return nodes.gpu_resource or (nodes.sku.gpu_resource if nodes.sku is not None else NVIDIA_GPU)
 
 
 def _machine_types(resolved: Resolved) -> list[str]:
-    """Returns resource.instanceType as it is written and as its provider writes it; nothing where any will do."""
+    """Returns resource.instanceType as the user and as the provider writes it; none where any machine will do."""
     asked = resolved.workspace.resource.instance_type
     known = [sku.name for sku in resolved.machines if sku.name.casefold() == asked.casefold()]
     return [asked, *known] if asked else []
@@ -140,7 +150,7 @@ def _workload(
     nodes: NodeState,
     decided: _Gpus | None,
 ) -> Workload:
-    """Returns what the pods of a preset run; `decided` are their GPUs where the nodes are not to decide on them."""
+    """Returns what the pods of a preset run; `decided` are their GPUs, None lets the nodes decide."""
     count = resolved.workspace.resource.count
     sizing = size(preset, count, None if decided is not None else nodes.sku, resolved.machines)
     gpus = sizing.gpus if decided is None or not preset.gpus else decided.count

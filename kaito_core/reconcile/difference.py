@@ -62,14 +62,16 @@ def _refuse_foreign_objects(desired: Desired, observed: Observed) -> None:
 
 
 def _has_pruned_template(desired: Desired) -> bool:
-    """Returns whether the API server may have taken fields out of the template: those that the user wrote."""
+    """Returns whether the user wrote the pod template, from which the API server may drop fields."""
     return desired.workspace.inference.template is not None
 
 
 def _keeps_pods(desired: Desired, observed: Observed) -> bool:
     """Returns whether the workload can be applied without an end to any pod, but for those that are too many."""
     live = observed.child(*_key(desired.workload))
-    return live is not None and has_same_pods(desired.workload, live, pruned=_has_pruned_template(desired))
+    return live is not None and has_same_pods(
+        desired.workload["spec"]["template"], live, pruned=_has_pruned_template(desired)
+    )
 
 
 def _applications(desired: Desired, objects: Iterable[KubeObject], observed: Observed) -> list[Apply]:

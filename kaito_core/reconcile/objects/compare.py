@@ -104,13 +104,13 @@ def _contains(actual: Any, wanted: Any, *, pruned: bool) -> bool:
     return _same(actual, wanted)
 
 
-def has_same_pods(manifest: KubeObject, live: KubeObject, *, pruned: bool = False) -> bool:
-    """Returns whether a workload makes the pods that a manifest asks for, whatever their number.
+def has_same_pods(template: KubeObject, live: KubeObject, *, pruned: bool = False) -> bool:
+    """Returns whether a workload in the cluster has a pod template, whatever the number of its pods.
 
     As for `differs`, adapters that can be loaded into running pods do not count.
     """
-    wanted, have = (obj.get("spec", {}).get("template", {}) for obj in (_needed_at_start(manifest), live))
-    return _contains(have, wanted, pruned=pruned)
+    wanted = _needed_at_start({"spec": {"template": template}})["spec"]["template"]
+    return _contains(live.get("spec", {}).get("template", {}), wanted, pruned=pruned)
 
 
 def differs(manifest: KubeObject, live: KubeObject | None, *, pruned: bool = False) -> bool:

@@ -16,7 +16,7 @@ from kaito_core.api.workload import (
     serving_name,
 )
 from kaito_core.reconcile.objects.placement import pod_affinity
-from kaito_core.reconcile.objects.podspec import pod_template, tolerations
+from kaito_core.reconcile.objects.podspec import tolerations
 from kaito_core.reconcile.objects.rollout import rollout_strategy
 from kaito_core.settings import Settings
 
@@ -44,10 +44,9 @@ _ROLLOUT_MARGIN_SECONDS = 600  # for pulling the image, which comes before the p
 
 
 def preset_manifests(
-    workspace: Workspace, workload: Workload, serving: ServingConfig, settings: Settings
+    workspace: Workspace, workload: Workload, template: KubeObject, serving: ServingConfig, settings: Settings
 ) -> list[KubeObject]:
-    """Returns every object of a Workspace with a preset, in the order of creation."""
-    template = pod_template(workspace, workload)
+    """Returns every object of a Workspace with a preset, in the order of creation; `template` is that of its pods."""
     config_map = {
         **_head(workspace, CONFIG_MAPS, serving_name(workspace.name)),
         "data": {SERVING_KEY: serving.to_json()},
