@@ -70,6 +70,7 @@ class NodeRequest:
         held_nodes: Names of the nodes that the Workspace's pods are on.
         taken: GPUs that other pods have on a node, by node name and holder, such as "Workspace 'team/w'".
         annotations: The Workspace's, of which a provider may read some of its own.
+        notes: Those of the last `NodeState`, also after a restart of the operator.
     """
 
     workspace: str
@@ -87,6 +88,7 @@ class NodeRequest:
     held_nodes: tuple[str, ...] = ()
     taken: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,9 @@ class NodeState:
         gpu_resource: Resource name of the GPUs, the same on all ready nodes; "" for that of `sku`, or NVIDIA's.
         labels: Labels that the nodes made for the Workspace have, and no others: its pods are kept on these nodes by
             them. They must not change while the Workspace exists. Empty where nodes are found by its own selector.
+        notes: What the provider has to know at the next call, also after a restart of the operator: it is kept in the
+            Workspace's status and comes back in `NodeRequest.notes`.
+        wake_after_seconds: When to call again if no change is seen before; None: every half minute until all are ready.
     """
 
     ready: tuple[str, ...]
@@ -128,6 +133,8 @@ class NodeState:
     created: tuple[str, ...] = ()
     gpu_resource: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    wake_after_seconds: float | None = None
 
 
 @runtime_checkable

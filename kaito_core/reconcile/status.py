@@ -33,6 +33,7 @@ State = Literal["Pending", "Ready", "NotReady", "Failed"]
 
 _SETTLE_SECONDS = 2.0  # how often replicas are asked until they have applied their configuration
 _RETRY_SECONDS = 30.0
+_SOONEST_SECONDS = 1.0
 NODES_IMPAIRED = "NodesImpaired"  #: reason: the pods serve, on a node that would not be chosen any more
 ANY_NODE = "any node will do"  #: message of ResourceReady where the Workspace asks for no particular nodes
 
@@ -46,6 +47,7 @@ class Outlook:
         state: The summary in one word.
         nodes: Names of the nodes that the pods are on; None: unknown, the status keeps the previous ones.
         adapters: What is applied, per adapter; None: unknown, likewise.
+        notes: What the node provider notes; None: unknown, likewise.
         endpoint: URL inside the cluster; "": unknown, likewise.
         wake_after_seconds: When to look again if no change is seen before; None: never.
     """
@@ -54,6 +56,7 @@ class Outlook:
     state: State
     nodes: tuple[str, ...] | None = None
     adapters: tuple[dict[str, Any], ...] | None = None
+    notes: Mapping[str, str] | None = None
     endpoint: str = ""
     wake_after_seconds: float | None = None
 
@@ -184,13 +187,17 @@ def outlook(desired: Desired, observed: Observed, *, changing: bool) -> Outlook:
         parts.append(Condition(NODE_CLAIM_READY, resource.status, resource.reason, resource.message))
     state, summary = _summary(parts, adapters)
     unsettled = inference.status == "True" and any(row["state"] == "Loading" for row in adapters)
+    wakes = [_SETTLE_SECONDS] if unsettled else [] if state == "Ready" else [_RETRY_SECONDS]
+    if nodes.wake_after_seconds is not None:
+        wakes.append(max(nodes.wake_after_seconds, _SOONEST_SECONDS))
     return Outlook(
         conditions=(*parts, summary),
         state=state,
         nodes=nodes_of(observed.pods),
         adapters=adapters,
+        notes=nodes.notes,
         endpoint=f"http://{workspace.name}.{workspace.namespace}.svc.cluster.local/v1",
-        wake_after_seconds=_SETTLE_SECONDS if unsettled else None if state == "Ready" else _RETRY_SECONDS,
+        wake_after_seconds=min(wakes, default=None),
     )
 
 

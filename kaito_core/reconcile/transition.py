@@ -69,6 +69,8 @@ def next_status(
         kept = previous.get(key) if value is None else value
         if kept is not None:
             status[key] = kept
+    if notes := previous.get("nodeNotes") if outlook.notes is None else dict(outlook.notes):
+        status["nodeNotes"] = notes
     return status, _events(before, outlook.conditions)
 
 
@@ -114,4 +116,5 @@ def has_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     before = {found["type"]: found for found in previous.get("conditions") or [] if found.get("type") in _OURS}
     if before != {condition["type"]: condition for condition in status["conditions"]}:
         return True
-    return any(previous.get(key) != value for key, value in status.items() if key != "conditions")
+    others = {*status, "nodeNotes"} - {"conditions"}  # notes are the only ones that end
+    return any(previous.get(key) != status.get(key) for key in others)

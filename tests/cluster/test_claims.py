@@ -4,6 +4,7 @@ import pytest
 
 from integration.operator.test_claims import (
     test_a_claim_neither_expires_nor_becomes_a_spot_machine,
+    test_a_claim_that_goes_away_is_not_made_again_at_once_nor_after_a_restart,
     test_a_claim_that_is_deleted_by_hand_is_made_anew,
     test_a_claim_that_loses_its_owner_by_hand_is_taken_back,
     test_a_failed_launch_is_told_in_its_controllers_words,
@@ -21,6 +22,7 @@ from integration.operator.test_claims import (
 
 __all__ = [
     "test_a_claim_neither_expires_nor_becomes_a_spot_machine",
+    "test_a_claim_that_goes_away_is_not_made_again_at_once_nor_after_a_restart",
     "test_a_claim_that_is_deleted_by_hand_is_made_anew",
     "test_a_claim_that_loses_its_owner_by_hand_is_taken_back",
     "test_a_failed_launch_is_told_in_its_controllers_words",

@@ -141,6 +141,11 @@ def _status() -> dict[str, Any]:
             },
             "observedGeneration": _integer("Generation of the Workspace that was observed.", format="int64"),
             "endpoint": _string("URL of the OpenAI-compatible API inside the cluster."),
+            "nodeNotes": {
+                "description": "What the node provider has to remember, such as when it asks for machines again.",
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+            },
             "adapters": _map_by("name", "What the replicas have applied of each adapter.", adapter),
         },
     }

@@ -50,4 +50,11 @@ def node_request(workspace: Workspace, preset: ModelPreset | None) -> NodeReques
         tolerations=tuple(tolerated),
         held_nodes=tuple(name for name in held if isinstance(name, str)) if isinstance(held, list) else (),
         annotations=workspace.metadata.annotations,
+        notes=_notes(workspace),
     )
+
+
+def _notes(workspace: Workspace) -> dict[str, str]:
+    notes = workspace.status.get("nodeNotes")
+    pairs = notes.items() if isinstance(notes, dict) else ()
+    return {key: value for key, value in pairs if isinstance(value, str)}

@@ -12,6 +12,7 @@ from kaito_gpu_aws.plugin import kaito_node_providers
 from kaito_gpu_aws.provider import AWS
 from kaito_gpu_aws.skus import SKUS
 from kaito_karpenter import NODECLAIMS, KarpenterProvider
+from kaito_karpenter.attempts import Attempts
 from kaito_karpenter.progress import claims_state
 from kaito_karpenter.testing import claim as karpenters
 from kaito_karpenter.testing import node
@@ -91,7 +92,7 @@ def test_a_type_that_is_in_no_table_is_sized_by_the_labels_of_its_node() -> None
     new = "p6-b200.48xlarge"
     machine = node("n1", gpus="8", **{"karpenter.k8s.aws/instance-gpu-memory": "183296"})
     state = claims_state(
-        request(instance_type=new), [karpenters("a", node="n1", instance_type=new)], {"n1": machine}, AWS
+        request(instance_type=new), [karpenters("a", node="n1", instance_type=new)], {"n1": machine}, AWS, Attempts("")
     )
     assert state.sku == GpuSku(new, 8, 8 * 179, "")
 
@@ -112,7 +113,7 @@ def test_labels_of_awss_karpenter_are_left_to_it() -> None:
 def test_a_refusal_of_ec2_is_passed_on(words: str) -> None:
     launched = {"type": "Launched", "status": "False", "reason": "LaunchFailed", "message": words}
     refused = {"metadata": {"name": "a"}, "spec": {}, "status": {"conditions": [launched]}}
-    state = claims_state(request(), [refused], {}, AWS)
+    state = claims_state(request(), [refused], {}, AWS, Attempts(""))
     assert (state.reason, state.failed) == ("InsufficientCapacity", True)
     assert f"AWS says: {words}" in state.message
 

@@ -102,15 +102,39 @@ def test_a_refusal_is_told_in_the_clouds_words_and_the_next_machine_is_taken(
     assert said["status"] == "False" and "0 of 24 cores are left in westeurope" in said["message"]
     assert azure.wait_reason("w", "WorkspaceSucceeded", "InsufficientCapacity")["status"] == "False"
     azure.wait("the event", lambda: any(e["reason"] == "InsufficientCapacity" for e in azure.events("w")))
-    azure.cause_pass("w")
+    _passes(azure)
     assert _names(cluster) == []  # it is not asked for again at once
-    for event in cluster.list("events", "default"):
-        if event["involvedObject"]["kind"] == "NodeClaim":
-            cluster.delete("events", event["metadata"]["name"], "default")  # as if the minutes had passed
-    azure.cause_pass("w")
+    due = {"status": {"nodeNotes": {"nextAttempt": "2026-01-01T00:00:00Z"}}}
+    azure.patch("workspaces", "w", due, subresource="status")  # as if the time had passed
     azure.wait("a claim", lambda: _names(cluster))
     become_nodes(azure)
     azure.wait_state("w", "Ready")
+
+
+def _passes(world: World) -> None:
+    for _ in range(3):
+        world.cause_pass("w")
+
+
+def test_a_claim_that_goes_away_is_not_made_again_at_once_nor_after_a_restart(
+    azure: World, cluster: FaultyCluster
+) -> None:
+    azure.wait("it is noted", lambda: azure.existing("workspaces", "w").get("status", {}).get("nodeNotes"))
+    cluster.delete("nodeclaims.karpenter.sh", _names(cluster)[0], "")  # Karpenter gives up, and does not say why
+    said = azure.wait_reason("w", "NodeClaimReady", "NodeClaimDeleted")
+    notes = azure.existing("workspaces", "w")["status"]["nodeNotes"]
+    assert said["status"] == "False" and f"made again at {notes['nextAttempt']}, attempt 2" in said["message"]
+    _passes(azure)
+    azure.stop()
+    azure.start()
+    _passes(azure)
+    assert _names(cluster) == []
+    due = {"status": {"nodeNotes": {"nextAttempt": "2026-01-01T00:00:00Z"}}}
+    azure.patch("workspaces", "w", due, subresource="status")
+    azure.wait("the next claim", lambda: _names(cluster))
+    become_nodes(azure)
+    # What the test itself has written stays.
+    assert set(azure.wait_state("w", "Ready")["status"].get("nodeNotes", {})) <= {"nextAttempt"}
 
 
 def test_a_failed_launch_is_told_in_its_controllers_words(azure: World, cluster: FaultyCluster) -> None:

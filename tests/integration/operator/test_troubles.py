@@ -27,7 +27,8 @@ operator's for a Workspace `w`; tests cause each fault and write this page.
 
 
 def _stable(text: str) -> str:
-    """Returns a text without what differs between two runs: names of pods and NodeClaims."""
+    """Returns a text without what differs between two runs: names of pods and NodeClaims, and times."""
+    text = re.sub(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
     text = re.sub(r"\bw-[0-9a-z]{6,10}-[0-9a-z]{5}\b", "w-POD", text)
     return re.sub(r"http://127\.0\.0\.1:\d+", "https://SERVER", text)
 

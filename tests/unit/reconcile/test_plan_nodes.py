@@ -3,14 +3,17 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kaito_core.api import GpuSku, NodeState
+from kaito_core.api import GpuSku, NodeState, parse_workspace
 from kaito_core.api.nodes import RejectedNode
-from kaito_core.errors import DoesNotFitError
+from kaito_core.errors import DoesNotFitError, ProviderError
+from kaito_core.reconcile.node_request import node_request
 from kaito_core.reconcile.plan import plan_failure
+from kaito_core.reconcile.transition import has_changed
 
 Make = Callable[..., Any]
 
@@ -173,3 +176,40 @@ def test_machines_that_are_too_small(world: Make, preset: str, count: int, sku: 
     assert w.condition("WorkspaceSucceeded", planned) == ("False", "DoesNotFit", f"{message}; edit the Workspace")
     assert (planned.actions, planned.wake_after_seconds) == ((), None)
     assert [(event.type, event.reason) for event in planned.events] == [("Warning", "DoesNotFit")]
+
+
+def test_what_a_provider_notes_comes_back_to_it_until_it_notes_nothing(world: Make) -> None:
+    w = world()
+    noted = {"failures": "2"}
+    w.nodes = NodeState((), "InsufficientCapacity", "no quota", failed=True, notes=noted)
+    w.step()
+    assert node_request(parse_workspace(w.document), None).notes == noted
+    w.document["status"] = plan_failure(w.document, ProviderError("no answer"), w.now).status
+    assert node_request(parse_workspace(w.document), None).notes == noted  # it had no say in that pass
+    w.nodes = NodeState(("node-a",))
+    w.settle()
+    assert node_request(parse_workspace(w.document), None).notes == {}
+    assert "nodeNotes" not in w.document["status"]
+
+
+@pytest.mark.parametrize(("changed", "written"), [({"failures": "3"}, True), ({}, True), ({"failures": "2"}, False)])
+def test_other_notes_are_another_status(world: Make, changed: dict[str, str], written: bool) -> None:
+    w = world()
+    w.nodes = NodeState((), "NodeClaimNotReady", "waiting", notes={"failures": "2"})
+    w.settle()
+    w.nodes = replace(w.nodes, notes=changed)
+    assert has_changed(w.document["status"], w.plan().status) is written
+
+
+@pytest.mark.parametrize("spoilt", [None, "text", ["a"], {"failures": 2}])
+def test_notes_that_are_none(world: Make, spoilt: object) -> None:
+    w = world()
+    w.document["status"] = {"nodeNotes": spoilt}
+    assert node_request(parse_workspace(w.document), None).notes == {}
+
+
+@pytest.mark.parametrize(("asked", "wakes"), [(None, 30), (12.5, 12.5), (500, 30), (0, 1)])
+def test_a_provider_is_called_when_it_asks_to(world: Make, asked: float | None, wakes: float) -> None:
+    w = world()
+    w.nodes = NodeState((), "InsufficientCapacity", "no quota", failed=True, wake_after_seconds=asked)
+    assert w.plan().wake_after_seconds == wakes

@@ -1,9 +1,12 @@
 """Azure as a record for `kaito_karpenter`, which creates the nodes."""
 
 import re
+from collections.abc import Callable
+from datetime import datetime
 
 from kaito_gpu_azure.skus import SKUS
 from kaito_karpenter import KarpenterCloud, KarpenterProvider, NodeClass
+from kaito_karpenter.provider import utc_now
 
 __all__ = ["AZURE", "AzureProvider"]
 
@@ -30,6 +33,6 @@ AZURE = KarpenterCloud(
 class AzureProvider(KarpenterProvider):
     """Creates Azure nodes."""
 
-    def __init__(self, cloud: KarpenterCloud = AZURE) -> None:
-        """Does no I/O. `cloud` is Azure with the options of the plugin."""
-        super().__init__(cloud)
+    def __init__(self, cloud: KarpenterCloud = AZURE, now: Callable[[], datetime] = utc_now) -> None:
+        """Does no I/O. `cloud` is Azure with the options of the plugin, `now` the clock."""
+        super().__init__(cloud, now)

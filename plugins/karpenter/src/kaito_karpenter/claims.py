@@ -4,8 +4,9 @@ A NodeClaim's spec cannot be changed, so that one which does not fit any more is
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from kaito_core.api.cluster import KubeObject, ResourceType
 from kaito_core.api.nodes import INSTANCE_TYPE_LABEL, NodeRequest
@@ -38,12 +39,14 @@ class ClaimPlan:
             is not among them before Kubernetes has chosen which pods go.
         mistaken: Claims that serve none now: of another machine type or with other labels, and without pods. The
             quota that they hold may be what the right ones lack.
+        form: Stands for what is asked for of each machine.
     """
 
     keep: tuple[KubeObject, ...]
     create: tuple[KubeObject, ...]
     surplus: tuple[KubeObject, ...]
     mistaken: tuple[KubeObject, ...]
+    form: str
 
 
 def owner_labels(request: NodeRequest) -> dict[str, str]:
@@ -80,6 +83,7 @@ def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: Kar
         create=tuple(_manifest(name, request, wanted, asked, cloud) for name in names),
         surplus=tuple(claim for claim in alive if claim not in (*keep, *mistaken, *leaving)),
         mistaken=tuple(mistaken),
+        form=_form(request, wanted, {**cloud.choices, **asked}, cloud),
     )
 
 
@@ -150,6 +154,13 @@ def _required(claim: KubeObject, key: str) -> list[str]:
         if requirement["key"] == key
         for value in requirement.get("values", ())
     ]
+
+
+def _form(
+    request: NodeRequest, labels: Mapping[str, str], choices: Mapping[str, tuple[str, ...]], cloud: KarpenterCloud
+) -> str:
+    said = [cloud.name, astuple(cloud.node_class), request.instance_type.casefold(), labels, choices]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _free_names(request: NodeRequest, taken: set[str], count: int) -> list[str]:

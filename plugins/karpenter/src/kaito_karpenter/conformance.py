@@ -54,3 +54,15 @@ class KarpenterConformance(NodeProviderConformance):
                     "lastTimestamp": datetime.now(UTC).isoformat(),
                 }
             )
+
+    def test_a_claim_that_vanishes_is_not_made_again_at_once(self) -> None:
+        """Karpenter may delete a claim without a word; making it again at once would repeat that within the second."""
+        world = self.world()
+        self._ensure(world)
+        for key in world.snapshot():
+            if key[1] == NODECLAIMS.kind:
+                world.remove(key)
+        state = self._ensure(world)
+        assert not [key for key in world.snapshot() if key[1] == NODECLAIMS.kind], "the claims are made again at once"
+        assert state.failed and state.wake_after_seconds, "it must say that this failed, and when to call again"
+        self._check_reason(state)

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from kaito_core.api.cluster import KubeObject
+from kaito_core.api.conditions import timestamp
 from kaito_core.api.nodes import NodeRequest, NodeState
+from kaito_karpenter.attempts import Attempts
 from kaito_karpenter.claims import is_ready, owner_labels
 from kaito_karpenter.cloud import KarpenterCloud
 from kaito_karpenter.machines import offers_gpus, reported, smallest_sku
 
-__all__ = ["RETRY_AFTER", "capacity_words", "claims_state"]
+__all__ = ["RECENT", "capacity_words", "claims_state", "pending"]
 
-#: How long nothing is asked for again after a refusal: the answer is a deletion, which wakes the operator at once.
-RETRY_AFTER = timedelta(minutes=5)
+#: How old an event may be to tell why a claim is gone.
+RECENT = timedelta(minutes=5)
 _STAGES = ("Launched", "Registered", "Initialized", "Ready")
 _CAPACITY = re.compile(
     r"quota|insufficient.{0,16}capacity|all requested instance types were unavailable|sku.?not.?available|"
@@ -34,7 +36,7 @@ def capacity_words(events: Iterable[KubeObject], names: Iterable[str], now: date
         if event.get("involvedObject", {}).get("kind") == "NodeClaim"
         and event["involvedObject"].get("name") in wanted
         and _CAPACITY.search(f"{event.get('reason', '')} {event.get('message', '')}")
-        and (when := _when(event)) > now - RETRY_AFTER
+        and (when := _when(event)) > now - RECENT
     ]
     return max(recent)[1] if recent else ""
 
@@ -44,7 +46,7 @@ def claims_state(
     claims: Sequence[KubeObject],
     nodes: Mapping[str, KubeObject | None],
     cloud: KarpenterCloud,
-    refused: str = "",
+    attempts: Attempts,
 ) -> NodeState:
     """Returns how far a Workspace's nodes are.
 
@@ -53,7 +55,7 @@ def claims_state(
         claims: The claims that serve it, in the order of preference.
         nodes: The nodes of the claims that are ready, by name; None for one that cannot be read.
         cloud: Whose machines they are.
-        refused: What the provider said where it refused a machine; "" if it did not.
+        attempts: What is remembered of claims that came to nothing.
     """
     sku = cloud.find_sku(request.instance_type)
     ready: list[str] = []
@@ -74,32 +76,44 @@ def claims_state(
         if sku is None and request.gpus:
             sku = smallest_sku(request.instance_type, map(nodes.get, ready[: request.count]), cloud)
         return NodeState(ready=tuple(ready), sku=sku, created=created, labels=labels)
-    nearest = cloud.nearest(request.instance_type) if sku is None and request.gpus else ""
-    unlisted = f". {cloud.title}'s table has no {request.instance_type}; did you mean {nearest}?" if nearest else ""
-    words = refused or next((text for claim in claims for text in _refusals(claim)), "")
+    reason, failed, words = _cause(request, claims, waiting, cloud, attempts)
     progress = f"{len(ready)} of {request.count} nodes of type {request.instance_type} are ready"
-    if words:
-        return NodeState(
-            ready=tuple(ready),
-            reason="InsufficientCapacity",
-            message=(
-                f"{progress}; {cloud.title} says: {words}. Raise your quota there, or choose another region or "
-                f"resource.instanceType; {cloud.title} is asked again {RETRY_AFTER.seconds // 60} minutes after each "
-                "refusal"
-            ),
-            failed=True,
-            sku=sku,
-            created=created,
-            labels=labels,
-        )
-    return NodeState(
-        ready=tuple(ready),
-        reason="NodeClaimNotReady",
-        message=f"{progress}: {'; '.join(waiting) or 'their claims have just been made'}{unlisted}",
-        sku=sku,
-        created=created,
-        labels=labels,
-    )
+    return NodeState(tuple(ready), reason, f"{progress}{words}", failed, sku=sku, created=created, labels=labels)
+
+
+def pending(claims: Iterable[KubeObject]) -> dict[str, str]:
+    """Returns the claims that are not ready, by name, each with its refusal or what it waits for."""
+    return {
+        claim["metadata"]["name"]: next(iter(_refusals(claim)), "") or _stage(claim)
+        for claim in claims
+        if not is_ready(claim)
+    }
+
+
+def _cause(
+    request: NodeRequest,
+    claims: Sequence[KubeObject],
+    waiting: Sequence[str],
+    cloud: KarpenterCloud,
+    attempts: Attempts,
+) -> tuple[str, bool, str]:
+    """Returns why nodes are missing: the reason, whether only somebody's help ends it, and the words."""
+    advice = "Raise your quota there, or choose another region or resource.instanceType"
+    if attempts.next_at is not None and len(claims) < request.count:
+        again = f"NodeClaims are made again at {timestamp(attempts.next_at)}, attempt {attempts.failures + 1}"
+        if _CAPACITY.search(attempts.failure):
+            return "InsufficientCapacity", True, f"; {cloud.title} says: {attempts.failure}. {advice}; {again}"
+        seen = f" ({attempts.failure})" if attempts.failure else ""
+        lost = f"a NodeClaim was deleted before it was ready{seen}; Karpenter's log may say why"
+        return "NodeClaimDeleted", True, f": {lost}. {again}"
+    if words := next((text for claim in claims for text in _refusals(claim)), ""):
+        return "InsufficientCapacity", True, f"; {cloud.title} says: {words}. {advice}"
+    before = f"; this is attempt {attempts.failures + 1}, the last one failed: {attempts.failure}"
+    nearest = cloud.nearest(request.instance_type) if request.gpus and not cloud.find_sku(request.instance_type) else ""
+    unlisted = f". {cloud.title}'s table has no {request.instance_type}; did you mean {nearest}?" if nearest else ""
+    words = "; ".join(waiting) or "their claims have just been made"
+    failed = any(_conditions(claim).get("Launched", {}).get("status") == "False" for claim in claims)
+    return "NodeClaimNotReady", failed, f": {words}{before if attempts.failures else ''}{unlisted}"
 
 
 def _conditions(claim: KubeObject) -> dict[str, KubeObject]:

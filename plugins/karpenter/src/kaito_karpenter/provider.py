@@ -1,29 +1,36 @@
 """The provider: lists claims, applies what `claims` plans, and lets `progress` say how things stand."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from kaito_core.api.cluster import NODES, Cluster, KubeObject, ResourceType
 from kaito_core.api.nodes import GpuSku, NodeRequest, NodeState
 from kaito_core.errors import ClusterError, ProviderError
-from kaito_karpenter.claims import NODECLAIMS, is_ready, owner_labels, plan_claims
+from kaito_karpenter.attempts import Attempts
+from kaito_karpenter.claims import NODECLAIMS, ClaimPlan, is_ready, owner_labels, plan_claims
 from kaito_karpenter.cloud import KarpenterCloud
-from kaito_karpenter.progress import capacity_words, claims_state
+from kaito_karpenter.progress import capacity_words, claims_state, pending
 
-__all__ = ["KarpenterProvider"]
+__all__ = ["KarpenterProvider", "utc_now"]
 
 EVENTS = ResourceType("", "v1", "events", "Event")
 #: Events about objects without a namespace are kept here.
 _EVENT_NAMESPACE = "default"
 
 
+def utc_now() -> datetime:
+    """Returns the time."""
+    return datetime.now(UTC)
+
+
 class KarpenterProvider:
     """Makes nodes through Karpenter's NodeClaims, and gives them back."""
 
-    def __init__(self, cloud: KarpenterCloud) -> None:
-        """Does no I/O; `cloud` is whose machines it makes."""
-        self._cloud = cloud
+    def __init__(self, cloud: KarpenterCloud, now: Callable[[], datetime] = utc_now) -> None:
+        """Does no I/O; `cloud` is whose machines it makes, `now` the clock."""
+        self._cloud, self._now = cloud, now
 
     @property
     def name(self) -> str:
@@ -61,15 +68,21 @@ class KarpenterProvider:
         existing = await cluster.list(NODECLAIMS, labels=owner_labels(request))
         plan = plan_claims(request, existing, self._cloud)
         await asyncio.gather(*(_delete(cluster, claim) for claim in plan.mistaken))
-        refused = await self._refusal(cluster, plan.create)
-        made = [] if refused else await asyncio.gather(*(self._apply(cluster, manifest) for manifest in plan.create))
+        now = self._now()
+        attempts = await self._attempts(request, plan, cluster, now)
+        manifests = () if attempts.must_wait(now) else plan.create
+        made = await asyncio.gather(*(self._apply(cluster, manifest) for manifest in manifests))
         claims = (*plan.keep, *made)  # one whose labels were taken off by hand has been there, with its node
-        names = [claim["status"]["nodeName"] for claim in claims if is_ready(claim)] if request.gpus else []
-        nodes = await asyncio.gather(*(cluster.get(NODES, name) for name in names))
-        state = claims_state(request, claims, dict(zip(names, nodes, strict=True)), self._cloud, refused)
+        names = [claim["status"]["nodeName"] for claim in claims if is_ready(claim)]
+        read = names if request.gpus else []
+        nodes = await asyncio.gather(*(cluster.get(NODES, name) for name in read))
+        attempts = Attempts(plan.form) if len(names) >= request.count else attempts.observed(pending(claims))
+        state = claims_state(request, claims, dict(zip(read, nodes, strict=True)), self._cloud, attempts)
         if not state.reason:
             await asyncio.gather(*(_delete(cluster, claim) for claim in plan.surplus))
-        return state
+        if attempts.next_at is not None and attempts.must_wait(now):
+            state = replace(state, wake_after_seconds=(attempts.next_at - now).total_seconds())
+        return replace(state, notes=attempts.notes())
 
     async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
         """Deletes the Workspace's claims; True once a look finds none. A cluster without NodeClaims has none."""
@@ -79,15 +92,27 @@ class KarpenterProvider:
         )
         return not claims
 
-    async def _refusal(self, cluster: Cluster, missing: Sequence[KubeObject]) -> str:
-        """Returns why the cloud refused the machines that are missing, "" if it did not in the last minutes."""
-        if not missing:
-            return ""
+    async def _attempts(self, request: NodeRequest, plan: ClaimPlan, cluster: Cluster, now: datetime) -> Attempts:
+        """Returns what is remembered of earlier claims, with what has become of them since."""
+        attempts = Attempts.read(request.notes, plan.form, now)
+        if not plan.create:
+            return attempts
+        lost = attempts.lost(claim["metadata"]["name"] for claim in plan.keep)
+        if not lost and attempts.failures and not attempts.must_wait(now):
+            return attempts  # what was said of them is no answer to the next attempt
+        names = {*attempts.pending, *(claim["metadata"]["name"] for claim in plan.create)}
+        words = await self._refusal(cluster, names, now)
+        if lost or (words and not attempts.failures):
+            return attempts.failed(words, now, request.uid)
+        return attempts.refused(words)
+
+    async def _refusal(self, cluster: Cluster, names: Iterable[str], now: datetime) -> str:
+        """Returns why the cloud refused claims, "" if no event of the last minutes says it."""
         try:
             events = await cluster.list(EVENTS, _EVENT_NAMESPACE)
         except ClusterError:
             return ""  # without leave to read events the reason stays unknown, which stops nothing
-        return capacity_words(events, (claim["metadata"]["name"] for claim in missing), datetime.now(UTC))
+        return capacity_words(events, names, now)
 
     async def _apply(self, cluster: Cluster, manifest: KubeObject) -> KubeObject:
         try:

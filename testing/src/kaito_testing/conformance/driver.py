@@ -7,6 +7,7 @@ import asyncio
 import copy
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -76,8 +77,12 @@ class ProviderDriver:
 
     def _ensure(self, world: World, **changes: Any) -> NodeState:
         # Each time a new instance, as after a restart: what a provider must remember is in the world.
-        state = asyncio.run(self.provider_in(world).ensure(self.request(**changes), world))
+        request = self.request(**changes)
+        owner = f"{request.namespace}/{request.workspace}"
+        request = replace(request, notes=world.notes.get(owner, {}))
+        state = asyncio.run(self.provider_in(world).ensure(request, world))
         assert isinstance(state, NodeState), f"ensure must return a NodeState, got {state!r}"
+        world.notes[owner] = state.notes
         return state
 
     def _release(self, world: World) -> bool:

@@ -1,7 +1,7 @@
 """World: the cluster and the cloud of the provider suite. Both can be looked at, changed, and made to fail."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ class World(MemoryCluster):
 
     Attributes:
         cloud: What the cloud has, by a name that is unique in it, e.g. the machines.
+        notes: What the provider noted last, by Workspace; an operator keeps it in the Workspace's status.
         interrupted: Whether the failure that `interrupt` asked for has happened.
     """
 
@@ -30,6 +31,7 @@ class World(MemoryCluster):
         """Starts with copies of `objects`; resource types in `absent` are unknown to the API."""
         super().__init__(objects, absent=absent)
         self.cloud: dict[str, Any] = {}
+        self.notes: dict[str, Mapping[str, str]] = {}
         self.interrupted = False
         self._changes = 0
         self._interruption: tuple[int, bool] | None = None
