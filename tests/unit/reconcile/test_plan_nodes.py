@@ -11,7 +11,7 @@ import pytest
 from kaito_core.api import GpuSku, NodeState, parse_workspace
 from kaito_core.api.nodes import RejectedNode
 from kaito_core.errors import DoesNotFitError, ProviderError
-from kaito_core.reconcile.node_request import node_request
+from kaito_core.reconcile.nodes.request import node_request
 from kaito_core.reconcile.plan import plan_failure
 from kaito_core.reconcile.transition import has_changed
 

@@ -1,7 +1,8 @@
 """Nodes through Karpenter (`karpenter.sh/v1`), for plugins of any cloud: a cloud is a `KarpenterCloud` record.
 
-`cloud` is the record, `claims` what is asked of Karpenter, `progress` what it answers, `provider` the only part that
-talks to a cluster. Nothing here knows of a particular cloud.
+`cloud` is the record, `choices` and `checks` what a Workspace may ask for, `claims` what is asked of Karpenter,
+`progress` and `machines` what becomes of it, `attempts` when it is asked again, `provider` the only part that talks to
+a cluster. Nothing here knows of a particular cloud.
 """
 
 from kaito_karpenter.claims import NODECLAIMS

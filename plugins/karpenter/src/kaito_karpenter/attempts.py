@@ -24,7 +24,7 @@ def wait(failures: int, identity: str) -> timedelta:
         failures: How many, one or more.
         identity: Of whom; spreads those that failed together, the same each time.
     """
-    longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(failures - 1, 10))
+    longest = min(LONGEST_WAIT, FIRST_WAIT * (1 << min(failures - 1, 10)))
     chance = int.from_bytes(hashlib.sha256(f"{identity}/{failures}".encode()).digest()[:4]) / 2**32
     return longest * (1 - chance / 2)
 

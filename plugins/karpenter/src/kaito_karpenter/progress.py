@@ -1,6 +1,7 @@
 """What Karpenter answers: from claims, nodes and events to a NodeState. Pure functions; its own words are passed on.
 
-Karpenter deletes a claim for which the cloud has no machine or no quota, and says why in an event only.
+Karpenter deletes a claim for which the cloud has no machine or no quota, and says why in the claim's conditions, in an
+event, or not at all.
 """
 
 import re
