@@ -139,7 +139,7 @@ def a_gpu_that_somebody_else_has_is_not_waited_for(world: World) -> None:
     world.cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     world.apply(workspace("w", "on-gpu", resource={"labelSelector": {"matchLabels": {"rack": "a"}}}))
     said = world.wait_reason("w", "ResourceReady", "NodesNotReady")["message"]
-    assert f"gpu-1 offers 0 GPUs of its 1, pod '{world.namespace}/batch-job' has 1" in said
+    assert f"gpu-1 has 0 of 1 GPUs free (pod '{world.namespace}/batch-job' uses 1)" in said
     assert world.get("deployments", "w") is None
     add_node(world, "gpu-2", gpus=1, labels={"rack": "a"})
     assert world.wait_state("w", "Ready")["status"]["workerNodes"] == ["gpu-2"]
@@ -177,7 +177,7 @@ def workspaces_with_one_selector_do_not_share_gpus(world: World) -> None:
     world.apply(workspace("late", "on-gpu", resource=_POOL))
     waiting = world.wait_reason("late", "ResourceReady", "NodesNotReady")
     for owner in ("w", "v"):
-        assert f"Workspace '{world.namespace}/{owner}' has 1" in waiting["message"]
+        assert f"Workspace '{world.namespace}/{owner}' uses 1" in waiting["message"]
     assert world.get("deployments", "late") is None
     before = {name: uids(world, name) for name in ("w", "v")}
     for name in ("w", "v", "late"):

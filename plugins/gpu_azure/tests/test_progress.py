@@ -1,4 +1,4 @@
-"""What is said about claims on their way, in the provider's own words."""
+"""What is reported about NodeClaims in progress, in the words of Karpenter and the cloud."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which nodes fit, in which order, and what is said about the others."""
+"""Which nodes fit, in which order, and the reasons for the others."""
 
 from typing import Any
 
@@ -166,7 +166,7 @@ class TestRejection:
 
     def test_enough_gpus(self) -> None:
         assert rejection(node(gpus="2"), request(gpus=2)) == ""
-        assert rejection(node(gpus="1"), request(gpus=2)) == "offers 1 GPUs, 2 needed"
+        assert rejection(node(gpus="1"), request(gpus=2)) == "has 1 GPUs, 2 needed"
 
     def test_gpu_memory_of_the_whole_node(self) -> None:
         labels = {"nvidia.com/gpu.memory": "81559"}  # what an H100 of 80 GB reports
@@ -217,7 +217,7 @@ class TestKind:
     def test_nodes_of_another_kind_are_named(self) -> None:
         state = node_state([amd("a"), node("b"), node("c")], request())
         assert (state.ready, state.gpu_resource) == (("a",), "amd.com/gpu")
-        assert [(said.name, said.reason) for said in state.rejected] == [
+        assert [(node.name, node.reason) for node in state.rejected] == [
             ("b", "has nvidia.com/gpu, but the other nodes have amd.com/gpu"),
             ("c", "has nvidia.com/gpu, but the other nodes have amd.com/gpu"),
         ]
@@ -237,14 +237,14 @@ class TestShared:
     def test_are_not_offered_twice(self) -> None:
         state = node_state([node("a"), node("b")], request(taken={"a": {"Workspace 'team/other'": 1}}))
         assert state.ready == ("b",)
-        assert state.rejected[0].reason == "offers 0 GPUs of its 1, Workspace 'team/other' has 1, 1 needed"
+        assert state.rejected[0].reason == "has 0 of 1 GPUs free (Workspace 'team/other' uses 1), 1 needed"
 
     def test_the_message_says_who_has_them(self) -> None:
         state = node_state(
             [node("a", gpus="2")], request(taken={"a": {"Workspace 'team/x'": 1, "Workspace 'team/y'": 1}})
         )
         assert state.reason == "NodesNotReady"
-        assert "Workspace 'team/x' has 1, Workspace 'team/y' has 1" in state.message
+        assert "(Workspace 'team/x' uses 1, Workspace 'team/y' uses 1)" in state.message
 
     def test_what_is_left_is_offered(self) -> None:
         labels = {"nvidia.com/gpu.memory": "81920"}
@@ -257,12 +257,10 @@ class TestShared:
         labels = {"nvidia.com/gpu.memory": "81920"}
         shared = request(taken={"a": {"Workspace 'team/x'": 7}}, gpu_memory_gib=100)
         words = rejection(node("a", gpus="8", labels=labels), shared)
-        assert words == (
-            "has 80 GiB of GPU memory on the 1 GPUs that are left of its 8, Workspace 'team/x' has 7, 100 GiB needed"
-        )
+        assert words == ("has 80 GiB of GPU memory with 1 of 8 GPUs free (Workspace 'team/x' uses 7), 100 GiB needed")
 
     def test_more_taken_than_there_is(self) -> None:
-        assert "offers 0 GPUs" in rejection(node("a"), request(taken={"a": {"Workspace 'team/x'": 9}}))
+        assert "has 0 of 1 GPUs free" in rejection(node("a"), request(taken={"a": {"Workspace 'team/x'": 9}}))
 
 
 @given(st.one_of(st.text(max_size=30), st.integers(), st.floats(), st.none(), st.lists(st.integers(), max_size=3)))

@@ -165,19 +165,19 @@ def _gpu_rejection(node: KubeObject, request: NodeRequest) -> str:
     if gpus == 0:
         return _no_gpu(node)
     free = _free(node, request)
-    whose = ", ".join(f"{holder} has {count}" for holder, count in sorted(taken.items()))
-    shared = f" of its {gpus}, {whose}" if taken else ""
+    used = ", ".join(f"{holder} uses {count}" for holder, count in sorted(taken.items()))
+    has = f"{free} of {gpus} GPUs free ({used})" if taken else f"{gpus} GPUs"
     if free < request.gpus:
-        return f"offers {free} GPUs{shared}, {request.gpus} needed"
+        return f"has {has}, {request.gpus} needed"
     memory = free * _memory_per_gpu_gib(node)
     if memory and memory < request.gpu_memory_gib:
-        rest = f" on the {free} GPUs that are left{shared}" if taken else ""
-        return f"has {memory} GiB of GPU memory{rest}, {request.gpu_memory_gib:g} GiB needed"
+        where = f" with {has}" if taken else ""
+        return f"has {memory} GiB of GPU memory{where}, {request.gpu_memory_gib:g} GiB needed"
     return ""
 
 
 def _free(node: KubeObject, request: NodeRequest) -> int:
-    """Returns the GPUs of a node that no other pod has."""
+    """Returns the number of GPUs of a node that no other pod uses."""
     return max(gpu_count(node) - sum(request.taken.get(_name(node), {}).values()), 0)
 
 

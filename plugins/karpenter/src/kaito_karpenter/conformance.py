@@ -1,4 +1,4 @@
-"""The provider suite with Karpenter played: for providers that make nodes through NodeClaims."""
+"""The conformance suite of node providers with a simulated Karpenter, for providers that create NodeClaims."""
 
 from datetime import UTC, datetime
 
@@ -13,7 +13,7 @@ _STAGES = ("Launched", "Registered", "Initialized", "Ready")
 
 
 class KarpenterConformance(NodeProviderConformance):
-    """Rules for one node provider that uses Karpenter.
+    """Rules for a node provider that uses Karpenter.
 
     Example:
         class TestAcmeProvider(KarpenterConformance):
@@ -24,7 +24,7 @@ class KarpenterConformance(NodeProviderConformance):
     """
 
     def fulfil(self, world: World, request: NodeRequest) -> None:
-        """Makes a node of every NodeClaim that has none, with GPUs."""
+        """Creates a node with GPUs for every NodeClaim that has none."""
         for key, claim in world.snapshot().items():
             if key[1] != NODECLAIMS.kind or claim.get("status", {}).get("nodeName"):
                 continue
@@ -38,7 +38,7 @@ class KarpenterConformance(NodeProviderConformance):
             world.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status})
 
     def refuse(self, world: World, request: NodeRequest, words: str) -> None:
-        """Deletes the claims and says why in an Event, as Karpenter does where a cloud has no machine."""
+        """Deletes the NodeClaims and gives the reason in Events, as Karpenter does if a cloud has no machine."""
         for key in world.snapshot():
             if key[1] != NODECLAIMS.kind:
                 continue

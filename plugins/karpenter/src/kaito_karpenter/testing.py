@@ -6,7 +6,7 @@ from kaito_core.api import KubeObject, NodeRequest
 
 __all__ = ["OWNER", "TYPE", "claim", "condition", "node", "request"]
 
-TYPE = "Standard_NC24ads_A100_v4"  #: a machine type of Azure, whose provider is tested with these
+TYPE = "Standard_NC24ads_A100_v4"  #: a machine type of Azure
 OWNER = {"kaito.sh/workspace": "falcon", "kaito.sh/workspacenamespace": "team"}
 
 
@@ -22,14 +22,14 @@ def condition(kind: str, status: str, reason: str = "", message: str = "") -> Ku
 
 
 def claim(name: str, *conditions: KubeObject, node: str = "", instance_type: str = TYPE, **labels: str) -> KubeObject:
-    """Returns a NodeClaim as Karpenter leaves it.
+    """Returns a NodeClaim with the status that Karpenter writes.
 
     Args:
         name: Its name.
-        *conditions: Its conditions while it has no node.
-        node: Name of its node; with one, the claim is Ready.
-        instance_type: Machine type that it asks for.
-        **labels: Labels beside `OWNER`.
+        *conditions: Its conditions, if it has no node yet.
+        node: Name of its node. If given, all conditions are True.
+        instance_type: Machine type that it requests.
+        **labels: Labels in addition to `OWNER`.
     """
     found = [condition(kind, "True") for kind in ("Launched", "Registered", "Initialized", "Ready")]
     status: KubeObject = {"nodeName": node, "conditions": found} if node else {"conditions": list(conditions)}
