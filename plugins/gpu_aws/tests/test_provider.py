@@ -154,6 +154,10 @@ def test_series_without_gpus(name: str) -> None:
     assert AWS.lacks_gpus(name)
 
 
+def test_images_for_amd64_run_on_every_type_of_the_table() -> None:
+    assert {AWS.architecture(sku.name) for sku in SKUS} == {"amd64"}
+
+
 @pytest.mark.parametrize("name", [*(sku.name for sku in SKUS), "p6-b200.48xlarge", "g5g.xlarge", "dl1.24xlarge"])
 def test_other_series_may_have_gpus(name: str) -> None:
     assert AWS.makes(name)

@@ -103,6 +103,13 @@ def test_a_refusal_in_a_condition_fails_with_its_words(message: str) -> None:
     assert "quota" in state.message
 
 
+def test_a_launch_that_failed_for_another_reason_is_not_waited_for() -> None:
+    failed = claim("a", condition("Launched", "False", "LaunchFailed", "the subnet is full"))
+    state = claims_state(request(), [failed], {}, AZURE, FRESH)
+    assert (state.reason, state.failed) == ("NodeClaimNotReady", True)
+    assert "is not Launched (LaunchFailed: the subnet is full)" in state.message
+
+
 def test_a_refusal_in_an_event_fails_with_its_words() -> None:
     state = claims_state(request(), [], {}, AZURE, Attempts("f", 1, NOW, failure=QUOTA))
     assert (state.reason, state.failed, state.created) == ("InsufficientCapacity", True, ())

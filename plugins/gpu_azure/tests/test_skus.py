@@ -68,6 +68,10 @@ def test_series_without_gpus(name: str) -> None:
     assert AZURE.lacks_gpus(name)
 
 
+def test_images_for_amd64_run_on_every_type_of_the_table() -> None:
+    assert {AZURE.architecture(sku.name) for sku in SKUS} == {"amd64"}
+
+
 @pytest.mark.parametrize("name", [*(sku.name for sku in SKUS), "Standard_ND96isr_H900_v9", "Standard_NP10s"])
 def test_other_series_may_have_gpus(name: str) -> None:
     assert AZURE.makes(name)
