@@ -11,7 +11,7 @@ def test_registry_has_what_is_installed(kaito_registry: Any) -> None:
     assert not kaito_registry.failures
 
 
-def test_clock_moves_only_when_told(kaito_clock: Any) -> None:
+def test_clock_stands_still_until_it_is_moved(kaito_clock: Any) -> None:
     before = timestamp(kaito_clock())
     assert timestamp(kaito_clock()) == before == "2026-01-01T00:00:00Z"
     assert timestamp(kaito_clock.advance(61)) == timestamp(kaito_clock()) == "2026-01-01T00:01:01Z"

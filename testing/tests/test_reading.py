@@ -69,7 +69,7 @@ def test_pages_follow_one_another_without_gaps(desk: Any) -> None:
     assert (first.remaining, second.next) == (2, "")
 
 
-def test_history_tells_what_happened_since_a_version(desk: Any) -> None:
+def test_history_has_what_happened_since_a_version(desk: Any) -> None:
     start = desk.store.revision
     desk.apply(cm(k="1"))
     desk.apply(cm(k="1"))

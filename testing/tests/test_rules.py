@@ -49,7 +49,7 @@ def test_expressions_without_a_value(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["self.n +", "self @ 1", "(1", "quantity('1') == self", "1 2"])
-def test_what_is_not_known_is_said_so(text: str) -> None:
+def test_what_is_not_known_is_refused(text: str) -> None:
     with pytest.raises(cel.UnsupportedRule):
         cel.evaluate(text, {"self": SELF})
 

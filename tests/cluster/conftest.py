@@ -70,7 +70,7 @@ def namespace(cluster: FaultyCluster) -> Iterator[str]:
 
 @pytest.fixture
 def controllers(cluster: FaultyCluster) -> None:
-    """Skips where nobody makes pods and collects what is left over: hands would be too clumsy."""
+    """Skips on a server without controllers, which make pods and collect garbage: by hand, that takes too long."""
     if not (cluster.has_controllers and cluster.has_gc):
         pytest.skip("this server needs kube-controller-manager and kube-scheduler beside it")
 

@@ -71,11 +71,11 @@ def the_next_rollout_takes_up_the_adapters(world: World) -> None:
     assert [step["name"] for step in steps] == ["weights", "adapter-new"]
 
 
-def an_adapter_that_cannot_be_loaded_is_said_so(world: World) -> None:
-    world.runtimes.broken["style"] = "rank 0 is no rank"
+def an_adapter_that_cannot_be_loaded_is_reported(world: World) -> None:
+    world.runtimes.broken["style"] = "rank must be 1 or more, got 0"
     world.apply(workspace("w", adapters=[adapter("style")]))
     failed = world.wait_reason("w", "WorkspaceSucceeded", "AdapterFailed")
-    assert failed["status"] == "False" and "rank 0 is no rank" in failed["message"]
+    assert failed["status"] == "False" and "rank must be 1 or more, got 0" in failed["message"]
     assert is_true(world, "w", "InferenceReady")
     world.runtimes.broken.clear()
     world.cause_pass("w")
@@ -96,6 +96,6 @@ SCENARIOS = (
     an_adapter_is_replaced_under_its_name,
     an_adapter_leaves_running_pods,
     the_next_rollout_takes_up_the_adapters,
-    an_adapter_that_cannot_be_loaded_is_said_so,
+    an_adapter_that_cannot_be_loaded_is_reported,
     strengths_outside_the_usual_are_warned_of_once,
 )

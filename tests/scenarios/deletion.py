@@ -17,7 +17,7 @@ def _at_once(world: World) -> None:
 
 
 def _refused(world: World) -> None:
-    world.apply(workspace("w", "nobodys"))
+    world.apply(workspace("w", "no-such-preset"))
     world.wait_state("w", "Failed")
 
 

@@ -1,4 +1,4 @@
-"""Every field that can be edited is, every one that cannot be is refused; names at the limit, and taken ones."""
+"""Edits of each field, mutable or not, the longest name, and names that are taken."""
 
 import pytest
 
@@ -99,7 +99,7 @@ def the_longest_name_is_served(world: World) -> None:
         world.apply(workspace(name + "x"))
 
 
-def every_taken_name_is_said_to_be_whose(world: World) -> None:
+def a_taken_name_is_reported_with_its_owner(world: World) -> None:
     owner = world.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}})
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": owner["metadata"]["uid"]}
     port = {"port": 80, "protocol": "TCP"}
@@ -109,7 +109,7 @@ def every_taken_name_is_said_to_be_whose(world: World) -> None:
     )
     for document, kind, name in taken:
         foreign = {**document, "metadata": {"name": name, "ownerReferences": [{**reference, "controller": True}]}}
-        before = world.apply(foreign, manager="somebody")["metadata"]["resourceVersion"]
+        before = world.apply(foreign, manager="another")["metadata"]["resourceVersion"]
         world.apply(workspace("w"))
         said = world.wait_reason("w", "WorkspaceSucceeded", "NameTaken")
         assert f"{document['kind']} '{name}'" in said["message"] and "'theirs'" in said["message"]
@@ -125,5 +125,5 @@ SCENARIOS = (
     more_nodes_carry_more_replicas,
     every_immutable_field_is_refused,
     the_longest_name_is_served,
-    every_taken_name_is_said_to_be_whose,
+    a_taken_name_is_reported_with_its_owner,
 )

@@ -35,12 +35,12 @@ def _failing(failure: PodFailure, reason: str, words: str) -> Callable[[World], 
         world.fail_pods(None)
         world.wait_state("w", "Ready")
 
-    scenario.__name__ = f"a_failing_pod_is_said_so_{reason}"
+    scenario.__name__ = f"a_failing_pod_is_reported_{reason}"
     return scenario
 
 
 class _Cloud:
-    """A provider that any node will do for, and that fails as long as it is told to."""
+    """A provider to which any node is fine, and that fails as long as `error` is set."""
 
     name = "cloud"
     creates_nodes = True
@@ -61,7 +61,7 @@ class _Cloud:
         return True
 
 
-def a_provider_that_fails_is_said_so_and_recovers(world: World) -> None:
+def a_failing_provider_is_reported_and_recovers(world: World) -> None:
     cloud = _Cloud()
     world.stop()
     world.start(providers=(cloud,))
@@ -84,5 +84,5 @@ def a_provider_that_fails_is_said_so_and_recovers(world: World) -> None:
 
 SCENARIOS = (
     *(_failing(*failure) for failure in _FAILURES),
-    a_provider_that_fails_is_said_so_and_recovers,
+    a_failing_provider_is_reported_and_recovers,
 )

@@ -114,7 +114,7 @@ def invalid_workspaces_say_what_to_edit(world: World) -> None:
     blend = {"name": "mix", "strengths": {"other": 1}}  # the CRD has no rule for it
     scheme = {"source": {"name": "far", "uri": "gopher://far/away"}}
     cases = {
-        "preset": (workspace("preset", "nobodys"), "UnknownPreset", "inference.preset.name"),
+        "preset": (workspace("preset", "no-such-preset"), "UnknownPreset", "inference.preset.name"),
         "scheme": (workspace("scheme", adapters=[scheme]), "UnknownAdapterSource", "inference.adapters[0].source.uri"),
         "blend": (workspace("blend", blends=[blend]), "InvalidWorkspace", "inference.blends[0].strengths.other"),
     }
@@ -138,7 +138,7 @@ def an_edit_that_is_invalid_leaves_what_runs(world: World) -> None:
     world.apply(workspace("w"))
     world.wait_state("w", "Ready")
     before = template(world, "w")
-    world.apply(workspace("w", "nobodys"))
+    world.apply(workspace("w", "no-such-preset"))
     document = world.wait_state("w", "Failed")
     assert template(world, "w") == before
     assert conditions(document)["InferenceReady"]["status"] == "True"  # what was seen last: the pods do serve
@@ -148,7 +148,7 @@ def an_edit_that_is_invalid_leaves_what_runs(world: World) -> None:
 
 def a_foreign_object_of_the_same_name_is_left_alone(world: World) -> None:
     foreign = _foreign_deployment("w")
-    before = world.apply(foreign, manager="somebody")
+    before = world.apply(foreign, manager="another")
     world.apply(workspace("w"))
     taken = world.wait_reason("w", "WorkspaceSucceeded", "NameTaken")
     assert "Deployment 'w'" in taken["message"]

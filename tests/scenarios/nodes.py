@@ -26,7 +26,7 @@ def a_distributed_preset_becomes_a_stateful_set(world: World) -> None:
 
 def the_pods_of_a_distributed_preset_are_replaced_together(world: World) -> None:
     if not world.cluster.has_controllers:
-        pytest.skip("this cluster has nobody who counts the revisions of a StatefulSet")
+        pytest.skip("this cluster has no controller that counts the revisions of a StatefulSet")
     for name in ("gpu-1", "gpu-2"):
         add_node(world, name, gpus=1)
     parts = {"resource": {"count": 2}, "annotations": {"kaito.sh/node-provider": "gpu_onprem"}}
@@ -130,7 +130,7 @@ def what_happens_to_a_node_ends_no_pod(world: World) -> None:
     world.wait("it was warned of", lambda: "NodesImpaired" in {event["reason"] for event in world.events("w")})
 
 
-def a_gpu_that_somebody_else_has_is_not_waited_for(world: World) -> None:
+def a_gpu_that_another_pod_has_is_not_waited_for(world: World) -> None:
     add_node(world, "gpu-1", gpus=1, labels={"rack": "a"})
     one = {"nvidia.com/gpu": "1"}
     container = {"name": "c", "image": "registry.example/job:1", "resources": {"limits": one, "requests": one}}
@@ -253,6 +253,6 @@ SCENARIOS = (
     a_lost_node_moves_nothing_and_comes_back,
     a_better_node_moves_no_pod,
     what_happens_to_a_node_ends_no_pod,
-    a_gpu_that_somebody_else_has_is_not_waited_for,
+    a_gpu_that_another_pod_has_is_not_waited_for,
     another_count_restarts_nothing,
 )

@@ -62,7 +62,7 @@ def _broken_adapter(world: World) -> None:
     world.apply(workspace("w", adapters=[adapter("style")]))
 
 
-def _somebody_elses_service(world: World) -> None:
+def _foreign_service(world: World) -> None:
     port = {"port": 80, "protocol": "TCP"}
     world.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "w"}, "spec": {"ports": [port]}})
     world.apply(workspace("w"))
@@ -219,7 +219,7 @@ FAULTS = (
     Trouble(
         "A name is taken",
         "NameTaken",
-        _somebody_elses_service,
+        _foreign_service,
         "The operator never changes objects that it did not create. Rename the Workspace, or delete the object if it is"
         " not needed.",
     ),

@@ -12,7 +12,7 @@ MACHINES = ResourceType("example.com", "v1", "machines", "Machine", namespaced=F
 
 
 class SoundProvider:
-    """Makes Machines; whoever plays the cloud sets their status to a node, or to a refusal."""
+    """Makes Machines, whose status the test of the cloud sets to a node, or to a refusal."""
 
     name = "sound"
     creates_nodes = True

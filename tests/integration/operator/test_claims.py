@@ -183,7 +183,7 @@ def test_prepared_nodes_of_the_type_are_taken(azure: World, cluster: FaultyClust
     assert len(_names(cluster)) == 1
 
 
-def test_a_machine_type_that_nobody_knows_is_named(azure: World) -> None:
+def test_an_unknown_machine_type_is_named(azure: World) -> None:
     azure.apply(workspace("new", "on-gpu", resource={"instanceType": "Standard_NOPE_v9"}))
     said = azure.wait_reason("new", "WorkspaceSucceeded", "UnknownInstanceType")
     assert said["status"] == "False"

@@ -23,7 +23,7 @@ def shown(world: World) -> World:
     world.start()
     add_node(world, "gpu-1", gpus=1)
     world.apply(workspace("good", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
-    world.apply(workspace("wrong", "nobodys", resource={"instanceType": "Standard_NC24ads_A100_v4"}))
+    world.apply(workspace("wrong", "no-such-preset", resource={"instanceType": "Standard_NC24ads_A100_v4"}))
     world.wait_state("good", "Ready")
     world.wait_state("wrong", "Failed")
     return world
@@ -55,7 +55,7 @@ def test_the_tables_columns_are_upstreams_with_state_and_age(shown: World, kaito
         "Preset": "on-gpu",
         "Nodes": '["gpu-1"]',
     }
-    assert wrong["Instance"] == "Standard_NC24ads_A100_v4" and wrong["Preset"] == "nobodys"
+    assert wrong["Instance"] == "Standard_NC24ads_A100_v4" and wrong["Preset"] == "no-such-preset"
     assert (wrong["WorkspaceSucceeded"], wrong["State"]) == ("False", "Failed")
 
 

@@ -1,4 +1,4 @@
-"""The operator is killed between any two writes, and started anew: the world ends up as if it had not been."""
+"""The operator is killed between any two writes, and started again: the end state is as without it."""
 
 import signal
 from pathlib import Path
@@ -16,7 +16,7 @@ from scenarios.support.world import World, workspace
 _MOST_WRITES = 100
 
 
-@pytest.mark.slow  # an operator lives and dies for each write of the story
+@pytest.mark.slow  # an operator is started and killed for each write of the story
 def test_an_operator_killed_between_any_two_writes_leaves_no_trace(story: Story, mortal: MortalWorld) -> None:
     mortal.live(NEVER)
     undisturbed = live(story, mortal)
@@ -35,7 +35,7 @@ def test_an_operator_killed_between_any_two_writes_leaves_no_trace(story: Story,
     pytest.fail(f"the story still takes more than {_MOST_WRITES} writes")
 
 
-@pytest.mark.slow  # an operator lives and dies for each write until the Workspace is served
+@pytest.mark.slow  # an operator is started and killed for each write until the Workspace is served
 def test_deletion_at_every_stage_ends(mortal: MortalWorld) -> None:
     (document, *_) = STORIES[0].documents
     for writes in range(_MOST_WRITES):

@@ -41,7 +41,7 @@ def _fail_every_request(cluster: FaultyCluster, **fault: Any) -> None:
         cluster.fail(method, path, **fault)
 
 
-#: What befalls the API or the watches, by name.
+#: What happens to the API or the watches, by name.
 DISTURBANCES: dict[str, Callable[[FaultyCluster], object]] = {
     "409 Conflict": lambda cluster: _fail_every_request(cluster, status=409),
     "429": lambda cluster: _fail_every_request(cluster, status=429, retry_after_seconds=1),
@@ -55,7 +55,7 @@ DISTURBANCES: dict[str, Callable[[FaultyCluster], object]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
-def test_whatever_befalls_the_api_the_end_is_the_same(
+def test_disturbances_of_the_api_do_not_change_the_end_state(
     disturbance: str, undisturbed: str, world: World, cluster: FaultyCluster
 ) -> None:
     world.start(settings=Settings(namespaces=(world.namespace,), health_port=0, api_timeout_seconds=0.5))
@@ -63,7 +63,7 @@ def test_whatever_befalls_the_api_the_end_is_the_same(
     assert state == undisturbed
 
 
-def test_a_refusal_that_stays_is_said(world: World, cluster: FaultyCluster) -> None:
+def test_a_lasting_refusal_is_reported(world: World, cluster: FaultyCluster) -> None:
     fault = cluster.fail("PATCH", "/deployments/", 403, times=1000, message="quota exceeded: pods")
     world.start()
     world.apply(workspace("w"))
@@ -113,7 +113,7 @@ def test_it_writes_nothing_twice(world: World, cluster: FaultyCluster) -> None:
     world.apply(workspace("w", adapters=[adapter("style", "0.5")]))
     world.wait_state("w", "Ready")
     settled(world, "w", {"style": ("0.5", "Ready")})
-    world.apply(workspace("bad", "nobodys"))
+    world.apply(workspace("bad", "no-such-preset"))
     world.wait_state("bad", "Failed")
     for name in ("w", "bad"):
         world.cause_pass(name)
@@ -195,7 +195,7 @@ def test_it_ends_rather_than_go_blind(world: World, kaito_cluster: FakeCluster) 
         world.join()
 
 
-def test_a_late_adapter_that_cannot_be_pulled_is_said_so(world: World, cluster: FaultyCluster) -> None:
+def test_a_late_adapter_that_cannot_be_pulled_is_reported(world: World, cluster: FaultyCluster) -> None:
     world.start()
     world.apply(workspace("w"))
     world.wait_state("w", "Ready")

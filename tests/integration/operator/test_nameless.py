@@ -15,7 +15,7 @@ from scenarios.support.world import World, workspace
 @pytest.mark.parametrize("home", [None, "/"], ids=["no-home", "root-home"])
 def test_the_operator_works(home: str | None, world: World, kaito_cluster: FakeCluster, tmp_path: Path) -> None:
     with Process(kaito_cluster, tmp_path, nameless(home)) as process:
-        world.apply(workspace("w", "nobodys"))
+        world.apply(workspace("w", "no-such-preset"))
         world.wait("it works or fails", lambda: process.errors() or (world.get("workspaces", "w") or {}).get("status"))
         assert process.errors() == []
         world.wait_reason("w", "WorkspaceSucceeded", "UnknownPreset")

@@ -109,7 +109,7 @@ def test_deletion_ends_where_the_provider_is_gone(azure: World, cluster: FaultyC
     assert len(claims(cluster)) == 1  # nobody is left who could
 
 
-def test_without_karpenter_the_next_step_is_said(world: World) -> None:
+def test_without_karpenter_the_next_step_is_named(world: World) -> None:
     world.start()
     world.apply(workspace("w", "on-gpu", resource=RESOURCE))
     said = world.wait_reason("w", "WorkspaceSucceeded", "NodeProviderFailed")
@@ -167,7 +167,7 @@ def _asked(record: RequestRecord) -> tuple[str, str, str] | None:
 
 
 class _Moody:
-    """A provider that raises what it is told to."""
+    """A provider that raises the error that a test sets."""
 
     name = "moody"
     creates_nodes = True
@@ -192,7 +192,7 @@ class _Moody:
         return True
 
 
-def test_what_a_provider_raises_is_said_and_tried_again(world: World) -> None:
+def test_an_error_of_a_provider_is_reported_and_retried(world: World) -> None:
     moody = _Moody()
     moody.error = CapacityError("Code=QuotaExceeded: 0 of 24 cores are left in westeurope")
     world.start(providers=(moody,))

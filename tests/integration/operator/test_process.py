@@ -254,7 +254,7 @@ def test_without_a_cluster_it_says_so(tmp_path: Path) -> None:
         run_operator(Settings(health_port=0), PluginRegistry(), kubeconfig=str(tmp_path / "nowhere.yaml"))
 
 
-def test_a_port_that_is_taken_is_said_at_once(world: World) -> None:
+def test_a_taken_port_is_reported_at_once(world: World) -> None:
     with socket.socket() as listener:
         listener.bind(("0.0.0.0", 0))
         listener.listen()
@@ -270,7 +270,7 @@ def test_the_log_has_one_line_for_each_change_and_none_for_none(
     config.write_text("namespaces: [default]\nresync_seconds: 1\n")
     with Process(kaito_cluster, tmp_path, config=config) as process:
         world.apply(workspace("w", "smollm2-135m-instruct"))
-        world.apply(workspace("bad", "nobodys"))
+        world.apply(workspace("bad", "no-such-preset"))
         world.wait_state("w", "Ready")
         world.wait_state("bad", "Failed")
         of_w = world.wait("it is told", lambda: _told(process, "w", "WorkspaceSucceeded"))

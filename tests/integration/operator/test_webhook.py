@@ -162,7 +162,7 @@ def test_an_old_fault_stays_editable_and_deletable(cluster: FakeCluster, replica
     assert cluster.get("workspaces", "old") is None
 
 
-def test_an_operator_that_is_down_keeps_nobody_from_writing(cluster: FakeCluster, replica: Replica) -> None:
+def test_an_operator_that_is_down_blocks_no_write(cluster: FakeCluster, replica: Replica) -> None:
     cluster.serve_service(NAMESPACE, WEBHOOK_NAME, free_port())
     cluster.create(workspace("unknown", "no-such-preset"))
 
@@ -184,7 +184,7 @@ def test_the_certificate_is_made_once_and_shared_by_replicas(
     assert tuple(names.get_values_for_type(x509.DNSName)) == service_hosts(NAMESPACE)
 
 
-def test_it_is_renewed_before_it_ends_and_nobody_is_turned_away(
+def test_it_is_renewed_before_it_ends_and_no_request_fails(
     cluster: FakeCluster, replica: Replica, tmp_path: Path
 ) -> None:
     first, authority = shown(replica.port), trusted(cluster)
