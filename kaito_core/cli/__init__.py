@@ -15,7 +15,7 @@ def main() -> None:
         from kaito_core.errors import KaitoError
 
         try:
-            app()
+            app(prog_name="kaito")
         except KaitoError as error:
             sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -18,7 +18,6 @@ app = typer.Typer(
     name="kaito",
     help="Serve language models with LoRA adapters at exact strengths: on Kubernetes, or on this machine.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

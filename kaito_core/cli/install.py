@@ -13,7 +13,7 @@ __all__ = ["crd", "install"]
 
 
 def crd() -> None:
-    """Print the CustomResourceDefinition of the Workspace, for `kubectl apply -f -`."""
+    """Print the CustomResourceDefinition of the Workspace. For `kubectl apply -f -`."""
     from kaito_core.api.workspace.crd import crd_yaml
 
     sys.stdout.write(crd_yaml())
@@ -35,7 +35,7 @@ def install(
         bool, typer.Option("--webhook", help="Check Workspaces with an admission webhook before they are stored.")
     ] = False,
 ) -> None:
-    """Print everything that runs the operator on a cluster, for `kubectl apply -f -`."""
+    """Print the manifests that install the operator. For `kubectl apply -f -`."""
     from kaito_core.controller.install.manifests import installation
 
     session: Session = context.obj

@@ -22,7 +22,7 @@ def new(
     ],
     to: Annotated[Path, typer.Option(help="Folder in which the package's folder is made.")] = Path(),
 ) -> None:
-    """Write a plugin package that installs and passes its tests, and list what to edit first."""
+    """Write a plugin package to start from. It installs and passes its tests, and you are shown what to edit."""
     from kaito_core.scaffold import write_package
 
     folder, edit = write_package(kind.value, name, to)

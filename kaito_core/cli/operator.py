@@ -39,7 +39,7 @@ def operator(
         LogFormat | None, typer.Option(help="How to log; default: $KAITO_LOG_FORMAT.", show_default=False)
     ] = None,
 ) -> None:
-    """Run the operator, which watches Workspaces and makes the cluster serve them."""
+    """Run the operator. It watches Workspaces and makes the cluster serve them."""
     _have_a_home()
     try:
         from kaito_core.controller.app import run_operator, spare_collector

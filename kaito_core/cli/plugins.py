@@ -21,7 +21,7 @@ from kaito_core.plugins import PluginInfo, PluginRegistry
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Installed plugins.", no_args_is_help=True)
+app = typer.Typer(help="List and check the installed plugins.", no_args_is_help=True)
 
 _COLUMNS = {
     "name": "NAME",
@@ -81,7 +81,7 @@ def show(
 
 @app.command()
 def doctor(context: typer.Context, output: ReportOption = ReportFormat.text) -> None:
-    """Explain what is wrong with broken plugins and odd about working ones; exit with status 1 if one is broken."""
+    """Explain what is wrong with broken plugins, and odd about others. Exit with status 1 if one is broken."""
     registry = _discover(context)
     if output is ReportFormat.text:
         for info in registry.plugins:

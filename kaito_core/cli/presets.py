@@ -14,7 +14,7 @@ from kaito_core.reconcile.nodes.sizing import Sizing, size
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The models that can be served.", no_args_is_help=True)
+app = typer.Typer(help="List and search the models that can be served.", no_args_is_help=True)
 
 _COLUMNS = {
     "name": "NAME",
@@ -76,11 +76,18 @@ def search(
     context: typer.Context,
     text: Annotated[str, typer.Argument(help="Part of a name, family, architecture, repository or licence.")] = "",
     max_gpu_memory: Annotated[
-        float | None, typer.Option(metavar="GIB", min=0, help="Most GPU memory, in all.", show_default=False)
+        float | None,
+        typer.Option(
+            metavar="GIB", min=0, help="Only presets that need at most this much GPU memory.", show_default=False
+        ),
     ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Only presets that run without a GPU.")] = False,
-    license: Annotated[str, typer.Option(help="Part of the licence's name.", show_default=False)] = "",
-    family: Annotated[str, typer.Option(help="Model family, such as llama.", show_default=False)] = "",
+    license: Annotated[
+        str, typer.Option(help="Only presets whose licence has this in its name.", show_default=False)
+    ] = "",
+    family: Annotated[
+        str, typer.Option(help="Only presets of this model family, such as llama.", show_default=False)
+    ] = "",
     fits: Annotated[
         str, typer.Option(metavar="SKU", help="Only presets that fit this machine type.", show_default=False)
     ] = "",
@@ -112,7 +119,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Name of the preset, or ORG/MODEL where such models are allowed.")],
     output: RecordOption = RecordFormat.yaml,
 ) -> None:
-    """Show one preset in full, with the source of each number and the machine types that it fits."""
+    """Show one preset in full. The source of each number and the machine types that it fits are included."""
     session: Session = context.obj
     try:
         preset = session.registry.preset(name)

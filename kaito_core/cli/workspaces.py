@@ -27,7 +27,7 @@ def validate(
     filename: FilesOption = None,
     output: ReportOption = ReportFormat.text,
 ) -> None:
-    """Check Workspaces as the operator does, plugins included; exit with status 1 if one is wrong.
+    """Check Workspaces as the operator does, plugins included. Exit with status 1 if one is wrong.
 
     With -o json or yaml there is a record for each fault, and one with "error": null for each valid Workspace.
     """
@@ -80,7 +80,7 @@ def _objects(session: Session, document: object) -> tuple[KubeObject, ...]:
 
 
 def render(context: typer.Context, files: FilesArgument = None, filename: FilesOption = None) -> None:
-    """Print the objects that the operator creates for Workspaces, as YAML."""
+    """Print the objects that the operator creates for Workspaces."""
     objects: list[KubeObject] = []
     for file in given_files(files, filename):
         for document in read_workspaces(file):
@@ -121,7 +121,7 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Serve a Workspace on this machine, without a cluster and with or without a GPU. Ctrl-C ends it."""
+    """Serve a Workspace on this machine. No cluster is needed, and no GPU for small models. Ctrl-C ends it."""
     from kaito_core.local.up import serve_locally
 
     session: Session = context.obj

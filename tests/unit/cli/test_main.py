@@ -45,6 +45,17 @@ def test_ctrl_c_while_it_starts_prints_no_traceback(module: str) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
+def test_a_shell_can_complete_commands() -> None:
+    completed = kaito(_KAITO_COMPLETE="complete_bash", COMP_WORDS="kaito pre", COMP_CWORD="1")
+    assert completed.stdout.split() == ["presets"]
+
+
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    commands = kaito("--help", COLUMNS="80").stdout.partition("Commands:")[2].splitlines()[1:]
+    assert len(commands) >= 10
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands)
+
+
 def test_a_broken_plugin_is_named_and_stops_a_strict_start(tmp_path: Path) -> None:
     info = tmp_path / "broken-1.2.dist-info"
     info.mkdir()
