@@ -67,7 +67,7 @@ def _has_pruned_template(desired: Desired) -> bool:
 
 
 def _keeps_pods(desired: Desired, observed: Observed) -> bool:
-    """Returns whether the workload can be applied without an end to any pod, but for those that are too many."""
+    """Returns whether applying the workload ends no pod, surplus ones excepted."""
     live = observed.child(*_key(desired.workload))
     return live is not None and has_same_pods(
         desired.workload["spec"]["template"], live, pruned=_has_pruned_template(desired)

@@ -21,7 +21,13 @@ _IMAGE_WEIGHTS = "/workspace/tfs/weights"
 
 @dataclass(frozen=True, slots=True)
 class ResolvedAdapter:
-    """An adapter of a Workspace with its reference and the step that fetches its files."""
+    """An adapter of a Workspace with what the plugins know about it.
+
+    Attributes:
+        adapter: The adapter as the Workspace has it.
+        ref: Where it comes from.
+        fetch: The step that fetches its files.
+    """
 
     adapter: Adapter
     ref: AdapterRef

@@ -190,6 +190,12 @@ def test_a_failed_adapter_is_reported_and_the_others_are_served(world: Make, ada
     ]
 
 
+def test_strengths_are_reported_in_full(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.12345678, tone=1.123456789))
+    w.settle()
+    assert [row["strength"] for row in w.document["status"]["adapters"]] == ["0.12345678", "1.123456789"]
+
+
 def test_the_first_pod_of_a_distributed_model_reports_for_all(world: Make, adapters: Make) -> None:
     w = world(adapters("spread", style=0.5), count=2)
     w.settle()
