@@ -65,6 +65,7 @@ class NodeRequest:
         preferred_nodes: Names of nodes to use first; without requirements of labels no others are used.
         gpus: GPUs needed on each node; 0 asks for none.
         gpu_memory_gib: GPU memory needed on each node, in GiB.
+        memory_gib: Main memory needed on each node, in GiB.
         disk_gib: Disk needed on each node, in GiB.
         tolerations: Tolerations of the pods, as Kubernetes writes them, with those of the GPU taints of every vendor.
         held_nodes: Names of the nodes that the Workspace's pods are on.
@@ -83,6 +84,7 @@ class NodeRequest:
     preferred_nodes: tuple[str, ...] = ()
     gpus: int = 0
     gpu_memory_gib: float = 0.0
+    memory_gib: float = 0.0
     disk_gib: float = 0.0
     tolerations: tuple[Mapping[str, Any], ...] = ()
     held_nodes: tuple[str, ...] = ()

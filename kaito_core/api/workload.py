@@ -52,6 +52,8 @@ class Workload:
         gpu_resource: Resource name of the GPUs.
         memory_gib: Main memory per pod, in GiB.
         disk_gib: Disk for the weights per pod, in GiB.
+        requests_disk: Whether pods ask the scheduler for that disk. On nodes made for them alone there is nothing to
+            share, and the machine was asked for with its disk.
         weights: The step that puts the weights in place.
         adapters: The steps that fetch adapters, by folder ("name/revision"), in the Workspace's order.
         startup_seconds: How long loading may take.
@@ -70,5 +72,6 @@ class Workload:
     adapters: Mapping[str, FetchStep]
     startup_seconds: int
     gpu_resource: str = NVIDIA_GPU
+    requests_disk: bool = True
     affinity: Mapping[str, Any] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()

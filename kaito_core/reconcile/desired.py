@@ -165,6 +165,7 @@ def _workload(
         gpu_resource=decided.resource if decided is not None else _gpu_resource(nodes),
         memory_gib=sizing.memory_gib,
         disk_gib=preset.disk_gib,
+        requests_disk=not nodes.labels,
         weights=weights,
         adapters=adapters,
         startup_seconds=startup_seconds(preset),

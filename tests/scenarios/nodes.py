@@ -146,6 +146,21 @@ def a_gpu_that_another_pod_has_is_not_waited_for(world: World) -> None:
     assert pinned(world, "w") == []
 
 
+def a_node_with_little_memory_or_disk_is_not_taken(world: World) -> None:
+    for name, resource, amount in (("gpu-1", "memory", "8Gi"), ("gpu-2", "ephemeral-storage", "20Gi")):
+        add_node(world, name, gpus=1, labels={"rack": "a"})
+        world.cluster.patch("nodes", name, {"status": {"allocatable": {resource: amount}}}, "", subresource="status")
+    world.apply(workspace("w", "on-gpu", resource={"labelSelector": {"matchLabels": {"rack": "a"}}}))
+    said = world.wait_reason("w", "ResourceReady", "NodesNotReady")["message"]
+    assert "gpu-1 has 8 GiB of main memory, 16 GiB needed" in said
+    assert "gpu-2 has 20 GiB of disk, 50 GiB needed" in said
+    assert world.get("deployments", "w") is None
+    add_node(world, "gpu-3", gpus=1, labels={"rack": "a"})
+    world.wait_state("w", "Ready")
+    requests = template(world, "w")["spec"]["containers"][0]["resources"]["requests"]
+    assert (requests["memory"], requests["ephemeral-storage"]) == ("16Gi", "50Gi")
+
+
 def another_count_restarts_nothing(world: World) -> None:
     for name in ("gpu-1", "gpu-2", "gpu-3"):
         add_node(world, name, gpus=1, labels={"rack": "a"})
@@ -254,5 +269,6 @@ SCENARIOS = (
     a_better_node_moves_no_pod,
     what_happens_to_a_node_ends_no_pod,
     a_gpu_that_another_pod_has_is_not_waited_for,
+    a_node_with_little_memory_or_disk_is_not_taken,
     another_count_restarts_nothing,
 )

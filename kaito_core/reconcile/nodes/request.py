@@ -26,9 +26,9 @@ def node_request(workspace: Workspace, preset: ModelPreset | None) -> NodeReques
     if preset is not None:
         sizing = size(preset, resource.count, None)
         # Fewer GPUs may do if they are larger than those of the preset's authors: `size` decides for a known machine.
-        gpus, memory, disk = min(sizing.gpus, 1), sizing.gpu_memory_gib, preset.disk_gib
+        gpus, gpu_memory, memory, disk = min(sizing.gpus, 1), sizing.gpu_memory_gib, sizing.memory_gib, preset.disk_gib
     else:
-        gpus, memory, disk = pod_gpus(own), 0.0, 0.0
+        gpus, gpu_memory, memory, disk = pod_gpus(own), 0.0, 0.0, 0.0
         tolerated += own.get("tolerations", [])
     if gpus or preset is None:
         tolerated += tolerations(*GPU_RESOURCES)
@@ -45,7 +45,8 @@ def node_request(workspace: Workspace, preset: ModelPreset | None) -> NodeReques
         ),
         preferred_nodes=resource.preferred_nodes,
         gpus=gpus,
-        gpu_memory_gib=memory,
+        gpu_memory_gib=gpu_memory,
+        memory_gib=memory,
         disk_gib=disk,
         tolerations=tuple(tolerated),
         held_nodes=tuple(name for name in held if isinstance(name, str)) if isinstance(held, list) else (),

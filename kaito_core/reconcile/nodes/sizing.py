@@ -75,15 +75,22 @@ def _sharing(preset: ModelPreset, nodes: int, least: int) -> int:
 
 
 def _gpus_on(sku: GpuSku, preset: ModelPreset, nodes: int) -> int:
-    """Returns how many GPUs of a machine's type hold a node's part of a model; the machine may have fewer."""
-    least = math.ceil(preset.gpus / nodes)
+    """Returns how many GPUs of a machine's type hold a node's part of a model; the machine may have fewer.
+
+    As many as the preset says where the machine has them. Where its GPUs are smaller than those of the preset's
+    authors, more of them hold the model; where they are larger, fewer do.
+    """
+    meant = math.ceil(preset.gpus / nodes)
     if sku.gpus < 1 or sku.gpu_memory_gib <= 0:
-        return least
-    # Where the GPUs are smaller than those of the preset's authors, more of them hold the model.
-    needed = max(least, math.ceil(preset.gpu_memory_gib / nodes / sku.memory_per_gpu_gib))
-    if not preset.heads:
-        return 1 << (needed - 1).bit_length()  # numbers of heads are powers of two, mostly
-    return _sharing(preset, nodes, needed)
+        return meant
+    needed = math.ceil(preset.gpu_memory_gib / nodes / sku.memory_per_gpu_gib)
+    usual = _shares(preset, nodes, max(meant, needed))
+    return usual if usual <= sku.gpus else _shares(preset, nodes, max(needed, 1))
+
+
+def _shares(preset: ModelPreset, nodes: int, least: int) -> int:
+    """Returns the number of GPUs as `_sharing` does; where the heads are not known, the next power of two."""
+    return _sharing(preset, nodes, least) if preset.heads else 1 << (least - 1).bit_length()  # as heads mostly are
 
 
 def _does_not_fit(preset: ModelPreset, nodes: int, sku: GpuSku, known: Iterable[GpuSku]) -> DoesNotFitError:

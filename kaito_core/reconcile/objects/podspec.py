@@ -153,6 +153,8 @@ def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
 
     ports: list[KubeObject] = [{"name": "http", "containerPort": PORT, "protocol": "TCP"}]
     resources: KubeObject = {"requests": {"cpu": "1", "memory": format_gib(workload.memory_gib)}}
+    if workload.requests_disk:
+        resources["requests"]["ephemeral-storage"] = format_gib(workload.disk_gib)
     if workload.gpus:
         resources["requests"][workload.gpu_resource] = str(workload.gpus)
         resources["limits"] = {workload.gpu_resource: str(workload.gpus)}

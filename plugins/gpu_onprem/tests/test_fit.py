@@ -174,6 +174,23 @@ class TestRejection:
         small = rejection(node(gpus="2", labels=labels), request(gpu_memory_gib=161))
         assert small == "has 160 GiB of GPU memory, 161 GiB needed"
 
+    @pytest.mark.parametrize(
+        ("allocatable", "reason"),
+        [
+            ({}, ""),  # the scheduler knows
+            ({"memory": "16Gi", "ephemeral-storage": "50Gi"}, ""),
+            ({"memory": "lots", "ephemeral-storage": ""}, ""),
+            ({"memory": "8Gi", "ephemeral-storage": "500Gi"}, "has 8 GiB of main memory, 16 GiB needed"),
+            ({"memory": "128Gi", "ephemeral-storage": "21474836480"}, "has 20 GiB of disk, 50 GiB needed"),
+            ({"memory": "16777215Ki"}, "has 15.9 GiB of main memory, 16 GiB needed"),
+        ],
+    )
+    @pytest.mark.parametrize("gpus", [0, 1])
+    def test_main_memory_and_disk(self, allocatable: dict[str, str], reason: str, gpus: int) -> None:
+        small = node()
+        small["status"]["allocatable"] |= allocatable
+        assert rejection(small, request(gpus=gpus, memory_gib=16, disk_gib=50)) == reason
+
     @pytest.mark.parametrize("text", ["", "lots", "-5", "1e9", "9" * 400])
     def test_unreadable_gpu_memory_is_unknown(self, text: str) -> None:
         assert rejection(node(labels={"nvidia.com/gpu.memory": text}), request(gpu_memory_gib=500)) == ""

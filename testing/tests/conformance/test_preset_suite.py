@@ -70,7 +70,11 @@ BROKEN: dict[str, tuple[Sequence[Any], str, str]] = {
         "must be a commit of 40 digits, got 'main'",
     ),
     "test_images_are_pinned": ([[sound(image="registry.example:5000/runtime:latest")]], "", "runtime:latest"),
-    "test_manifests_render": ([[sound(gpus=100, gpu_memory_gib=1400)]], "", "preset 'example-7b' needs 128 GPUs"),
+    "test_manifests_render": (
+        [[sound(gpus=100, gpu_memory_gib=70_000)]],
+        "",
+        "preset 'example-7b' needs 70000 GiB of GPU memory",
+    ),
 }
 
 

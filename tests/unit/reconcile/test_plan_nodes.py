@@ -154,8 +154,8 @@ def test_nothing_is_started_that_lacks_nodes(world: Make) -> None:
         (
             "four-gpus",
             1,
-            GpuSku("Two", 2, 160, "A100"),
-            "resource.instanceType does not fit: preset 'four-gpus' needs 4 GPUs of 80 GiB on each node, Two has 2",
+            GpuSku("Three", 3, 120, "A100"),
+            "resource.instanceType does not fit: preset 'four-gpus' needs 4 GPUs of 40 GiB on each node, Three has 3",
         ),
         (
             "spread",

@@ -3,12 +3,13 @@
 GPUs that other pods have are theirs, whether they are a Workspace's or not.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kaito_core.api import GpuSku, KubeObject, NodeRequest, NodeState, RejectedNode, matches
 from kaito_core.api.nodes import GPU_MEMORY_LABEL, GPU_RESOURCES, INSTANCE_TYPE_LABEL
-from kaito_core.api.quantity import device_count
+from kaito_core.api.quantity import device_count, parse_gib
 
 __all__ = ["gpu_count", "gpu_resource", "node_state", "rejection"]
 
@@ -89,7 +90,7 @@ def rejection(node: KubeObject, request: NodeRequest) -> str:
     machine = str(labels.get(INSTANCE_TYPE_LABEL, ""))
     if request.instance_type and machine and machine.casefold() != request.instance_type.casefold():
         return f"is a {machine}, but resource.instanceType is {request.instance_type}"
-    return _gpu_rejection(node, request)
+    return _gpu_rejection(node, request) or _room_rejection(node, request)
 
 
 def gpu_resource(node: KubeObject) -> str:
@@ -173,6 +174,22 @@ def _gpu_rejection(node: KubeObject, request: NodeRequest) -> str:
     if memory and memory < request.gpu_memory_gib:
         where = f" with {has}" if taken else ""
         return f"has {memory} GiB of GPU memory{where}, {request.gpu_memory_gib:g} GiB needed"
+    return ""
+
+
+def _room_rejection(node: KubeObject, request: NodeRequest) -> str:
+    """Returns what a node has too little of besides GPUs; what it does not report is left to the scheduler."""
+    allocatable = _mapping(_mapping(node, "status"), "allocatable")
+    for resource, what, needed in (
+        ("memory", "main memory", request.memory_gib),
+        ("ephemeral-storage", "disk", request.disk_gib),
+    ):
+        try:
+            has = parse_gib(str(allocatable[resource])) if resource in allocatable else needed
+        except ValueError:
+            continue
+        if has < needed:
+            return f"has {math.floor(has * 10) / 10:g} GiB of {what}, {needed:g} GiB needed"
     return ""
 
 

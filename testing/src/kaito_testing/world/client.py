@@ -216,7 +216,7 @@ class KubeClient:
         """Adds a node without a kubelet, or changes one, and returns it."""
         all_labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **(labels or {})}
         self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": all_labels}})
-        amounts = {"cpu": "16", "memory": "128Gi", "pods": "110", gpu_resource: str(gpus)}
+        amounts = {"cpu": "16", "memory": "128Gi", "ephemeral-storage": "1Ti", "pods": "110", gpu_resource: str(gpus)}
         condition = {
             "type": "Ready",
             "status": "True" if ready else "False",

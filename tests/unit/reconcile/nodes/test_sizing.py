@@ -17,6 +17,15 @@ LARGE = {"gpus": 2, "gpu_memory_gib": 90.0}
         ({}, 3, GpuSku("A", 8, 640, "A100"), Sizing(3, 1, 14, 16)),
         (LARGE, 1, None, Sizing(1, 2, 90, 16)),
         (LARGE, 1, GpuSku("A", 8, 640, "A100"), Sizing(1, 2, 90, 16)),
+        (LARGE, 1, GpuSku("N", 1, 94, "H100 NVL"), Sizing(1, 1, 90, 16)),  # fewer, larger GPUs
+        ({**LARGE, "heads": 128}, 1, GpuSku("N", 1, 94, "H100 NVL"), Sizing(1, 1, 90, 16)),
+        (
+            {"gpus": 4, "gpu_memory_gib": 144.0, "heads": 64},
+            1,
+            GpuSku("N", 2, 188, "H100 NVL"),
+            Sizing(1, 2, 144, 16),
+        ),
+        ({"gpus": 4, "gpu_memory_gib": 100.0, "heads": 8}, 1, GpuSku("H", 3, 423, "H200"), Sizing(1, 1, 100, 16)),
         (LARGE, 1, GpuSku("V", 8, 128, "V100"), Sizing(1, 8, 90, 16)),  # 6 would hold it, heads divide by 8
         ({**LARGE, "distributed": True}, 2, None, Sizing(2, 1, 45, 8)),
         ({**LARGE, "distributed": True}, 2, GpuSku("V", 4, 64, "V100"), Sizing(2, 4, 45, 8)),
