@@ -41,7 +41,7 @@ def test_claims_refer_to_an_ec2_node_class() -> None:
 
 def test_options_choose_the_node_class() -> None:
     assert claim({"node_class": "gpu"})["spec"]["nodeClassRef"]["name"] == "gpu"
-    with pytest.raises(ConfigError, match=r"gpu_aws has no option ami; known: .* node_class"):
+    with pytest.raises(ConfigError, match=r"gpu_aws: unknown option 'ami'; known: .* node_class"):
         kaito_node_providers(Settings(plugins={"gpu_aws": {"ami": "x"}}))
 
 

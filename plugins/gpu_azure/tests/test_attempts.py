@@ -73,7 +73,7 @@ def test_a_claim_that_goes_away_is_not_made_again_at_once(karpenter: Karpenter) 
     state = karpenter.look()
     assert (karpenter.names(), state.reason, state.failed) == ([], "NodeClaimDeleted", True)
     assert "was deleted before it was ready" in state.message
-    assert f"made again at {karpenter.notes['nextAttempt']}" in state.message
+    assert f"created again at {karpenter.notes['nextAttempt']}" in state.message
     assert karpenter.look() == state  # by an operator that has been started since, too
     karpenter.wait(state)
     again = karpenter.look()

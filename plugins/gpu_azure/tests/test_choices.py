@@ -69,11 +69,11 @@ class TestRequirements:
     @pytest.mark.parametrize(
         ("annotation", "value", "possible"),
         [
-            ("kaito.sh/capacity-type", "cheap", "must be on-demand, spot or reserved, or several with commas between"),
-            ("kaito.sh/capacity-type", "spot,", "must be on-demand, spot or reserved, or several with commas between"),
-            ("kaito.sh/zones", "", "must be names of zones with commas between"),
-            ("kaito.sh/zones", "west europe", "must be names of zones with commas between"),
-            ("kaito.sh/architectures", "x86", "must be amd64 or arm64, or both with a comma between"),
+            ("kaito.sh/capacity-type", "cheap", "must be on-demand, spot or reserved, or several separated by commas"),
+            ("kaito.sh/capacity-type", "spot,", "must be on-demand, spot or reserved, or several separated by commas"),
+            ("kaito.sh/zones", "", "must be names of zones separated by commas"),
+            ("kaito.sh/zones", "west europe", "must be names of zones separated by commas"),
+            ("kaito.sh/architectures", "x86", "must be amd64 or arm64, or both separated by a comma"),
         ],
     )
     def test_bad_values_are_refused(self, annotation: str, value: str, possible: str) -> None:
@@ -132,7 +132,7 @@ class TestArchitecture:
             plan(instance_type=instance_type, annotations=annotations, gpus=0)
         assert str(caught.value) == (
             f"resource.instanceType must be a machine type with {built} processors, which the images are built for, "
-            f"got '{instance_type}' with {has} processors; where they are built for both, say so with the annotation "
+            f"got '{instance_type}' with {has} processors; if the images are built for both, set the annotation "
             "kaito.sh/architectures: amd64,arm64 or, for all Workspaces, KAITO_PLUGIN_GPU_AZURE__ARCHITECTURES"
         )
 

@@ -127,5 +127,5 @@ class TestPlugin:
         assert made["spec"]["nodeClassRef"]["name"] == "gpu"
 
     def test_unknown_options_are_refused(self) -> None:
-        with pytest.raises(ConfigError, match=r"no option nodeclass; known: .* node_class, node_class_group"):
+        with pytest.raises(ConfigError, match=r"gpu_azure: unknown option 'nodeclass'; did you mean node_class\?"):
             kaito_node_providers(Settings(plugins={"gpu_azure": {"nodeclass": "gpu"}}))

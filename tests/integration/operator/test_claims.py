@@ -123,7 +123,7 @@ def test_a_claim_that_goes_away_is_not_made_again_at_once_nor_after_a_restart(
     cluster.delete("nodeclaims.karpenter.sh", _names(cluster)[0], "")  # Karpenter gives up, and does not say why
     said = azure.wait_reason("w", "NodeClaimReady", "NodeClaimDeleted")
     notes = azure.existing("workspaces", "w")["status"]["nodeNotes"]
-    assert said["status"] == "False" and f"made again at {notes['nextAttempt']}, attempt 2" in said["message"]
+    assert said["status"] == "False" and f"created again at {notes['nextAttempt']}, attempt 2" in said["message"]
     _passes(azure)
     azure.stop()
     azure.start()

@@ -1,4 +1,4 @@
-"""Nodes through Karpenter (`karpenter.sh/v1`), for plugins of any cloud: a cloud is a `KarpenterCloud` record.
+"""Nodes through Karpenter (`karpenter.sh/v1`), for plugins of any cloud, which is described by a `KarpenterCloud`.
 
 `cloud` is the record, `choices` and `checks` what a Workspace may ask for, `claims` what is asked of Karpenter,
 `progress` and `machines` what becomes of it, `attempts` when it is asked again, `provider` the only part that talks to

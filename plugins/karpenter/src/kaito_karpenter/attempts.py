@@ -1,7 +1,7 @@
-"""When claims are made again after some that came to nothing, and what is remembered of those. Pure functions.
+"""When NodeClaims are created again after failures, and the record of those failures. Pure functions.
 
-Karpenter deletes a claim that it can make no machine for, which wakes the operator at once: without a wait it would ask
-again within the second. What is remembered is in the Workspace's status, so that a restart forgets nothing.
+Karpenter deletes a NodeClaim if it cannot get a machine. That wakes the operator, which without a wait would create the
+next one within a second. The record is kept in the Workspace's status, so that it survives restarts.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ _LONGEST_WORDS = 400  # characters; some clouds write pages
 
 
 def wait(failures: int, identity: str) -> timedelta:
-    """Returns how long to wait after failures in a row: doubled each time, 10 minutes at most, less up to a half.
+    """Returns the wait after consecutive failures: doubled for each, at most 10 minutes, minus up to half at random.
 
     Args:
-        failures: How many, one or more.
-        identity: Of whom; spreads those that failed together, the same each time.
+        failures: Number of failures, at least 1.
+        identity: Seed of the random part, so that Workspaces that failed together do not try again together.
     """
     longest = min(LONGEST_WAIT, FIRST_WAIT * (1 << min(failures - 1, 10)))
     chance = int.from_bytes(hashlib.sha256(f"{identity}/{failures}".encode()).digest()[:4]) / 2**32
@@ -31,15 +31,15 @@ def wait(failures: int, identity: str) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What is remembered of the claims of one Workspace.
+    """The record of the NodeClaims of one Workspace.
 
     Attributes:
-        form: Stands for what was asked for; for anything else all begins anew.
-        failures: How often in a row claims went away before they were ready.
-        next_at: When claims are made again; None before the first failure.
-        pending: Names of the claims that were not ready when they were last seen.
-        seen: What the first of them was waiting for then.
-        failure: What was said of those that failed last.
+        form: Identifies what was requested. The record of another request is discarded.
+        failures: Consecutive times that claims were deleted before they were ready.
+        next_at: When claims are created again; None before the first failure.
+        pending: Names of the claims that were not ready at the last pass.
+        seen: What the first of them was waiting for.
+        failure: The reason of the last failure.
     """
 
     form: str
@@ -51,7 +51,7 @@ class Attempts:
 
     @classmethod
     def read(cls, notes: Mapping[str, str], form: str, now: datetime) -> "Attempts":
-        """Returns what `notes` wrote; what somebody has spoilt since, or was written of another form, is forgotten."""
+        """Returns the record that `notes` wrote, or an empty one if it was edited or is of another form."""
         if notes.get("form") != form:
             return cls(form)
         try:
@@ -68,7 +68,7 @@ class Attempts:
         return cls(form, failures, next_at, pending, notes.get("seen", ""), notes.get("failure", ""))
 
     def notes(self) -> dict[str, str]:
-        """Returns what to keep; nothing where nothing is pending and nothing has failed."""
+        """Returns the record as strings for the status; empty if no claim is pending and none has failed."""
         if not self.failures and not self.pending:
             return {}
         notes = {"form": self.form, "pending": ",".join(self.pending), "seen": self.seen, "failure": self.failure}
@@ -77,33 +77,33 @@ class Attempts:
         return {key: value for key, value in notes.items() if value}
 
     def must_wait(self, now: datetime) -> bool:
-        """Returns whether it is too early to make claims."""
+        """Returns whether it is too early to create claims again."""
         return self.next_at is not None and now < self.next_at
 
     def lost(self, kept: Iterable[str]) -> bool:
-        """Returns whether a claim that was pending is not among those that are kept."""
+        """Returns whether a claim that was pending is gone; `kept` are the names of those that exist."""
         return not set(self.pending) <= set(kept)
 
     def failed(self, words: str, now: datetime, identity: str) -> "Attempts":
-        """Returns the attempts with another failure.
+        """Returns the record with one more failure.
 
         Args:
-            words: What was said of it, "" where only the claims themselves had said something.
+            words: The reason; "" takes the last status of the claims.
             now: When it was noticed.
-            identity: Of the Workspace, see `wait`.
+            identity: The Workspace's, see `wait`.
         """
         failures = self.failures + 1
-        # Whole seconds are written, and not to be early.
+        # Rounded up: the record has whole seconds.
         next_at = (now + wait(failures, identity)).replace(microsecond=0) + timedelta(seconds=1)
         failure = _short(words or self.seen)
         return Attempts(self.form, failures, next_at.astimezone(UTC), failure=failure)
 
     def refused(self, words: str) -> "Attempts":
-        """Returns the attempts with what has been said of the last failure since; "" is nothing."""
+        """Returns the record with a reason of the last failure that has become known; "" changes nothing."""
         return replace(self, failure=_short(words)) if words else self
 
     def observed(self, pending: Mapping[str, str]) -> "Attempts":
-        """Returns the attempts with the claims that are not ready, by name, each with what it waits for."""
+        """Returns the record with the claims that are not ready: by name, what each waits for."""
         seen = next((words for words in pending.values() if words), "")
         return replace(self, pending=tuple(pending), seen=_short(seen))
 

@@ -1,4 +1,4 @@
-"""What a cloud has to object to a Workspace, before anything is asked for. Pure functions."""
+"""Checks of a Workspace that need no cluster. Pure functions."""
 
 from collections.abc import Mapping
 
@@ -15,9 +15,9 @@ _TYPE = "resource.instanceType"
 
 
 def workspace_faults(workspace: Workspace, preset: ModelPreset | None, cloud: KarpenterCloud) -> list[FieldError]:
-    """Returns the faults of a Workspace, none of one that is another provider's: for `kaito_validate_workspace`.
+    """Returns the faults of a Workspace, for the hook `kaito_validate_workspace`.
 
-    What the operator's settings decide is left to `check_request`.
+    Workspaces of other providers have none. What depends on the options of the plugin is checked by `check_request`.
     """
     instance_type = workspace.resource.instance_type
     annotations = workspace.metadata.annotations
@@ -38,12 +38,12 @@ def check_request(request: NodeRequest, cloud: KarpenterCloud) -> Mapping[str, t
     """Returns what the Workspace's annotations choose.
 
     Raises:
-        InvalidWorkspaceError: A choice is impossible, or no machine of the type can be asked for.
+        InvalidWorkspaceError: A choice is not possible, or the machine type cannot be used.
     """
     asked = annotated(request.annotations)
     instance_type, built = request.instance_type, {**cloud.choices, **asked}[ARCHITECTURE]
     if not instance_type:
-        fault = FieldError(_TYPE, f"is required where nodes are created; {_known('', cloud)}")
+        fault = FieldError(_TYPE, f"is required, since nodes are created; {_known('', cloud)}")
     elif not cloud.makes(instance_type):
         fault = FieldError(
             _TYPE, f"must be a machine type of {cloud.title}, got '{instance_type}'; {_known(instance_type, cloud)}"
@@ -54,7 +54,7 @@ def check_request(request: NodeRequest, cloud: KarpenterCloud) -> Mapping[str, t
         fault = FieldError(
             _TYPE,
             f"must be a machine type with {' or '.join(built)} processors, which the images are built for, got "
-            f"'{instance_type}' with {has} processors; where they are built for both, say so with the annotation "
+            f"'{instance_type}' with {has} processors; if the images are built for both, set the annotation "
             "kaito.sh/architectures: amd64,arm64 or, for all Workspaces, "
             f"{option_variable(cloud.name, 'architectures')}",
         )

@@ -1,6 +1,6 @@
-"""What can be chosen about machines beyond their type: by an option for all Workspaces, by an annotation for one.
+"""Choices about machines besides their type: with options for all Workspaces, with annotations for one.
 
-A choice is a tuple of values by the label that Karpenter has for it, which is also the key of a claim's requirement.
+Choices are tuples of allowed values by label. Karpenter uses the label as key of a claim's requirement.
 """
 
 import re
@@ -19,13 +19,13 @@ ARCHITECTURE: Final = "kubernetes.io/arch"
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """One thing to choose.
+    """One thing that can be chosen.
 
     Attributes:
-        option: The plugin's option; the annotation is named after it.
-        label: What Karpenter calls it.
-        value: What each value looks like.
-        possible: The same in words.
+        option: Name of the plugin's option, and with dashes of the annotation.
+        label: Karpenter's label.
+        value: Pattern of a value.
+        possible: Description of the values, for messages.
     """
 
     option: str
@@ -38,7 +38,7 @@ class _Choice:
         return f"kaito.sh/{self.option.replace('_', '-')}"
 
     def read(self, text: str) -> tuple[str, ...]:
-        """Returns the values of a text, separated by commas; none where one of them is impossible."""
+        """Returns the values of a comma-separated text, none if one of them is not possible."""
         values = tuple(dict.fromkeys(value.strip() for value in text.split(",")))
         return values if all(map(self.value.fullmatch, values)) else ()
 
@@ -51,15 +51,15 @@ _CHOICES: Final = (
         "capacity_type",
         CAPACITY_TYPE,
         re.compile("on-demand|spot|reserved"),
-        "on-demand, spot or reserved, or several with commas between",
+        "on-demand, spot or reserved, or several separated by commas",
     ),
     _Choice(
         "zones",
         ZONE,
         re.compile("[a-z0-9]([-_.a-z0-9]{0,61}[a-z0-9])?", re.ASCII | re.IGNORECASE),
-        "names of zones with commas between",
+        "names of zones separated by commas",
     ),
-    _Choice("architectures", ARCHITECTURE, re.compile("amd64|arm64"), "amd64 or arm64, or both with a comma between"),
+    _Choice("architectures", ARCHITECTURE, re.compile("amd64|arm64"), "amd64 or arm64, or both separated by a comma"),
 )
 
 
@@ -72,7 +72,7 @@ def chosen(plugin: str, options: Mapping[str, str]) -> dict[str, tuple[str, ...]
     """Returns what a plugin's options choose for all Workspaces.
 
     Raises:
-        ConfigError: A value is impossible.
+        ConfigError: A value is not possible.
     """
     choices: dict[str, tuple[str, ...]] = {}
     for choice in _CHOICES:
@@ -89,7 +89,7 @@ def annotated(annotations: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Returns what a Workspace's annotations choose.
 
     Raises:
-        InvalidWorkspaceError: A value is impossible; all annotations are read.
+        InvalidWorkspaceError: A value is not possible. The error lists all faults.
     """
     choices: dict[str, tuple[str, ...]] = {}
     faults: list[FieldError] = []

@@ -1,6 +1,6 @@
-"""What is asked of Karpenter: which NodeClaims a request needs, and how each is written. Pure functions.
+"""Which NodeClaims a request needs, and their manifests. Pure functions.
 
-A NodeClaim's spec cannot be changed, so that one which does not fit any more is replaced, never edited.
+The spec of a NodeClaim is immutable. A claim that no longer fits is replaced.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ __all__ = ["NODECLAIMS", "ClaimPlan", "is_ready", "owner_labels", "plan_claims"]
 
 NODECLAIMS = ResourceType("karpenter.sh", "v1", "nodeclaims", "NodeClaim", namespaced=False)
 NODE_POOL = "karpenter.sh/nodepool"
-#: No such NodePool exists: with it in the label, no NodePool counts the node as its own and scales it away.
+#: A NodePool of this name does not exist. With it as label, no NodePool takes the node for its own and removes it.
 POOL_NAME = "kaito"
 TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
-#: Label domains that kubelets, Karpenter and this operator write; a selector cannot put them on a node.
+#: Domains of labels that kubelets, Karpenter and this operator set. Labels of a selector in them are not set on nodes.
 _RESERVED_DOMAINS = ("kaito.sh", "karpenter.sh", "kubernetes.io", "k8s.io")
 
 
@@ -33,12 +33,12 @@ class ClaimPlan:
     """What to do with the NodeClaims of a Workspace.
 
     Attributes:
-        keep: Claims that serve the request: ready ones first, those with pods before those without, then by name.
-        create: Manifests of the claims that are missing.
-        surplus: Claims that serve no purpose once those kept and created are ready. One that is too many and has pods
-            is not among them before Kubernetes has chosen which pods go.
-        mistaken: Claims that serve none now: of another machine type or with other labels, and without pods. The
-            quota that they hold may be what the right ones lack.
+        keep: Claims that match the request: ready ones first, those with pods before those without, then by name.
+        create: Manifests of the missing claims.
+        surplus: Claims to delete once those kept and created are ready. A claim that matches and has pods is not
+            surplus until Kubernetes has chosen which pods to end.
+        mistaken: Claims to delete at once, since they do not match the request and have no pods. The claims to create
+            may need the quota that they hold.
         form: Stands for what is asked for of each machine.
     """
 
@@ -50,22 +50,22 @@ class ClaimPlan:
 
 
 def owner_labels(request: NodeRequest) -> dict[str, str]:
-    """Returns the labels that tie a claim to its Workspace; claims have no namespace and no owner references."""
+    """Returns the labels that identify the Workspace of a claim, which has no namespace and no owner reference."""
     return {WORKSPACE_LABEL: request.workspace, WORKSPACE_NAMESPACE_LABEL: request.namespace}
 
 
 def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: KarpenterCloud) -> ClaimPlan:
-    """Returns which claims to keep, to create and to give back.
+    """Returns which claims to keep, to create and to delete.
 
-    Claims of the Workspace that somebody else's name carries (made by KAITO, say) are kept where they fit.
+    Claims of the Workspace with other names, for instance created by KAITO, are kept if they match.
 
     Args:
         request: The nodes that are needed.
-        existing: Claims with the Workspace's labels.
-        cloud: Whose machines they are.
+        existing: The claims with the Workspace's labels.
+        cloud: The cloud of the machines.
 
     Raises:
-        InvalidWorkspaceError: No machine can be asked for as the Workspace is written.
+        InvalidWorkspaceError: The Workspace requests a machine that cannot exist.
     """
     asked = check_request(request, cloud)
     wanted = _user_labels(request, cloud)
@@ -88,7 +88,7 @@ def plan_claims(request: NodeRequest, existing: Iterable[KubeObject], cloud: Kar
 
 
 def is_ready(claim: KubeObject) -> bool:
-    """Returns whether a claim has become a node that takes pods."""
+    """Returns whether a claim has a node that accepts pods."""
     conditions = claim.get("status", {}).get("conditions", ())
     ready = any(found.get("type") == "Ready" and found.get("status") == "True" for found in conditions)
     return ready and bool(claim["status"].get("nodeName"))
@@ -99,10 +99,10 @@ def _holds_pods(claim: KubeObject, request: NodeRequest) -> bool:
 
 
 def _user_labels(request: NodeRequest, cloud: KarpenterCloud) -> dict[str, str]:
-    """Returns the selector as labels for new nodes, without reserved ones.
+    """Returns the labels that make new nodes match the selector, without reserved ones.
 
     Raises:
-        InvalidWorkspaceError: The selector cannot be met by labelling a node.
+        InvalidWorkspaceError: Labels cannot make a node match the selector.
     """
     labels = dict(request.match_labels)
     for index, expression in enumerate(request.match_expressions):
@@ -112,8 +112,8 @@ def _user_labels(request: NodeRequest, cloud: KarpenterCloud) -> dict[str, str]:
                 [
                     FieldError(
                         f"resource.labelSelector.matchExpressions[{index}]",
-                        "must be the operator In with one value where nodes are created, got "
-                        f"{expression['operator']} with {len(values)} values; nodes cannot be labelled to match it",
+                        "must be the operator In with one value if nodes are created, got "
+                        f"{expression['operator']} with {len(values)} values; new nodes cannot be labelled to match it",
                     )
                 ]
             )
@@ -130,16 +130,16 @@ def _is_in(key: str, domains: Iterable[str]) -> bool:
 def _fits(
     claim: KubeObject, instance_type: str, labels: Mapping[str, str], asked: Mapping[str, tuple[str, ...]]
 ) -> bool:
-    """Returns whether a claim is of the machine type, with the labels and with what a Workspace's annotations ask.
+    """Returns whether a claim has the machine type, the labels, and what the Workspace's annotations request.
 
-    What the operator's settings say is for new claims alone: another setting is not to end every pod.
+    Options of the plugin are not compared: changing one must not end every pod.
     """
     has: Mapping[str, str] = claim["metadata"].get("labels", {})
     types = [value.casefold() for value in _required(claim, INSTANCE_TYPE_LABEL)]
     if types != [instance_type.casefold()] or not labels.items() <= has.items():
         return False
     for key, values in asked.items():
-        # A label says what was launched.
+        # The label has what was launched, the requirement what was allowed.
         actual = (has[key],) if key in has else _required(claim, key)
         if key != ARCHITECTURE and not (actual and set(actual) <= set(values)):
             return False
@@ -164,11 +164,10 @@ def _form(
 
 
 def _free_names(request: NodeRequest, taken: set[str], count: int) -> list[str]:
-    """Returns the first names of the Workspace that no claim has.
+    """Returns names for new claims.
 
-    They depend on nothing but the Workspace and the claims, so that a pass that does not see yet what the last one
-    created asks for the same claims again. Agent pools of AKS, which the gpu-provisioner names after claims, allow 12
-    characters.
+    They depend only on the Workspace and its claims, so that a pass that does not yet see the claims of the previous
+    one creates the same ones again. Names have 12 characters: the gpu-provisioner uses them for agent pools of AKS.
     """
     names: list[str] = []
     index = 0
@@ -217,7 +216,7 @@ def _manifest(
             "requirements": [
                 {"key": key, "operator": "In", "values": list(values)} for key, values in required.items()
             ],
-            "expireAfter": cloud.expire_after,  # what do-not-disrupt does not stop
+            "expireAfter": cloud.expire_after,  # do-not-disrupt does not prevent expiry
             "resources": {"requests": {node_class.storage_resource: format_gib(request.disk_gib)}},
         },
     }

@@ -1,4 +1,4 @@
-"""What differs between clouds under Karpenter, as data."""
+"""The record that describes a cloud to this package."""
 
 import difflib
 import re
@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kaito_core.api.nodes import GpuSku
-from kaito_core.errors import ConfigError
+from kaito_core.errors import ConfigError, known_names
 from kaito_karpenter.choices import ARCHITECTURE, CAPACITY_TYPE, chosen, option_variable
 
 __all__ = ["OPTIONS", "KarpenterCloud", "NodeClass"]
 
-#: What the options of a plugin mean (KAITO_PLUGIN_<PLUGIN>__NODE_CLASS and so on).
+#: The options of a plugin (KAITO_PLUGIN_<PLUGIN>__NODE_CLASS and so on), with their meanings.
 OPTIONS: Mapping[str, str] = {
-    "node_class": "Name of the node class that claims refer to.",
+    "node_class": "Name of the node class of NodeClaims.",
     "node_class_kind": "Its kind.",
     "node_class_group": "Its API group.",
-    "expire_after": "When Karpenter replaces a machine whatever runs on it: Never (the default), or a duration such as "
-    "720h.",
-    "capacity_type": "on-demand (the default), spot or reserved, or several with commas between. Annotation "
+    "expire_after": "When Karpenter replaces a machine, whatever runs on it: Never (the default), or a duration such "
+    "as 720h.",
+    "capacity_type": "on-demand (the default), spot or reserved, or several separated by commas. Annotation "
     "kaito.sh/capacity-type.",
-    "zones": "Zones that machines may be in, with commas between; empty by default: any. Annotation kaito.sh/zones.",
-    "architectures": "Processors that the images are built for: amd64 (the default), arm64, or both with a comma "
-    "between. A machine type with others is refused. Annotation kaito.sh/architectures.",
+    "zones": "Zones of the machines, separated by commas; any by default. Annotation kaito.sh/zones.",
+    "architectures": "Processors that the images are built for: amd64 (the default), arm64, or both separated by a "
+    "comma. Machine types with other processors are refused. Annotation kaito.sh/architectures.",
 }
 _NODE_CLASS_OPTIONS = {"node_class": "name", "node_class_kind": "kind", "node_class_group": "group"}
 _DURATION = re.compile(r"Never|(?=.*[1-9])([0-9]+[smh])+", re.ASCII)
@@ -30,7 +30,7 @@ _DURATION = re.compile(r"Never|(?=.*[1-9])([0-9]+[smh])+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class NodeClass:
-    """The node class that claims refer to; somebody who runs Karpenter has made it.
+    """A node class, which describes machines to Karpenter. The administrators of the cluster create it.
 
     Attributes:
         name: Its name.
@@ -44,29 +44,29 @@ class NodeClass:
 
     @property
     def storage_resource(self) -> str:
-        """What a claim calls the disk: Karpenter matches ephemeral storage, the gpu-provisioner reads "storage"."""
+        """The resource name of the disk: "ephemeral-storage" for Karpenter, "storage" for the gpu-provisioner."""
         return "storage" if self.group == "kaito.sh" else "ephemeral-storage"
 
 
 @dataclass(frozen=True, slots=True)
 class KarpenterCloud:
-    """One cloud under Karpenter.
+    """A cloud that has a Karpenter provider.
 
     Attributes:
-        name: Name of the node provider, which is what a Workspace's annotation calls it: "gpu_azure".
-        title: The cloud's name in messages: "Azure".
-        skus: The machine types that are known.
-        type_pattern: What the cloud's machine types look like. Clouds have more of them than any table: one that is not
-            in `skus` is asked for all the same, and sized by what its node reports.
-        node_class: What claims refer to, unless the settings name another.
-        label_domains: Label domains that the cloud's Karpenter writes itself, besides Kubernetes' and Karpenter's own.
-        cpu_pattern: What machine types without GPUs look like; None where that cannot be told.
-        arm_pattern: What machine types with arm64 processors look like; None where there are none.
-        gpu_memory_label: Node label of the cloud's Karpenter with the MiB of one GPU, "" where there is none.
-        expire_after: When Karpenter replaces a machine whatever runs on it, as it writes durations.
-        choices: What is required of every machine, by label, unless a Workspace's annotations choose otherwise;
-            `kubernetes.io/arch` is what images are built for. The capacity type has to be there: without one Karpenter
-            takes a spot machine for a claim that no NodePool made.
+        name: Name of the node provider, such as "gpu_azure".
+        title: The cloud's name in messages, such as "Azure".
+        skus: The table of machine types.
+        type_pattern: Matches the cloud's machine types. A type that is not in `skus` can be requested too; its size is
+            then read from its node.
+        node_class: The node class of NodeClaims, unless the options name another.
+        label_domains: Domains of labels that the cloud's Karpenter provider sets itself.
+        cpu_pattern: Matches machine types without GPUs; None if names do not show it.
+        arm_pattern: Matches machine types with arm64 processors; None if there are none.
+        gpu_memory_label: Label that the cloud's Karpenter provider sets on nodes, with the MiB of one GPU; "" for none.
+        expire_after: When Karpenter replaces a machine, whatever runs on it, in Karpenter's notation of durations.
+        choices: Allowed values of labels, unless a Workspace's annotations choose others. `kubernetes.io/arch` has the
+            processors that images are built for. The capacity type is required: without one, Karpenter may launch a
+            spot machine for a claim that has no NodePool.
     """
 
     name: str
@@ -84,11 +84,11 @@ class KarpenterCloud:
     )
 
     def find_sku(self, name: str) -> GpuSku | None:
-        """Returns a machine type by its name, whatever the case of its letters; None for one not in the table."""
+        """Returns a machine type of the table by its name, ignoring case; None if it has none of that name."""
         return next((sku for sku in self.skus if sku.name.casefold() == name.casefold()), None)
 
     def nearest(self, instance_type: str) -> str:
-        """Returns the name in the table that is most like another one, "" where none is."""
+        """Returns the name in the table that is most similar to another name, "" if none is."""
         close = difflib.get_close_matches(instance_type, [sku.name for sku in self.skus], n=1)
         return close[0] if close else ""
 
@@ -97,24 +97,24 @@ class KarpenterCloud:
         return self.find_sku(instance_type) is not None or _matches(self.type_pattern, instance_type)
 
     def lacks_gpus(self, instance_type: str) -> bool:
-        """Returns whether a machine type is known to have no GPU; its name says it."""
+        """Returns whether the name of a machine type shows that it has no GPU."""
         return self.find_sku(instance_type) is None and _matches(self.cpu_pattern, instance_type)
 
     def architecture(self, instance_type: str) -> str:
-        """Returns what processors a machine type has, "amd64" or "arm64"; its name says it."""
+        """Returns the processors of a machine type by its name: "amd64" or "arm64"."""
         return "arm64" if _matches(self.arm_pattern, instance_type) else "amd64"
 
     def configured(self, options: Mapping[str, str]) -> "KarpenterCloud":
-        """Returns the cloud as a plugin's options have it.
+        """Returns the cloud with the options of a plugin.
 
         Args:
-            options: `settings.plugins[name]`; those of `OPTIONS`, each optional.
+            options: `settings.plugins[name]`, with any of `OPTIONS`.
 
         Raises:
-            ConfigError: There is another option, or a value cannot be used.
+            ConfigError: An option is unknown, or its value cannot be used.
         """
         if unknown := sorted(set(options) - set(OPTIONS)):
-            raise ConfigError(f"{self.name} has no option {', '.join(unknown)}; known: {', '.join(sorted(OPTIONS))}")
+            raise ConfigError(f"{self.name}: unknown option '{unknown[0]}'; {known_names(OPTIONS, unknown[0])}")
         expire_after = options.get("expire_after", self.expire_after)
         if _DURATION.fullmatch(expire_after) is None:
             variable = option_variable(self.name, "expire_after")

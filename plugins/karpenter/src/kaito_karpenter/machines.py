@@ -1,4 +1,4 @@
-"""What a machine turns out to have, from its Node as Kubernetes writes it. Pure functions."""
+"""What a machine has, read from its Node. Pure functions."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,14 +21,14 @@ def offers_gpus(node: KubeObject | None) -> bool:
 
 
 def reported(node: KubeObject | None) -> str:
-    """Returns what a node without GPUs has, in words."""
+    """Returns what a node that has no GPUs yet does have, for a message."""
     allocatable = _allocatable(node)
     parts = [f"{allocatable[key]} {words}" for key, words in _PARTS.items() if allocatable.get(key)]
     return f"has {', '.join(parts)} and no GPUs yet" if parts else "has no GPUs yet"
 
 
 def smallest_sku(instance_type: str, nodes: Iterable[KubeObject | None], cloud: KarpenterCloud) -> GpuSku | None:
-    """Returns a machine type as its smallest node has it; None where the GPU memory of one is not known."""
+    """Returns a machine type with the GPUs of its smallest node; None if a node's GPU memory is unknown."""
     skus: list[GpuSku] = []
     for node in nodes:
         labels: Mapping[str, Any] = (node or {}).get("metadata", {}).get("labels") or {}
@@ -41,7 +41,7 @@ def smallest_sku(instance_type: str, nodes: Iterable[KubeObject | None], cloud: 
 
 
 def _gpus(node: KubeObject | None) -> tuple[str, int]:
-    """Returns what a node calls its GPUs, and how many it offers."""
+    """Returns the resource name of a node's GPUs, and their number."""
     allocatable = _allocatable(node)
     counts = ((resource, device_count(allocatable.get(resource, 0)) or 0) for resource in GPU_RESOURCES)
     return next((found for found in counts if found[1]), ("", 0))
@@ -52,6 +52,6 @@ def _allocatable(node: KubeObject | None) -> Mapping[str, Any]:
 
 
 def _gib(mebibytes: object) -> int:
-    """Returns a label's MiB in whole GiB, rounded since drivers report a little less than is sold; 0 if unreadable."""
+    """Returns a label's MiB in GiB, 0 if unreadable. Rounded: drivers report slightly less than the GPU has."""
     text = str(mebibytes)
     return round(int(text) / 1024) if text.isascii() and text.isdigit() and len(text) < 12 else 0

@@ -1,7 +1,7 @@
-"""What Karpenter answers: from claims, nodes and events to a NodeState. Pure functions; its own words are passed on.
+"""The progress of NodeClaims, from claims, nodes and events to a NodeState. Pure functions.
 
-Karpenter deletes a claim for which the cloud has no machine or no quota, and says why in the claim's conditions, in an
-event, or not at all.
+Messages of Karpenter and the cloud are passed on unchanged. Karpenter deletes a claim if the cloud has no machine or no
+quota, and gives the reason in the claim's conditions, in an event, or not at all.
 """
 
 import re
@@ -18,7 +18,7 @@ from kaito_karpenter.machines import offers_gpus, reported, smallest_sku
 
 __all__ = ["RECENT", "capacity_words", "claims_state", "pending"]
 
-#: How old an event may be to tell why a claim is gone.
+#: How old an event may be to count as the reason for a deletion.
 RECENT = timedelta(minutes=5)
 _STAGES = ("Launched", "Registered", "Initialized", "Ready")
 _CAPACITY = re.compile(
@@ -29,7 +29,7 @@ _CAPACITY = re.compile(
 
 
 def capacity_words(events: Iterable[KubeObject], names: Iterable[str], now: datetime) -> str:
-    """Returns what the newest recent event of one of the claims says about capacity, "" if there is none."""
+    """Returns the message of the newest recent event about missing capacity for one of the claims, or ""."""
     wanted = set(names)
     recent = [
         (when, str(event.get("message", "")))
@@ -49,14 +49,14 @@ def claims_state(
     cloud: KarpenterCloud,
     attempts: Attempts,
 ) -> NodeState:
-    """Returns how far a Workspace's nodes are.
+    """Returns the state of a Workspace's nodes.
 
     Args:
         request: The nodes that are needed.
-        claims: The claims that serve it, in the order of preference.
-        nodes: The nodes of the claims that are ready, by name; None for one that cannot be read.
-        cloud: Whose machines they are.
-        attempts: What is remembered of claims that came to nothing.
+        claims: The claims for it, in order of preference.
+        nodes: The nodes of the ready claims, by name; None if a node does not exist.
+        cloud: The cloud of the machines.
+        attempts: The record of failed claims.
     """
     sku = cloud.find_sku(request.instance_type)
     ready: list[str] = []
@@ -83,7 +83,7 @@ def claims_state(
 
 
 def pending(claims: Iterable[KubeObject]) -> dict[str, str]:
-    """Returns the claims that are not ready, by name, each with its refusal or what it waits for."""
+    """Returns the claims that are not ready: by name, the refusal or what each waits for."""
     return {
         claim["metadata"]["name"]: next(iter(_refusals(claim)), "") or _stage(claim)
         for claim in claims
@@ -98,10 +98,10 @@ def _cause(
     cloud: KarpenterCloud,
     attempts: Attempts,
 ) -> tuple[str, bool, str]:
-    """Returns why nodes are missing: the reason, whether only somebody's help ends it, and the words."""
+    """Returns why nodes are missing: the reason, whether waiting will not help, and the message."""
     advice = "Raise your quota there, or choose another region or resource.instanceType"
     if attempts.next_at is not None and len(claims) < request.count:
-        again = f"NodeClaims are made again at {timestamp(attempts.next_at)}, attempt {attempts.failures + 1}"
+        again = f"NodeClaims are created again at {timestamp(attempts.next_at)}, attempt {attempts.failures + 1}"
         if _CAPACITY.search(attempts.failure):
             return "InsufficientCapacity", True, f"; {cloud.title} says: {attempts.failure}. {advice}; {again}"
         seen = f" ({attempts.failure})" if attempts.failure else ""
@@ -112,7 +112,7 @@ def _cause(
     before = f"; this is attempt {attempts.failures + 1}, the last one failed: {attempts.failure}"
     nearest = cloud.nearest(request.instance_type) if request.gpus and not cloud.find_sku(request.instance_type) else ""
     unlisted = f". {cloud.title}'s table has no {request.instance_type}; did you mean {nearest}?" if nearest else ""
-    words = "; ".join(waiting) or "their claims have just been made"
+    words = "; ".join(waiting) or "their NodeClaims have just been created"
     failed = any(_conditions(claim).get("Launched", {}).get("status") == "False" for claim in claims)
     return "NodeClaimNotReady", failed, f": {words}{before if attempts.failures else ''}{unlisted}"
 
@@ -122,7 +122,7 @@ def _conditions(claim: KubeObject) -> dict[str, KubeObject]:
 
 
 def _stage(claim: KubeObject) -> str:
-    """Returns the first stage that a claim has not passed, with what its controller says about it."""
+    """Returns the first stage that a claim has not reached, with its reason and message."""
     conditions = _conditions(claim)
     if not conditions:
         return "has no status yet; is Karpenter running?"
@@ -131,7 +131,7 @@ def _stage(claim: KubeObject) -> str:
         if condition.get("status") != "True":
             words = [str(condition[key]) for key in ("reason", "message") if condition.get(key)]
             return f"is not {stage}" + (f" ({': '.join(words)})" if words else "")
-    return "is Ready but names no node yet"
+    return "is Ready but has no node name yet"
 
 
 def _refusals(claim: KubeObject) -> list[str]:

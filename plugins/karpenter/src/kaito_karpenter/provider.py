@@ -1,4 +1,4 @@
-"""The provider: lists claims, applies what `claims` plans, and lets `progress` say how things stand."""
+"""The provider: it lists NodeClaims, executes the plan of `claims`, and returns the state that `progress` finds."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -16,35 +16,35 @@ from kaito_karpenter.progress import capacity_words, claims_state, pending
 __all__ = ["KarpenterProvider", "utc_now"]
 
 EVENTS = ResourceType("", "v1", "events", "Event")
-#: Events about objects without a namespace are kept here.
+#: Kubernetes stores events about objects without a namespace here.
 _EVENT_NAMESPACE = "default"
 
 
 def utc_now() -> datetime:
-    """Returns the time."""
+    """Returns the current time."""
     return datetime.now(UTC)
 
 
 class KarpenterProvider:
-    """Makes nodes through Karpenter's NodeClaims, and gives them back."""
+    """Creates nodes through Karpenter's NodeClaims, and releases them."""
 
     def __init__(self, cloud: KarpenterCloud, now: Callable[[], datetime] = utc_now) -> None:
-        """Does no I/O; `cloud` is whose machines it makes, `now` the clock."""
+        """Does no I/O. `cloud` describes the machines; `now` is the clock."""
         self._cloud, self._now = cloud, now
 
     @property
     def name(self) -> str:
-        """What a Workspace's annotation `kaito.sh/node-provider` calls it."""
+        """The name in a Workspace's annotation `kaito.sh/node-provider`."""
         return self._cloud.name
 
     @property
     def creates_nodes(self) -> bool:
-        """It does."""
+        """True."""
         return True
 
     @property
     def watches(self) -> Sequence[ResourceType]:
-        """NodeClaims, which carry the Workspace's labels."""
+        """NodeClaims, which have the Workspace's labels."""
         return (NODECLAIMS,)
 
     def skus(self) -> Sequence[GpuSku]:
@@ -56,14 +56,15 @@ class KarpenterProvider:
         return self._cloud.makes(instance_type)
 
     async def ensure(self, request: NodeRequest, cluster: Cluster) -> NodeState:
-        """Creates what is missing, all at once, and gives back what is surplus once the rest is ready.
+        """Creates missing NodeClaims, all at the same time, and deletes surplus ones once the others are ready.
 
-        What was asked for by mistake, as with a machine type that has been put right since, goes at once.
+        NodeClaims that no longer match the Workspace and have no pods, for instance of a machine type that has been
+        corrected, are deleted at once.
 
         Raises:
-            InvalidWorkspaceError: No machine can be asked for as the Workspace is written.
+            InvalidWorkspaceError: The Workspace requests a machine that cannot exist.
             ProviderError: The cluster has no NodeClaims.
-            ClusterError: Anything else that the API refuses.
+            ClusterError: The API refuses a request for another reason.
         """
         existing = await cluster.list(NODECLAIMS, labels=owner_labels(request))
         plan = plan_claims(request, existing, self._cloud)
@@ -72,7 +73,7 @@ class KarpenterProvider:
         attempts = await self._attempts(request, plan, cluster, now)
         manifests = () if attempts.must_wait(now) else plan.create
         made = await asyncio.gather(*(self._apply(cluster, manifest) for manifest in manifests))
-        claims = (*plan.keep, *made)  # one whose labels were taken off by hand has been there, with its node
+        claims = (*plan.keep, *made)  # one may have existed, with its node, if somebody removed its labels
         names = [claim["status"]["nodeName"] for claim in claims if is_ready(claim)]
         read = names if request.gpus else []
         nodes = await asyncio.gather(*(cluster.get(NODES, name) for name in read))
@@ -85,7 +86,7 @@ class KarpenterProvider:
         return replace(state, notes=attempts.notes())
 
     async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
-        """Deletes the Workspace's claims; True once a look finds none. A cluster without NodeClaims has none."""
+        """Deletes the Workspace's NodeClaims. Returns True once there are none, or if the cluster has no such type."""
         claims = await cluster.list(NODECLAIMS, labels=owner_labels(request))
         await asyncio.gather(
             *(_delete(cluster, claim) for claim in claims if not claim["metadata"].get("deletionTimestamp"))
@@ -93,13 +94,13 @@ class KarpenterProvider:
         return not claims
 
     async def _attempts(self, request: NodeRequest, plan: ClaimPlan, cluster: Cluster, now: datetime) -> Attempts:
-        """Returns what is remembered of earlier claims, with what has become of them since."""
+        """Returns the record of earlier NodeClaims, with what has happened to them since."""
         attempts = Attempts.read(request.notes, plan.form, now)
         if not plan.create:
             return attempts
         lost = attempts.lost(claim["metadata"]["name"] for claim in plan.keep)
         if not lost and attempts.failures and not attempts.must_wait(now):
-            return attempts  # what was said of them is no answer to the next attempt
+            return attempts  # events about the last attempt do not count for the next
         names = {*attempts.pending, *(claim["metadata"]["name"] for claim in plan.create)}
         words = await self._refusal(cluster, names, now)
         if lost or (words and not attempts.failures):
@@ -107,11 +108,11 @@ class KarpenterProvider:
         return attempts.refused(words)
 
     async def _refusal(self, cluster: Cluster, names: Iterable[str], now: datetime) -> str:
-        """Returns why the cloud refused claims, "" if no event of the last minutes says it."""
+        """Returns why the cloud refused NodeClaims, "" if no recent event gives the reason."""
         try:
             events = await cluster.list(EVENTS, _EVENT_NAMESPACE)
         except ClusterError:
-            return ""  # without leave to read events the reason stays unknown, which stops nothing
+            return ""  # if events may not be read, the reason stays unknown
         return capacity_words(events, names, now)
 
     async def _apply(self, cluster: Cluster, manifest: KubeObject) -> KubeObject:
@@ -121,7 +122,7 @@ class KarpenterProvider:
             if error.status == 404:
                 raise ProviderError(
                     f"the cluster has no NodeClaims (karpenter.sh/v1): install Karpenter for {self._cloud.title}, or "
-                    "name prepared nodes with the annotation kaito.sh/node-provider: gpu_onprem"
+                    "use existing nodes with the annotation kaito.sh/node-provider: gpu_onprem"
                 ) from error
             raise
 
