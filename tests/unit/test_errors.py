@@ -18,6 +18,6 @@ def test_known_names_suggest_the_closest(names: tuple[str, ...], wanted: str, wo
     assert known_names(names, wanted) == words
 
 
-def test_a_typing_error_in_a_presets_name_is_answered_with_the_right_one() -> None:
+def test_for_an_unknown_preset_a_similar_one_is_suggested() -> None:
     error = UnknownPresetError("smolm2-135m", ["falcon-7b", "smollm2-135m-instruct"])
     assert "(did you mean smollm2-135m-instruct?)" in str(error)

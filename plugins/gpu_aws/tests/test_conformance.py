@@ -1,4 +1,4 @@
-"""The provider of AWS nodes keeps the rules of every node provider."""
+"""The rules that every node provider must keep."""
 
 from kaito_gpu_aws.provider import AWS
 from kaito_karpenter import KarpenterProvider

@@ -1,4 +1,4 @@
-"""The provider of Azure nodes keeps the rules of every node provider."""
+"""The rules that every node provider must keep."""
 
 from kaito_gpu_azure.provider import AzureProvider
 from kaito_karpenter.conformance import KarpenterConformance

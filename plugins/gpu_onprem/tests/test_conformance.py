@@ -1,4 +1,4 @@
-"""The provider of prepared nodes keeps the rules of every node provider."""
+"""The rules that every node provider must keep."""
 
 from kaito_core.api import NodeRequest
 from kaito_gpu_onprem.provider import OnPremProvider

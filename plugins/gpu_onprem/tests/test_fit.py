@@ -76,7 +76,7 @@ class TestChoice:
         assert state.message.startswith("1 of 2 nodes fit: b is cordoned")
         assert "resource.preferredNodes" in state.message
 
-    def test_enough_nodes_say_nothing(self) -> None:
+    def test_enough_nodes_need_no_message(self) -> None:
         state = node_state([node("a"), node("b", unschedulable=True)], request())
         assert (state.reason, state.message, names(state)) == ("", "", ["b"])
 
@@ -92,7 +92,7 @@ class TestChoice:
         state = node_state([], request(preferred_nodes=("ghost",)))
         assert "ghost does not exist in this cluster" in state.message
 
-    def test_an_empty_cluster_is_said(self) -> None:
+    def test_an_empty_cluster_is_reported(self) -> None:
         assert "the cluster has no nodes" in node_state([], request()).message
 
     def test_long_lists_are_cut(self) -> None:
@@ -160,7 +160,7 @@ class TestRejection:
             ({"key": "other", "operator": "Exists"}, False),
         ],
     )
-    def test_what_the_pods_tolerate_is_asked(self, toleration: dict[str, str], tolerated: bool) -> None:
+    def test_the_tolerations_of_the_pods_count(self, toleration: dict[str, str], tolerated: bool) -> None:
         tainted = node(taints=[{"key": "team", "value": "b", "effect": "NoSchedule"}])
         assert (rejection(tainted, request(tolerations=(toleration,))) == "") is tolerated
 

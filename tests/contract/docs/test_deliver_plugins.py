@@ -1,4 +1,4 @@
-"""docs/how-to/deliver-plugins.md: its commands install a plugin that kaito then loads, its patches fit the schemas."""
+"""docs/how-to/deliver-plugins.md: its commands install plugins that kaito loads, its patches match the schemas."""
 
 import copy
 import re
@@ -69,8 +69,8 @@ def test_each_way_makes_the_preset_known(venv: FreshVenv, wheels: Wheels, tmp_pa
         places = {"/plugins": str(plugins), "/wheels": str(wheels.folder)}
         venv.run(*(places.get(word, word) for word in init["command"]))
         (variable,) = operator["env"]
-        told = venv.run("env", f"{variable['name']}={places[variable['value']]}", "kaito", "presets", "list")
-        assert "mistral-7b-instruct" in told
+        listed = venv.run("env", f"{variable['name']}={places[variable['value']]}", "kaito", "presets", "list")
+        assert "mistral-7b-instruct" in listed
         assert "mistral-7b" not in venv.run("kaito", "presets", "list"), "it is there without the volume too"
 
     venv.run(*shlex.split(DOCKERFILE.splitlines()[1].removeprefix("RUN ")))

@@ -1,4 +1,4 @@
-"""What the documents say is true: snippets are valid, links lead somewhere, commands exist."""
+"""The documents are right: snippets are valid, links lead somewhere, commands exist."""
 
 import re
 import subprocess

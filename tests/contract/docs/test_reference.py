@@ -1,4 +1,4 @@
-"""What is generated from the code and checked in is what the code gives: reference pages, and the schema of presets."""
+"""Generated files are up to date, reference pages and the schema of presets, and the examples in them work."""
 
 import importlib.util
 import json

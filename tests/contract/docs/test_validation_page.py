@@ -1,4 +1,4 @@
-"""docs/reference/validation.md is what the table of cases gives, and says all that there is to say."""
+"""docs/reference/validation.md is generated from the table of cases, and leaves no rule out."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`kaito plugins`: what is seen of working, odd and broken plugins."""
+"""`kaito plugins` with working, odd and broken plugins."""
 
 import json
 import subprocess
@@ -65,7 +65,7 @@ def test_show_prints_one_record(folder: Path) -> None:
     assert "error: unknown plugin 'falcn'; did you mean falcon?" in unknown.stderr
 
 
-def test_doctor_tells_what_is_broken_and_what_is_odd(folder: Path) -> None:
+def test_doctor_explains_what_is_broken_and_what_is_odd(folder: Path) -> None:
     result = plugins(folder, "doctor")
     assert result.returncode == 1
     assert f"plugin 'broken' ({folder / 'broken.py'}) is left out\n  ModuleNotFoundError: No module" in result.stdout
@@ -77,7 +77,7 @@ def test_doctor_tells_what_is_broken_and_what_is_odd(folder: Path) -> None:
     assert [record["name"] for record in records] == ["broken", "odd"]
 
 
-def test_doctor_is_content_where_nothing_is_broken(folder: Path) -> None:
+def test_doctor_ends_with_status_0_if_nothing_is_broken(folder: Path) -> None:
     (folder / "broken.py").unlink()
     result = plugins(folder, "doctor")
     assert result.returncode == 0 and result.stdout.splitlines()[-1].endswith(" plugins, none broken")
@@ -90,7 +90,7 @@ def test_strict_plugins_end_with_status_2_and_are_still_shown(folder: Path, comm
     assert "no_such_module" in result.stdout
 
 
-def test_a_folder_that_is_not_there_is_named() -> None:
+def test_a_missing_folder_is_named() -> None:
     result = plugins(Path("/no/such/folder"), "list")
     assert result.returncode == 1
     assert result.stderr == "error: KAITO_PLUGINS_DIR: '/no/such/folder' cannot be read: No such file or directory\n"

@@ -61,7 +61,7 @@ def test_what_fits_a_machine_type() -> None:
     assert "llama-2-70b" in search("--fits", "Standard_NC96ads_A100_v4", "--nodes", "2")
 
 
-def test_a_machine_type_that_nobody_knows_is_answered_with_those_like_it() -> None:
+def test_for_an_unknown_machine_type_a_similar_one_is_suggested() -> None:
     result = kaito("presets", "search", "--fits", "Standard_NC24ads_A100")
     assert result.exit_code == 1
     assert str(result.exception).startswith(
@@ -69,7 +69,7 @@ def test_a_machine_type_that_nobody_knows_is_answered_with_those_like_it() -> No
     )
 
 
-def test_a_preset_that_is_unknown_is_answered_with_those_like_it() -> None:
+def test_for_an_unknown_preset_a_similar_one_is_suggested() -> None:
     result = kaito("presets", "show", "smolm2-135m-instruct")
     assert result.exit_code == 1
     assert str(result.exception) == "unknown preset 'smolm2-135m-instruct'; did you mean smollm2-135m-instruct?"

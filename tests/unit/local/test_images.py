@@ -56,7 +56,7 @@ def test_equal_layers_may_be_links(tmp_path: Path, mode: str) -> None:
     assert contents(unpack_data(NAME, path, tmp_path / "root")) == {"a": b"1"}
 
 
-def test_a_layer_may_take_data_away(tmp_path: Path) -> None:
+def test_a_layer_may_remove_data(tmp_path: Path) -> None:
     layers = [layer({"data/old": b"x"}), layer({"data": None}), layer({"data/new": b"y"})]
     layout = oci_layout(tmp_path / "layout", {NAME: layers})
     assert contents(unpack_data(NAME, layout, tmp_path / "root")) == {"new": b"y"}
@@ -172,7 +172,7 @@ def test_an_unusable_image_is_refused_with_its_path(tmp_path: Path, make: Callab
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_image_that_grows_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kaito_core.local.images._LIMITS", Limits(bytes=1000))
     monkeypatch.setattr("kaito_core.local.images._LONGEST_DOCUMENT", 1000)
     layout = oci_layout(tmp_path / "layout", {NAME: [layer({"data/a": bytes(600), "data/b": bytes(600)})]})

@@ -21,12 +21,12 @@ def big(**changes: object) -> ModelPreset:
     ("has", "download", "warning"),
     [
         (Machine(20, 10, has_gpu=False), True, ""),
-        (Machine(4, 10, has_gpu=True), True, ""),  # how much memory the GPU has is the runtime's question
+        (Machine(4, 10, has_gpu=True), True, ""),  # the runtime checks the memory of the GPU
         (Machine(16, 10, has_gpu=False), True, "needs between 10.0 and 20.0 GiB of memory for its weights, and this "),
         (Machine(8, 0, has_gpu=False), False, "machine has no GPU and 8.0 GiB of memory"),
     ],
 )
-def test_a_machine_that_may_do(has: Machine, download: bool, warning: str, tmp_path: Path) -> None:
+def test_a_model_that_may_fit(has: Machine, download: bool, warning: str, tmp_path: Path) -> None:
     found = check_machine(big(), has, tmp_path, download=download)
     assert warning in found and bool(found) == bool(warning)
 
@@ -43,7 +43,7 @@ def test_weights_of_32_bits_take_their_own_size(tmp_path: Path) -> None:
         (Machine(8, 50, has_gpu=False), "big needs at least 10.0 GiB of memory for its weights, and this machine has"),
     ],
 )
-def test_a_machine_that_cannot_do(has: Machine, words: str, tmp_path: Path) -> None:
+def test_a_model_that_cannot_fit(has: Machine, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         check_machine(big(), has, tmp_path, download=True)
     assert str(caught.value).startswith(words.format(folder=tmp_path))

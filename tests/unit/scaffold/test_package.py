@@ -76,13 +76,13 @@ def test_names_that_are_refused(name: str, words: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_distribution_of_ours_can_be_written_over(tmp_path: Path) -> None:
+def test_names_of_our_distributions_are_refused(tmp_path: Path) -> None:
     for name in (project(folder)["name"].removeprefix("kaito-") for folder in FOLDERS):
         with pytest.raises(ConfigError, match=f"kaito-{name} is a distribution of the kaito project"):
             write_package("model", name, tmp_path)
 
 
-def test_a_distribution_that_is_installed_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_installed_distributions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "kaito_acme-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kaito-acme\nVersion: 1.2\n")
@@ -92,7 +92,7 @@ def test_a_distribution_that_is_installed_is_not_written_over(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_package_asks_for_the_distributions_that_it_imports(kind: str, tmp_path: Path) -> None:
+def test_a_package_requires_the_distributions_that_it_imports(kind: str, tmp_path: Path) -> None:
     folder, _ = write_package(kind, "acme", tmp_path)
     metadata = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     needed = {name.partition(">=")[0] for name in metadata["dependencies"]}
