@@ -25,7 +25,7 @@ class World:
         self.engine: Any = FakeEngine()
         self.seconds = 0.0
         self.configure(1, adapters)
-        self.residents = AdapterManager(
+        self.manager = AdapterManager(
             self.engine,
             ServingConfig.model_validate_json(self.file.read_bytes()),
             adapters_dir=self.adapters,
@@ -40,11 +40,11 @@ class World:
     def refresh(self, rounds: int = 2) -> None:
         """Two rounds are needed for files that change while the server runs."""
         for _ in range(rounds):
-            asyncio.run(self.residents.refresh())
+            asyncio.run(self.manager.refresh())
 
     def strengths(self, model: str = "m") -> dict[str, float]:
-        found = self.residents.catalog.choose(model, None)
+        found = self.manager.catalog.choose(model, None)
         return {version.name: strength for version, strength in found.strengths.items()}
 
     def states(self) -> dict[str, tuple[str, str]]:
-        return {name: (str(status.state), status.message) for name, status in self.residents.catalog.statuses.items()}
+        return {name: (str(status.state), status.message) for name, status in self.manager.catalog.statuses.items()}

@@ -45,3 +45,13 @@ def client(live: Any) -> Any:
     import openai
 
     return openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `ranks_script` found."""
+    from two_ranks import run_two
+
+    pytest.importorskip("kaito_falcon.recipe", reason="Falcon needs its package's recipe")
+    folder = tmp_path_factory.mktemp("ranks")
+    return {name: run_two(folder, name) for name in ("leader", "follower")}

@@ -1,4 +1,4 @@
-"""What two ranks do inside one process group. Run by torchrun from `test_tensor_parallel`; the first rank prints JSON.
+"""What two ranks do inside one process group. torchrun runs it (`two_ranks`); each rank writes what it found as JSON.
 
 Every check runs on both ranks at the same time, in this order; the last one leaves the group broken.
 """

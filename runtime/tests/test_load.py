@@ -148,8 +148,8 @@ def test_no_wrong_answer_no_leak_and_no_server_error(live: tuple[Live, Path]) ->
     hits = f'vllm:prefix_cache_hits_total{{model_name="tiny"}} {float(stats().prefix_tokens[1])}'
     assert hits in server.get("/metrics").text
     write(file, guest=False)
-    residents = server.engine._runner.resident
-    until(lambda: [entry.name for entry in residents()] == ["one", "two"], "the guest is unloaded")
-    assert [entry.references for entry in residents()] == [0, 0]
+    manager = server.engine._runner.resident
+    until(lambda: [entry.name for entry in manager()] == ["one", "two"], "the guest is unloaded")
+    assert [entry.references for entry in manager()] == [0, 0]
     assert server.engine._runner._lora.bank.free_pages == free_pages
     until(lambda: left_over() == before, f"nothing is left over of {before}, but {left_over()}")

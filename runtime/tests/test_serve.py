@@ -9,15 +9,12 @@ import torch
 from live import serving, until
 
 from kaito_core.api.serving import ServedModel, ServingConfig
-from kaito_runtime import build
 from kaito_runtime import serve as server
 from kaito_runtime.adapters.manager import AdapterManager
-from kaito_runtime.build import build_engine
 from kaito_runtime.engine import torch_engine
 from kaito_runtime.engine.protocol import Job
-from kaito_runtime.errors import ModelLoadError, RequestError, ServeError
+from kaito_runtime.errors import RequestError, ServeError
 from kaito_runtime.http import health
-from kaito_runtime.http.sockets import bind
 from kaito_runtime.lora.bank import Bank
 from kaito_runtime.options import ServeOptions
 from kaito_runtime.serve import first_answer, serve
@@ -41,34 +38,6 @@ def test_failures_that_repeat_turn_readiness_off_until_the_model_works_again(
         broken.remove()
         until(lambda: live.get("/readyz").status_code == 200, "ready again without any request")
         assert live.post("/v1/completions", BODY).status_code == 200
-
-
-def test_context_is_what_weights_configuration_and_cache_allow(tiny_llama: Path) -> None:
-    def context(wanted: int | None, cache_gib: float) -> int:
-        config = ServingConfig(model=ServedModel(name="tiny", context_length=wanted))
-        return build_engine(config, ServeOptions(model=tiny_llama, cache_gib=cache_gib))[0].context_length
-
-    tokens_per_gib = (1 << 30) // 256  # two layers of keys and values of two heads of width 8 in float32
-    assert context(None, 0.01) == 256
-    assert context(100, 0.01) == 100
-    assert context(10_000, 0.01) == 256
-    assert context(None, 64 / tokens_per_gib) == 64
-
-
-def test_address_that_cannot_be_had_is_named() -> None:
-    with bind("127.0.0.1", 0) as taken:
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ServeError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
-            bind("127.0.0.1", port)
-    with pytest.raises(ServeError, match=r"cannot listen on 203.0.113.1:80: "):
-        bind("203.0.113.1", 80)
-
-
-def test_cache_is_bounded_on_a_cpu_and_follows_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 200))
-    assert build._default_cache_bytes(torch.device("cuda")) == 85
-    assert build._default_cache_bytes(torch.device("cpu")) == 1 << 30
 
 
 @pytest.mark.parametrize(
@@ -146,10 +115,3 @@ def test_gpu_that_is_lost_ends_the_process(tiny_llama: Path, monkeypatch: pytest
 
     monkeypatch.setattr(server, "first_answer", lose)
     assert end_of(tiny_llama) == "cpu no longer works: CUDA error: an illegal memory access"
-
-
-def test_cache_beyond_all_memory_is_refused_at_the_start(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "cache_bytes_per_token", lambda model: 1)
-    options = ServeOptions(model=tiny_llama, cache_gib=2.0**40, batch_requests=2**40)
-    with pytest.raises(ModelLoadError, match="not enough memory for a key-value cache of"):
-        build_engine(CONFIG, options)

@@ -33,13 +33,13 @@ A, B, NEW = {"name": "a", "strength": 0.5}, {"name": "b", "strength": 0.25}, {"n
 
 def served(world: World, model: str = "m", adapters: Any = None) -> tuple[int, dict[str, float]]:
     """Returns the generation and the strengths that a request gets."""
-    choice = world.residents.catalog.choose(model, adapters)
+    choice = world.manager.catalog.choose(model, adapters)
     return choice.generation, {version.name: strength for version, strength in choice.strengths.items()}
 
 
 def refusal(world: World, model: str) -> tuple[int, str]:
     with pytest.raises(RequestError) as caught:
-        world.residents.catalog.choose(model, None)
+        world.manager.catalog.choose(model, None)
     return caught.value.status, str(caught.value)
 
 
@@ -51,12 +51,12 @@ def test_added_adapter_takes_nothing_away_while_its_files_come_and_joins_the_mix
     assert served(world, "mix") == (2, {"a": 2})
     assert served(world, "a") == (3, {"a": 0.5})
     assert refusal(world, "new")[0] == 503
-    assert world.residents.catalog.serving_generation == 2
+    assert world.manager.catalog.serving_generation == 2
     write_adapter(world.adapters / "new")
     world.refresh()
     assert served(world) == (3, {"a": 0.5, "b": 0.25, "new": 4})
     assert served(world, "mix") == (3, {"a": 2, "new": 1})
-    assert world.residents.catalog.serving_generation == 3
+    assert world.manager.catalog.serving_generation == 3
 
 
 def test_added_adapter_that_fails_leaves_the_mix_and_joins_it_when_its_files_are_put_right(world: World) -> None:
@@ -103,13 +103,13 @@ def test_replaced_version_is_kept_until_the_last_mix_with_it_has_switched(world:
     world.configure(3, [A | {"path": "a2"}, B, NEW])
     world.refresh()
     assert world.states()["a"] == ("Ready", "")
-    assert old in world.residents.catalog.choose("m", None).strengths
-    assert old not in world.residents.catalog.choose("a", None).strengths
+    assert old in world.manager.catalog.choose("m", None).strengths
+    assert old not in world.manager.catalog.choose("a", None).strengths
     assert world.engine.retired == []
     write_adapter(world.adapters / "new")
     world.refresh()
     assert world.engine.retired == [old]
-    assert kept in world.residents.catalog.choose("m", None).strengths
+    assert kept in world.manager.catalog.choose("m", None).strengths
 
 
 def test_first_start_serves_what_does_not_need_a_failed_adapter_and_recovers(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_first_start_serves_what_does_not_need_a_failed_adapter_and_recovers(tmp
     assert served(world, "a") == (1, {"a": 0.5})
     assert refusal(world, "m") == (503, "adapter 'new' of model 'm' failed to load: digest differs")
     assert refusal(world, "new")[0] == 404
-    assert world.residents.catalog.serving_generation is None
+    assert world.manager.catalog.serving_generation is None
     world.engine.broken = {}
     write_adapter(world.adapters / "new", "right")
     world.refresh()
@@ -196,7 +196,7 @@ def test_edit_made_while_an_adapter_is_read_does_not_wait_for_it(
     world: World, monkeypatch: pytest.MonkeyPatch, removed: bool
 ) -> None:
     monkeypatch.setattr(manager, "_LOOK_SECONDS", 0.001)
-    engine = world.residents._engine = SlowEngine()
+    engine = world.manager._engine = SlowEngine()
     write_adapter(world.adapters / "new")
     world.configure(3, [A, B, NEW])
     world.refresh(rounds=1)
@@ -204,10 +204,10 @@ def test_edit_made_while_an_adapter_is_read_does_not_wait_for_it(
 
     async def edit_while_loading() -> None:
         engine.go, engine.loading = asyncio.Event(), asyncio.Event()
-        refreshing = asyncio.create_task(world.residents.refresh())
+        refreshing = asyncio.create_task(world.manager.refresh())
         await engine.loading.wait()
         world.configure(4, left)
-        while world.residents.catalog.config.generation != 4:  # noqa: ASYNC110 - the manager needs no event for it
+        while world.manager.catalog.config.generation != 4:  # noqa: ASYNC110 - the manager needs no event for it
             await asyncio.sleep(0)
         assert served(world, "a") == (4, {"a": 9})
         engine.go.set()
@@ -256,7 +256,7 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self.world = World(folder)
-        self.configs = {1: self.world.residents.catalog.config}
+        self.configs = {1: self.world.manager.catalog.config}
         self.cards: dict[tuple[Kind, str], ModelCard] = {}
         for name in NAMES:
             write_adapter(self.world.adapters / name / CONTENTS[0])
@@ -279,7 +279,7 @@ class History:
             self.check()
 
     def check(self) -> None:
-        catalog = self.world.residents.catalog
+        catalog = self.world.manager.catalog
         declared = {(card.kind, card.id) for card in catalog.cards}
         cards = {(card.kind, card.id): card for card in catalog.servable()}
         assert self.cards.keys() & declared <= cards.keys(), "what could be served and is still declared is served"
@@ -330,5 +330,5 @@ def test_any_sequence_of_edits_arrivals_and_failures(events: list[tuple[str, Any
         for _ in range(3):
             history.happen("look", None)
         newest = len(history.configs)
-        cards = history.world.residents.catalog.cards
+        cards = history.world.manager.catalog.cards
         assert all(card.versions is not None and card.generation == newest for card in cards), "all ends complete"

@@ -24,7 +24,7 @@ def test_strengths_and_blends_change_without_loading_anything(world: World) -> N
     world.refresh()
     assert world.strengths() == {"a": 2.0}
     assert world.strengths("low") == {"a": 0.1}
-    assert world.residents.catalog.config.generation == 3
+    assert world.manager.catalog.config.generation == 3
     assert len(world.engine.loaded) == 1
 
 
@@ -38,7 +38,7 @@ def test_adapters_come_and_go(world: World) -> None:
     world.refresh()
     assert set(world.strengths()) == {"b"}
     assert [version.name for version in world.engine.retired] == ["a"]
-    assert [card.id for card in world.residents.catalog.servable()] == ["m", "base", "b"]
+    assert [card.id for card in world.manager.catalog.servable()] == ["m", "base", "b"]
 
 
 @pytest.mark.parametrize("change", ["digest", "content", "path"])
@@ -54,7 +54,7 @@ def test_replaced_adapter_is_a_new_version(world: World, change: str) -> None:
         world.configure(3, [{"name": "a", **other}])
     world.refresh()
     assert world.engine.retired == [world.engine.loaded[0]]
-    assert world.residents.catalog.status("a").version is world.engine.loaded[1]
+    assert world.manager.catalog.status("a").version is world.engine.loaded[1]
 
 
 def test_nothing_is_loaded_again_when_nothing_changed(world: World) -> None:
@@ -84,8 +84,8 @@ def test_replacement_that_fails_says_so_and_leaves_the_version_before_it(world: 
     world.engine.broken = {"a": "bad"}
     write_adapter(world.adapters / "a", "other")
     world.refresh()
-    assert world.residents.catalog.status("a").state is AdapterState.FAILED
-    assert list(world.residents.catalog.choose("a", None).strengths) == world.engine.loaded
+    assert world.manager.catalog.status("a").state is AdapterState.FAILED
+    assert list(world.manager.catalog.choose("a", None).strengths) == world.engine.loaded
     assert world.engine.retired == []
 
 
@@ -119,13 +119,13 @@ def test_replaced_adapter_serves_its_old_version_until_the_new_one_is_there_and_
     world.configure(3, [{"name": "a", "path": "a/2", "digest": "sha256:2"}])
     world.refresh(rounds=1)
     assert world.states()["a"][0] == "Loading"
-    assert world.residents.catalog.config.generation == 3
-    assert world.residents.catalog.choose("a", None) == Choice({world.engine.loaded[0]: 1.0}, 2)
+    assert world.manager.catalog.config.generation == 3
+    assert world.manager.catalog.choose("a", None) == Choice({world.engine.loaded[0]: 1.0}, 2)
     assert world.engine.retired == []
     write_adapter(world.adapters / "a" / "2")
     world.refresh()
     assert world.states()["a"] == ("Ready", "")
-    assert world.residents.catalog.choose("a", None) == Choice({world.engine.loaded[1]: 1.0}, 3)
+    assert world.manager.catalog.choose("a", None) == Choice({world.engine.loaded[1]: 1.0}, 3)
     assert world.engine.retired == [world.engine.loaded[0]]
 
 
@@ -134,8 +134,8 @@ def test_no_moment_shows_a_replaced_adapter_as_ready(world: World) -> None:
     world.configure(2, [{"name": "a", "digest": "sha256:1"}])
     world.refresh()
     world.configure(3, [{"name": "a", "digest": "sha256:2"}])
-    world.residents._read_config()
-    assert world.residents.catalog.config.generation == 3
+    world.manager._read_config()
+    assert world.manager.catalog.config.generation == 3
     assert world.states()["a"] == ("Loading", "is being replaced")
 
 
@@ -147,10 +147,10 @@ def test_broken_file_leaves_what_was_applied_and_is_reported(world: World, conte
     world.file.write_text(content)
     world.refresh()
     assert world.strengths() == {"a": 1.0}
-    assert "serving.json" in world.residents.config_error
+    assert "serving.json" in world.manager.config_error
     world.configure(4, [])
     world.refresh()
-    assert (world.strengths(), world.residents.config_error) == ({}, "")
+    assert (world.strengths(), world.manager.config_error) == ({}, "")
 
 
 def test_missing_file_is_reported_until_it_is_back(world: World) -> None:
@@ -158,20 +158,20 @@ def test_missing_file_is_reported_until_it_is_back(world: World) -> None:
     content = world.file.read_text()
     world.file.unlink()
     world.refresh()
-    assert "No such file" in world.residents.config_error
+    assert "No such file" in world.manager.config_error
     world.file.write_text(content)
     world.refresh()
-    assert world.residents.config_error == ""
+    assert world.manager.config_error == ""
 
 
 def test_what_needs_a_new_pod_is_said_and_not_done(world: World) -> None:
     world.refresh()
     world.configure(2, model={"name": "m2", "dtype": "float16", "contextLength": 5})
     world.refresh()
-    assert world.residents.config_error == (
+    assert world.manager.config_error == (
         "model.dtype takes effect with a new pod; model.context_length takes effect with a new pod"
     )
-    config = world.residents.catalog.config
+    config = world.manager.catalog.config
     assert (config.model.name, config.model.dtype, config.generation) == ("m2", "auto", 2)
 
 
@@ -184,11 +184,11 @@ def test_kubernetes_swapping_links_is_seen(world: World, tmp_path: Path) -> None
     (tmp_path / "..data").symlink_to("first")
     world.file.symlink_to("..data/serving.json")
     world.refresh()
-    assert world.residents.catalog.config.generation == 5
+    assert world.manager.catalog.config.generation == 5
     (tmp_path / "..new").symlink_to("second")
     (tmp_path / "..new").rename(tmp_path / "..data")
     world.refresh()
-    assert world.residents.catalog.config.generation == 6
+    assert world.manager.catalog.config.generation == 6
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_load_that_raises_anything_fails_its_adapter_alone(world: World, error: 
     world.configure(2, [{"name": "a"}, {"name": "b"}])
     world.refresh()
     assert world.states() == {"a": ("Failed", message), "b": ("Ready", "")}
-    assert world.residents.settled
+    assert world.manager.settled
 
 
 def tries(world: World, seconds: int) -> list[int]:
@@ -268,7 +268,7 @@ def test_rounds_that_fail_are_repeated_with_growing_pauses(world: World, monkeyp
             raise trouble
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    monkeypatch.setattr(world.residents, "refresh", refresh)
+    monkeypatch.setattr(world.manager, "refresh", refresh)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(world.residents.watch())
+        asyncio.run(world.manager.watch())
     assert pauses == [1, 2, 4, 1, 2]

@@ -40,10 +40,10 @@ class Site:
         file = ConfigFile(self.file)
         config = file.read()
         assert config is not None
-        self.residents = AdapterManager(self.engine, config, adapters_dir=self.root, config_file=file)
+        self.manager = AdapterManager(self.engine, config, adapters_dir=self.root, config_file=file)
         self.refresh()
-        health = Health(self.engine, self.residents, warm=True)
-        app = create_app(self.engine, ByteCodec(), self.residents, health, **{"admin_token": "token", **options})
+        health = Health(self.engine, self.manager, warm=True)
+        app = create_app(self.engine, ByteCodec(), self.manager, health, **{"admin_token": "token", **options})
         self.client = TestClient(app, raise_server_exceptions=False)
 
     def configure(self, *adapters: str) -> None:
@@ -53,7 +53,7 @@ class Site:
 
     def refresh(self) -> None:
         for _ in range(2):  # files that change while the server runs are looked at twice
-            asyncio.run(self.residents.refresh())
+            asyncio.run(self.manager.refresh())
 
     def post(self, path: str, status: int, **body: Any) -> dict[str, Any]:
         response = self.client.post(path, json=body, headers=ADMIN)
@@ -153,7 +153,7 @@ def test_configuration_that_takes_the_name_wins(site: Site) -> None:
     site.load("guest", "deep/c")
     write_adapter(site.root / "guest")
     site.configure("a", "guest")
-    asyncio.run(site.residents.refresh())
+    asyncio.run(site.manager.refresh())
     # Not for a moment are the admin's weights served under the configuration's name.
     assert site.client.post("/v1/completions", json={"model": "guest", "prompt": "x"}).status_code == 503
     site.refresh()
@@ -274,8 +274,8 @@ def test_request_in_flight_outlives_its_adapter(live: Live) -> None:
     assert during(lambda: admin(UNLOAD, lora_name="late")) == one
     with pytest.raises(openai.NotFoundError):
         text()
-    residents = live.engine._runner.resident
-    until(lambda: [entry.name for entry in residents()] == ["one"], "it is unloaded")
+    resident = live.engine._runner.resident
+    until(lambda: [entry.name for entry in resident()] == ["one"], "it is unloaded")
 
 
 def test_adapter_that_cannot_be_applied_is_refused_with_the_reason(live: Live, tmp_path: Path) -> None:

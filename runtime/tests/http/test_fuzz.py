@@ -45,10 +45,10 @@ FIELDS = {
 def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     engine: Any = FakeEngine(context_length=1000)
     folder = tmp_path_factory.mktemp("adapters")
-    residents = AdapterManager(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
-    asyncio.run(residents.refresh())
-    health = Health(engine, residents, warm=True)
-    return TestClient(create_app(engine, ByteCodec(), residents, health, admin_token="token"))
+    manager = AdapterManager(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
+    asyncio.run(manager.refresh())
+    health = Health(engine, manager, warm=True)
+    return TestClient(create_app(engine, ByteCodec(), manager, health, admin_token="token"))
 
 
 @settings(max_examples=150, deadline=None)

@@ -23,11 +23,11 @@ schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
     engine: Any = FakeEngine(context_length=1000)
     folder = tmp_path_factory.mktemp("adapters")
-    residents = AdapterManager(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
-    asyncio.run(residents.refresh())
-    health = Health(engine, residents, warm=True)
+    manager = AdapterManager(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
+    asyncio.run(manager.refresh())
+    health = Health(engine, manager, warm=True)
     plugins_body()  # the first call imports torch and transformers, longer than schemathesis waits on a busy machine
-    app = create_app(engine, ByteCodec(), residents, health, admin_token="token")
+    app = create_app(engine, ByteCodec(), manager, health, admin_token="token")
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 

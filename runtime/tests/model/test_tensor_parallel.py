@@ -1,10 +1,6 @@
 """Cutting a model into ranks' parts: the arithmetic here, the parts put together again by two real processes."""
 
 import dataclasses
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +10,11 @@ from transformers.distributed import DistributedConfig
 from transformers.distributed.parallel_utils import ALL_PARALLEL_STYLES
 from transformers.distributed.tensor_parallel import get_kv_heads_per_rank
 
-from kaito_runtime.errors import ModelLoadError, ServeError
+from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.lora.sharded import Shard, even_interval
 from kaito_runtime.model.recipe import DEFAULT_RECIPE
 from kaito_runtime.model.recipes import find_recipes
 from kaito_runtime.model.tensor_parallel import check_heads, class_plan, distributed_config
-from kaito_runtime.options import ALONE, Ranks
-
-SCRIPT = Path(__file__).parents[1] / "ranks_script.py"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7])
@@ -38,19 +31,6 @@ def test_shard_takes_rows_and_columns() -> None:
     weight = torch.arange(60).view(10, 6)
     assert shard.local_shape == (3, 4)
     assert torch.equal(shard.of_columns(shard.of_rows(weight)), weight[[2, 3, 8, 9]][:, 3:])
-
-
-def test_ranks_are_what_torchrun_says() -> None:
-    environ = {
-        "WORLD_SIZE": "8", "RANK": "5", "LOCAL_RANK": "1", "GROUP_RANK": "1", "LOCAL_WORLD_SIZE": "4",
-        "MASTER_ADDR": "many-0", "MASTER_PORT": "1",
-    }  # fmt: skip
-    ranks = Ranks.from_env(environ)
-    assert ranks == Ranks(rank=5, size=8, local_rank=1, node=1, nodes=2)
-    assert not ranks.leads
-    assert Ranks.from_env({}) is Ranks.from_env({"WORLD_SIZE": "1"}) is ALONE
-    with pytest.raises(ServeError, match="WORLD_SIZE is 8, but RANK, MASTER_ADDR is not set"):
-        Ranks.from_env({k: v for k, v in environ.items() if k not in ("RANK", "MASTER_ADDR")})
 
 
 def test_transformers_has_what_the_adapter_module_relies_on() -> None:
@@ -106,30 +86,6 @@ def test_plan_of_the_class_is_left_to_transformers() -> None:
     assert distributed_config(DEFAULT_RECIPE, LLAMA_70B, 2).tp_plan is None
 
 
-def run_two(folder: Path, wanted: str, *arguments: str) -> Any:
-    """Runs `ranks_script` once per folder and returns what one of the ranks has found."""
-    found = folder / f"{wanted}.json"
-    if not found.exists():
-        torchrun = Path(sys.executable).parent / "torchrun"
-        command = [torchrun, "--standalone", "--nproc-per-node=2", SCRIPT, folder, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90)
-        assert found.exists(), done.stderr
-    return json.loads(found.read_text())
-
-
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `ranks_script` found."""
-    pytest.importorskip("kaito_falcon.recipe", reason="Falcon needs its package's recipe")
-    folder = tmp_path_factory.mktemp("ranks")
-    return {name: run_two(folder, name) for name in ("leader", "follower")}
-
-
-@pytest.mark.slow
-def test_messages_of_every_size_arrive(two_ranks: dict[str, Any]) -> None:
-    assert two_ranks["leader"]["messages"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "share"),
@@ -150,44 +106,3 @@ def test_every_architecture_is_exact_in_parts(two_ranks: dict[str, Any], archite
     assert found["0.75"] <= 1e-4
     assert found["moved"] > 1e-2
     assert found["here"] <= share * found["whole"]
-
-
-@pytest.mark.slow
-def test_an_adapter_that_one_rank_cannot_load_is_loaded_nowhere(two_ranks: dict[str, Any]) -> None:
-    found = two_ranks["leader"]["engine"]
-    assert "rank 1 on" in found["other"]
-    assert "its digest is sha256:" in found["other"]
-    assert "is not a folder" in found["missing"]
-    assert found["resident"] == ["same"]
-
-
-@pytest.mark.slow
-def test_a_pass_that_fails_ends_its_requests_alone(two_ranks: dict[str, Any]) -> None:
-    found = two_ranks["leader"]["engine"]
-    assert "sampling failed" in found["failed"]
-    assert found["tokens after"] == found["tokens"]
-    assert found["alive"]
-
-
-@pytest.mark.slow
-def test_a_request_for_which_nothing_can_be_chosen_fails_alone(two_ranks: dict[str, Any]) -> None:
-    found = two_ranks["leader"]["engine"]
-    assert found["broken"] == "no token could be chosen: ValueError: a bug"
-    assert found["beside"] == found["tokens"]
-
-
-@pytest.mark.slow
-def test_a_rank_that_drifts_ends_loudly(two_ranks: dict[str, Any]) -> None:
-    assert "would compute" in two_ranks["follower"]
-    assert "the leader computes (Row(request_id=" in two_ranks["follower"]
-    found = two_ranks["leader"]["engine"]
-    assert found["lost"]
-    assert not found["alive after"]
-
-
-@pytest.mark.slow
-def test_a_rank_that_hangs_in_a_pass_is_given_up(tmp_path: Path) -> None:
-    found = run_two(tmp_path, "leader", "hang")
-    assert found["alive"]
-    assert "a rank hangs" in found["lost"]
-    assert not found["alive after"]

@@ -24,8 +24,8 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def service(engine: Any, tmp_path: Path) -> CompletionService:
     config = ServingConfig.model_validate({"model": {"name": "m"}})
-    residents = AdapterManager(engine, config, adapters_dir=tmp_path)
-    return CompletionService(engine, ByteCodec(), residents, Metrics(engine, residents))
+    manager = AdapterManager(engine, config, adapters_dir=tmp_path)
+    return CompletionService(engine, ByteCodec(), manager, Metrics(engine, manager))
 
 
 def test_configuration_that_changes_while_the_prompt_is_read_counts(engine: Any, tmp_path: Path) -> None:
