@@ -23,7 +23,7 @@ class FakeVersion:
 
 @dataclass
 class FakeEngine:
-    """Says `text`, one byte per token, unless told to wait or to fail.
+    """Gives `text`, one byte per token, unless it is set to wait or to fail.
 
     Attributes:
         broken: Adapter names to reasons why they cannot be loaded, or to what is raised instead.

@@ -211,12 +211,12 @@ class Pods:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Says what the processes have said, where nobody answers."""
+        """Adds the logs of the processes to the error, where no server responds."""
         try:
             yield
         except httpx.TransportError as error:
-            said = "".join(node.text for node in self.nodes)
-            raise AssertionError(f"nobody answers: {error!r}; the processes' logs:\n{said}") from error
+            logs = "".join(node.text for node in self.nodes)
+            raise AssertionError(f"no server responds: {error!r}; the processes' logs:\n{logs}") from error
 
     def answers(self, path: str, node: int = 0) -> int:
         """Returns a status, 0 where nobody listens."""
@@ -245,7 +245,7 @@ class Pods:
 
 @contextmanager
 def pods(model: Path, folder: Path, **options: Any) -> Iterator[Pods]:
-    """Starts a server; whoever still runs at the end of the block is ended."""
+    """Starts a server, and ends its processes with the block."""
     server = Pods(model, folder, **options)
     try:
         yield server

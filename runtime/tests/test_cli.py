@@ -191,7 +191,7 @@ def test_process_that_is_ended_under_load_finishes_all_it_took(tiny_llama: Path)
 
 
 @pytest.mark.slow
-def test_process_ends_at_once_when_told_to_while_it_loads(smollm2: Path) -> None:
+def test_process_ends_at_once_at_a_signal_while_it_loads(smollm2: Path) -> None:
     process = Process("--model", str(smollm2), "--port", "0")
     until(lambda: any("loading" in line for line in process.log), "loading")
     process.signal(signal.SIGTERM)

@@ -164,7 +164,7 @@ def test_missing_file_is_reported_until_it_is_back(world: World) -> None:
     assert world.manager.config_error == ""
 
 
-def test_what_needs_a_new_pod_is_said_and_not_done(world: World) -> None:
+def test_what_needs_a_new_pod_is_reported_and_not_applied(world: World) -> None:
     world.refresh()
     world.configure(2, model={"name": "m2", "dtype": "float16", "contextLength": 5})
     world.refresh()

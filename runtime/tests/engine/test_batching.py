@@ -220,7 +220,7 @@ def test_model_that_cannot_be_batched_is_refused(model: Any, why: str) -> None:
         Batcher(model().eval(), LIMITS)
 
 
-def test_cache_that_does_not_fit_is_said_with_its_size_and_what_to_do(
+def test_cache_that_does_not_fit_is_refused_with_its_size_and_what_to_do(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     footprint = MemoryError("Memory footprint 66418487040 is more than available memory 61171071713")
@@ -230,7 +230,7 @@ def test_cache_that_does_not_fit_is_said_with_its_size_and_what_to_do(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_rounding_is_no_reason_to_refuse(dtype: torch.dtype) -> None:
+def test_rounding_does_not_refuse_a_model(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     Batcher(MixtralForCausalLM(MixtralConfig(**SMALL)).to(dtype).eval(), LIMITS)
 

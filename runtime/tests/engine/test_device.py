@@ -1,4 +1,4 @@
-"""Whether a GPU still works, told by torch's fake of one: what the real one answers is CUDA's contract."""
+"""Whether a GPU still works. torch is patched here: what a real GPU responds is CUDA's contract."""
 
 from types import SimpleNamespace
 

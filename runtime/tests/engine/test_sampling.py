@@ -58,7 +58,7 @@ def test_draws_follow_the_probabilities() -> None:
     assert (found - LOGITS.softmax(-1)).abs().max() < 0.03
 
 
-def test_penalties_move_away_from_what_was_said() -> None:
+def test_penalties_move_away_from_tokens_of_the_answer() -> None:
     assert draws(Sampling(temperature=0, presence_penalty=1.5), 4) == [1, 2, 1, 1]
     assert draws(Sampling(temperature=0, frequency_penalty=0.6), 6) == [1, 1, 2, 1, 2, 1]
 

@@ -209,7 +209,7 @@ class BrokenGrammar:
         self.pushed += 1
 
 
-def test_request_for_which_nothing_can_be_chosen_fails_alone_and_is_no_failure_of_the_model(harness: Harness) -> None:
+def test_request_for_which_nothing_can_be_chosen_fails_alone_and_not_the_model(harness: Harness) -> None:
     alone = harness.answer([9, 8], {}, 5)
     before = harness.engine.stats().failures
 
@@ -252,8 +252,10 @@ def test_extremes_of_sampling_are_served_beside_others(harness: Harness) -> None
     ]
     tokens = harness.tokens([Job([9, 8], 5, {}, sampling) for sampling in (GREEDY, *extremes, GREEDY)])
     assert [len(each) for each in tokens] == [5] * len(tokens)
-    said = [[token.id for token in each] for each in tokens]
-    assert said[0] == said[1] == said[2] == said[3] == said[4] == said[5] == said[6] == said[-1] == alone
+    chosen = [[token.id for token in each] for each in tokens]
+    assert (
+        chosen[0] == chosen[1] == chosen[2] == chosen[3] == chosen[4] == chosen[5] == chosen[6] == chosen[-1] == alone
+    )
     assert harness.engine.stats().failures_in_a_row == 0
 
 

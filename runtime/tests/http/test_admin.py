@@ -121,7 +121,7 @@ def test_replacement_that_fails_leaves_what_was_there(site: Site) -> None:
     assert site.engine.retired == []
 
 
-def test_load_for_which_there_is_no_memory_now_is_503(site: Site) -> None:
+def test_load_without_enough_memory_is_503(site: Site) -> None:
     site.engine.broken["b"] = MemoryError()
     assert "there is not enough memory: MemoryError" in site.load(status=503)["message"]
     site.engine.broken.clear()

@@ -55,7 +55,7 @@ def test_probes_are_answered_while_a_long_prompt_is_read(site: Site, path: str, 
             answered.set()
             return probe.status_code, (await asked).status_code
 
-    assert asyncio.run(run()) == (200, 400)  # it is longer than the context, which only its tokens tell
+    assert asyncio.run(run()) == (200, 400)  # it is longer than the context, which shows when its tokens are counted
     assert set(waited) == {True}
 
 
@@ -185,7 +185,7 @@ def test_response_format_reaches_the_engine(site: Site, shape: Any, schema: Any)
         assert (None if grammar is None else grammar.schema) == schema
 
 
-def test_request_that_takes_too_long_ends_with_its_engine_told(tmp_path: Path) -> None:
+def test_request_beyond_its_time_limit_is_408_and_cancelled(tmp_path: Path) -> None:
     site = Site(tmp_path, request_seconds=0.05)
     assert site.client.post("/v1/chat/completions", json=CHAT).status_code == 200
     site.engine.holds = True

@@ -73,7 +73,7 @@ def test_client_that_does_not_read_its_stream(live: Live, wire: socket.socket) -
 
 
 @pytest.mark.parametrize("garbage", [b"\0" * 64, b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\0"])
-def test_what_is_no_http(live: Live, wire: socket.socket, garbage: bytes) -> None:
+def test_bytes_that_are_not_http_harm_nobody(live: Live, wire: socket.socket, garbage: bytes) -> None:
     wire.sendall(garbage + b"\r\n\r\n")
     wire.shutdown(socket.SHUT_WR)
     assert b" 200 " not in wire.recv(64)

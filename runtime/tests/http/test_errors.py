@@ -30,7 +30,7 @@ WRITTEN: dict[str, bytes] = {
     "not a number as bias": b'{"model": "m", "prompt": "a", "logit_bias": {"1": NaN}}',
     "infinite": b'{"model": "m", "prompt": "a", "top_p": -Infinity}',
     "a million digits": b'{"model": "m", "prompt": "a", "max_tokens": ' + b"9" * 1_000_000 + b"}",
-    "bytes that are no text": b'{"model": "m", "prompt": "\xff\xfe"}',
+    "bytes that are not text": b'{"model": "m", "prompt": "\xff\xfe"}',
     "half a character as prompt": b'{"model": "m", "prompt": "\\ud800"}',
     "half a character as model": b'{"model": "\\ud800", "prompt": "a"}',
     "half a character as adapter": b'{"model": "m", "prompt": "a", "adapters": [{"name": "\\ud800"}]}',
@@ -156,7 +156,7 @@ def test_more_prompts_than_anybody_may_ask_at_once_are_400(site: Site) -> None:
     assert not site.engine.jobs
 
 
-def test_body_that_is_no_object_is_400(site: Site) -> None:
+def test_body_that_is_not_an_object_is_400(site: Site) -> None:
     for body in ([], "x", 3, None):
         site.error(site.client.post("/v1/completions", json=body), 400)
 

@@ -1,4 +1,4 @@
-"""Whatever arrives, the answer is no 5xx and has a body that clients understand."""
+"""No request gets a 5xx, and every error has a body that clients understand."""
 
 import asyncio
 import json

@@ -72,14 +72,14 @@ def test_stream_adds_up_to_the_answer(client: openai.OpenAI, kind: str, field: s
 def test_fields_change_the_answer(client: openai.OpenAI) -> None:
     """Else the test above would pass for fields that nobody reads."""
 
-    def said(**asked: Any) -> str:
+    def text(**asked: Any) -> str:
         return texts(whole(client, "text", **{"seed": 3, "max_tokens": 24, "logit_bias": NO_END, **asked}))[0]
 
-    plain, greedy = said(), said(temperature=0)
+    plain, greedy = text(), text(temperature=0)
     names = ("top_p", "top_k", "min_p")
-    assert all(said(**FIELDS[name]) != plain for name in names)
-    assert all(said(**FIELDS[name]) != greedy for name in ("presence", "frequency", "bias"))
-    assert said(temperature=0, top_p=0.1) == greedy == said(temperature=0, seed=99)
+    assert all(text(**FIELDS[name]) != plain for name in names)
+    assert all(text(**FIELDS[name]) != greedy for name in ("presence", "frequency", "bias"))
+    assert text(temperature=0, top_p=0.1) == greedy == text(temperature=0, seed=99)
 
 
 @pytest.mark.parametrize("kind", ["chat", "text"])

@@ -20,7 +20,7 @@ def test_pieces_add_up_to_the_text(text: str) -> None:
 
 
 @given(st.lists(st.integers(0, 255)))
-def test_bytes_that_are_no_text_come_out_as_the_decoder_shows_them(tokens: list[int]) -> None:
+def test_bytes_that_are_not_text_come_out_as_the_decoder_shows_them(tokens: list[int]) -> None:
     stream = TextStream(lambda some: bytes(some).decode("latin-1"))
     assert "".join([*(stream.push(token) for token in tokens), stream.flush()]) == bytes(tokens).decode("latin-1")
 
