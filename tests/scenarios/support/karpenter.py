@@ -63,8 +63,13 @@ def claims(cluster: KubeClient) -> list[KubeObject]:
 
 
 def become_nodes(world: World, labels: Mapping[str, str] | None = None) -> None:
-    """Makes a node for each claim that has none, with the claim's labels and these."""
-    for claim in claims(world.cluster):
+    """Makes a node for each claim that has none, with its labels and these, and removes nodes whose claim is gone."""
+    there = claims(world.cluster)
+    for node in world.added_nodes - {f"node-{claim['metadata']['name']}" for claim in there}:
+        if node.startswith("node-ws"):
+            world.cluster.delete("nodes", node, "")
+            world.added_nodes.discard(node)
+    for claim in there:
         name = claim["metadata"]["name"]
         if (claim.get("status") or {}).get("nodeName"):
             continue
