@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 
 from kaito_core.errors import ConfigError
 
-__all__ = ["CONFIG_VARIABLE", "SettingDoc", "Settings", "setting_docs", "unknown_setting"]
+__all__ = ["CONFIG_VARIABLE", "SettingDoc", "Settings", "setting_docs"]
 
 CONFIG_VARIABLE = "KAITO_CONFIG"  #: names the settings file
 
@@ -200,7 +200,7 @@ def setting_docs() -> tuple[SettingDoc, ...]:
     return (*docs, SettingDoc("plugins", f"{_PLUGIN_PREFIX}<PLUGIN>__<OPTION>", "a text by option", "", meaning))
 
 
-def unknown_setting(key: str) -> str:
+def _unknown_setting(key: str) -> str:
     """Returns what is wrong with the name of a setting that does not exist, and the names that do."""
     known = sorted(Settings.model_fields)
     name = key.lower().removeprefix(_PREFIX.lower())
@@ -290,7 +290,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: must be a mapping from settings to values, got '{document}'")
     values = dict(document or {})
     if unknown := [key for key in values if key not in Settings.model_fields]:
-        raise ConfigError(f"{path}: {unknown_setting(str(unknown[0]))}")
+        raise ConfigError(f"{path}: {_unknown_setting(str(unknown[0]))}")
     for name, value in values.items():
         if name != "plugins" and not _has_type(value, field := Settings.model_fields[name]):
             example = "[NAME, ...]" if field.default == () else _shown(field.default) or "TEXT"
