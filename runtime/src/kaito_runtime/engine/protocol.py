@@ -20,6 +20,8 @@ __all__ = [
     "FinishReason",
     "Grammar",
     "Job",
+    "PromptScores",
+    "PromptToken",
     "Sampling",
     "Token",
     "TokenStream",
@@ -87,10 +89,12 @@ class Job:
 
     Attributes:
         prompt: Token ids.
-        max_tokens: Most tokens to generate.
+        max_tokens: Most tokens to generate; 0 computes the prompt alone.
         strengths: Adapter versions to apply, each with its strength, without zeros.
         sampling: How tokens are chosen.
         ignores_end: Whether it goes on after an end-of-sequence token, as benchmarks need it.
+        prompt_logprobs: Number of alternatives whose log-probabilities are returned for each token of the prompt, see
+            `TokenStream.prompt`; None for no log-probabilities of the prompt.
     """
 
     prompt: Sequence[int]
@@ -98,6 +102,7 @@ class Job:
     strengths: Mapping[AdapterVersion, float] = field(default_factory=dict)
     sampling: Sampling = Sampling()
     ignores_end: bool = False
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +123,50 @@ class Token:
     cached: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PromptToken:
+    """One token of a prompt.
+
+    Attributes:
+        logprob: Natural logarithm of its probability after the tokens before it, under the unmodified logits; None for
+            the first token.
+        top: The most likely tokens in its place with their log-probabilities, as many as were requested.
+    """
+
+    id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """The prompt of a job is computed; comes before its first token.
+
+    Attributes:
+        tokens: The prompt's tokens; empty if `Job.prompt_logprobs` is None.
+        finish: "length" where no token follows, since `Job.max_tokens` is 0.
+    """
+
+    tokens: tuple[PromptToken, ...]
+    finish: FinishReason | None = None
+
+
 class TokenStream:
-    """The tokens of one job, as they come. Belongs to the event loop's thread."""
+    """The tokens of one job, as they come. Belongs to the event loop's thread.
+
+    Attributes:
+        prompt: The prompt's tokens with their log-probabilities, if `Job.prompt_logprobs` asks for them; empty until
+            the first token has come, or the stream has ended.
+    """
 
     def __init__(self, cancel: Callable[[], None]) -> None:
+        self.prompt: tuple[PromptToken, ...] = ()
         self._cancel = cancel
-        self._events: asyncio.Queue[Token | Exception] = asyncio.Queue()
+        self._events: asyncio.Queue[Token | PromptScores | Exception] = asyncio.Queue()
         self._over = False
 
-    def put(self, event: Token | Exception) -> None:
-        """Adds a token, or the error that ends the stream."""
+    def put(self, event: Token | PromptScores | Exception) -> None:
+        """Adds a token, the prompt's log-probabilities, or the error that ends the stream."""
         self._events.put_nowait(event)
 
     def cancel(self) -> None:
@@ -151,14 +190,16 @@ class TokenStream:
         Raises:
             ServeError: The engine failed this job.
         """
-        if self._over:
-            raise StopAsyncIteration
-        event = await self._events.get()
-        if isinstance(event, Exception):
-            self._over = True
-            raise event
-        self._over = event.finish is not None
-        return event
+        while not self._over:
+            event = await self._events.get()
+            if isinstance(event, Exception):
+                self._over = True
+                raise event
+            self._over = event.finish is not None
+            if isinstance(event, Token):
+                return event
+            self.prompt = event.tokens
+        raise StopAsyncIteration
 
 
 @dataclass(frozen=True, slots=True)

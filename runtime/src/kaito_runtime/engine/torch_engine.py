@@ -121,6 +121,8 @@ class TorchEngine:
         """See `Engine.submit`."""
         if not self.alive:
             raise RequestError("the engine has stopped", status=503, code="engine_stopped")
+        if job.prompt_logprobs is not None or job.max_tokens < 1:
+            raise RequestError("log-probabilities of prompts are not computed yet", status=501, code="unsupported")
         if self._open >= self.most_jobs:
             raise RequestError(
                 f"the server is full: {self._open} requests are running or waiting",
