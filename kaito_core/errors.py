@@ -20,6 +20,7 @@ __all__ = [
     "NotReadyError",
     "PluginConflictError",
     "PluginError",
+    "PluginFailedError",
     "PluginLoadError",
     "ProviderError",
     "UnknownHookError",
@@ -193,6 +194,18 @@ class ProviderError(BackendError):
     """A node provider failed for another reason."""
 
     reason = "NodeProviderFailed"
+
+
+class PluginFailedError(BackendError):
+    """A plugin's answer about one Workspace cannot be used; the message names the plugin.
+
+    Attributes:
+        reason: CamelCase category for the condition.
+    """
+
+    def __init__(self, message: str, *, reason: str = "PluginFailed") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ClusterError(BackendError):

@@ -8,13 +8,13 @@ arguments that it does not need. The operator calls hooks in threads of their ow
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pluggy import HookspecMarker
 
 if TYPE_CHECKING:
-    from kaito_core.api import AdapterSource, ModelPreset, NodeProvider, Workspace
+    from kaito_core.api import AdapterSource, ModelPreset, NodeProvider, PodChange, Workspace
     from kaito_core.errors import FieldError
     from kaito_core.settings import Settings
 
@@ -96,6 +96,24 @@ def kaito_validate_workspace(workspace: Workspace, preset: ModelPreset | None) -
         def kaito_validate_workspace(workspace, preset):
             if preset is not None and preset.license == "llama2" and workspace.namespace == "shop":
                 yield FieldError("inference.preset.name", f"'{preset.name}' may not be used in the namespace 'shop'")
+    """
+
+
+@hookspec
+def kaito_pod(workspace: Workspace, preset: ModelPreset, pod: Mapping[str, Any]) -> PodChange | None:
+    """Return what the pods of a Workspace with a preset take along, or None for nothing. Pure; called before each plan.
+
+    `pod` is what they take along so far, as `inference.pod` writes it: the operator's defaults and the Workspace's own.
+    A change counts before both. Mappings and lists of named things are merged by key. What the operator needs itself
+    is refused as in a Workspace, and where two plugins say different things of the same field, the Workspace's
+    condition names both. A plugin objects by raising `InvalidWorkspaceError`. Any other exception fails the pass of
+    this Workspace alone, and its condition names the plugin. Pods are replaced whenever the answer changes, so the
+    same arguments must give the same answer.
+
+    Example:
+        @hookimpl
+        def kaito_pod(workspace, preset, pod):
+            return PodChange(labels={"team": workspace.namespace}) if preset.gpus else None
     """
 
 

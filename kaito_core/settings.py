@@ -13,8 +13,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from kaito_core.api.messages import describe, field_path
+from kaito_core.api.workspace.pod import PodOptions
 from kaito_core.errors import ConfigError
 
 __all__ = ["CONFIG_VARIABLE", "SettingDoc", "Settings", "setting_docs"]
@@ -28,6 +31,18 @@ _PLUGIN_PREFIX = "KAITO_PLUGIN_"
 def _split(value: object) -> object:
     """Returns the items of a list that is written in one variable, separated by commas."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _mapping(value: object) -> object:
+    """Returns the mapping that is written in one variable, as YAML or JSON."""
+    if not isinstance(value, str):
+        return value
+    import yaml  # only where it is set: every command starts by reading the settings
+
+    try:
+        return yaml.safe_load(value) or {}
+    except yaml.YAMLError as error:
+        raise PydanticCustomError("yaml", "must be YAML or JSON") from error
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -81,6 +96,15 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         description="Pods above the replicas during a rolling update; 0 by default, since GPUs are scarce.",
+    )
+    pod_defaults: Annotated[PodOptions, NoDecode, BeforeValidator(_mapping)] = Field(
+        default=PodOptions(),
+        description="What the pods of every preset take along, as `inference.pod` of a Workspace writes it, which is "
+        "merged into it. In the environment as YAML or JSON.",
+    )
+    weights_host_paths: Names = Field(
+        default=(),
+        description="Folders of nodes in which `inference.weights.hostPath` may keep weights; empty: none.",
     )
     health_port: int = Field(
         default=8081,
@@ -217,14 +241,21 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else "" if value == () else str(value)
+    return f"{value:g}" if isinstance(value, float) else "" if value in ((), PodOptions()) else str(value)
 
 
 def _kind(field: FieldInfo) -> str:
     """Returns the type and the bounds of a setting in words."""
     if get_origin(field.annotation) is Literal:
         return f"one of {', '.join(get_args(field.annotation))}"
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of texts", str: "a text"}
+    kinds = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        tuple: "a list of texts",
+        str: "a text",
+        PodOptions: "a mapping",
+    }
     least, most = (
         next((bound for entry in field.metadata if (bound := getattr(entry, name, None)) is not None), None)
         for name in ("ge", "le")
@@ -246,8 +277,13 @@ def _checked(values: Mapping[str, Any], where: Callable[[str], str]) -> dict[str
     try:
         read = Settings(**values)
     except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
+        found = error.errors()[0]
+        name, inside = str(found["loc"][0]), found["loc"][1:]
         field = Settings.model_fields[name]
+        if field.annotation is PodOptions and inside:
+            unknown = found["type"] == "extra_forbidden"
+            words = "is not a field of inference.pod; check the spelling or remove it" if unknown else describe(found)
+            raise ConfigError(f"{where(name)}: {field_path(inside)} {words}") from error
         raise ConfigError(f"{where(name)} must be {_kind(field)}, got '{values[name]}'") from error
     return {name: getattr(read, name) for name in values}
 
@@ -256,6 +292,8 @@ def _has_type(value: object, field: FieldInfo) -> bool:
     """Returns whether a value from a file, where types can be written, has the type of a setting."""
     if isinstance(field.default, tuple):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if field.annotation is PodOptions:
+        return isinstance(value, dict)
     # To Python, True is an integer.
     return type(value) is type(field.default) or (isinstance(field.default, float) and type(value) is int)
 
@@ -294,6 +332,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     for name, value in values.items():
         if name != "plugins" and not _has_type(value, field := Settings.model_fields[name]):
             example = "[NAME, ...]" if field.default == () else _shown(field.default) or "TEXT"
+            if field.annotation is PodOptions:
+                example = "{labels: {team: search}}"
             raise ConfigError(
                 f"{path}: {name} must be {_kind(field)}, got '{value}'; write for example {name}: {example}"
             )

@@ -5,6 +5,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, get_args, get_origin
 
 import pydantic
 
@@ -53,11 +54,21 @@ def _fields(record: type) -> Iterator[tuple[str, str, str]]:
 
 
 def _type(annotation: object) -> str:
-    text = re.sub(r"\b(?:\w+\.)+(\w)", r"\1", inspect.formatannotation(annotation))
+    text = re.sub(r"\b(?:\w+\.)+(\w)", r"\1", inspect.formatannotation(_plain(annotation)))
     return f"`{text}`".replace("|", "\\|")
 
 
+def _plain(annotation: Any) -> Any:
+    """Returns a type without what is annotated inside of it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _plain(arguments[0])
+    return origin[tuple(map(_plain, arguments))] if origin in (dict, tuple) else annotation
+
+
 def _value(value: object) -> str:
+    if isinstance(value, pydantic.BaseModel) and value == type(value)():
+        return f"`{type(value).__name__}()`"
     return f"`{value!r}`"
 
 

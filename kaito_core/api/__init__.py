@@ -10,6 +10,7 @@ from kaito_core.api.strength import parse_strength
 from kaito_core.api.workload import Workload
 from kaito_core.api.workspace.model import Workspace
 from kaito_core.api.workspace.parse import parse_workspace
+from kaito_core.api.workspace.pod import PodChange
 
 __all__ = [
     "NODES",
@@ -24,6 +25,7 @@ __all__ = [
     "NodeProvider",
     "NodeRequest",
     "NodeState",
+    "PodChange",
     "RejectedNode",
     "ResourceType",
     "ServedAdapter",

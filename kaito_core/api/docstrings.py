@@ -25,11 +25,17 @@ def flowed(text: str) -> str:
 
 
 def field_docs(record: type) -> dict[str, str]:
-    """Returns the descriptions in the section "Attributes:" of a class, by field."""
-    lines = (inspect.getdoc(record) or "").splitlines()
-    if "Attributes:" not in lines:
-        return {}
+    """Returns the descriptions in the section "Attributes:" of a class and of its bases, by field."""
     docs: dict[str, str] = {}
+    for base in reversed(record.__mro__):
+        docs |= _attributes(inspect.cleandoc(base.__doc__ or "").splitlines())
+    return docs
+
+
+def _attributes(lines: list[str]) -> dict[str, str]:
+    docs: dict[str, str] = {}
+    if "Attributes:" not in lines:
+        return docs
     for line in lines[lines.index("Attributes:") + 1 :]:
         if _SECTION.match(line):
             break

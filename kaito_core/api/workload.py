@@ -59,6 +59,7 @@ class Workload:
         startup_seconds: How long loading may take.
         affinity: The kind of node that pods may run on, as a pod's `affinity`; empty: any.
         pull_secrets: Image pull secrets of the pod.
+        options: What the pods take along for their cluster, as `merged` returns it.
     """
 
     kind: Literal["Deployment", "StatefulSet"]
@@ -75,3 +76,4 @@ class Workload:
     requests_disk: bool = True
     affinity: Mapping[str, Any] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -55,7 +55,8 @@ def serve_locally(
     notes = [note for note in (_one_process(preset), warning) if note]
     # One machine, one process: the runtime uses a GPU if it finds one, and the CPU otherwise.
     alone = preset.model_copy(update={"distributed": False, "gpus": 0, "gpu_memory_gib": 0.0})
-    local = replace(resolved, preset=alone, machines=())
+    variables = [entry for entry in resolved.pod.get("env", ()) if "valueFrom" not in entry]
+    local = replace(resolved, preset=alone, machines=(), pod={"env": variables})  # all else is about a cluster
     with tempfile.TemporaryDirectory(prefix="kaito-", dir=_plain_folder()) as folder:
         pod = local_pod(
             desired(local, NodeState(()), settings).objects,

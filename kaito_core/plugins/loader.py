@@ -120,7 +120,7 @@ class PluginLoader(Generic[Records]):
         being asked. A plugin that fails is logged and passed over. For a hook of which the first result counts, stop
         iterating.
         """
-        for plugin, caller in self._callers_of(hook):
+        for plugin, caller in self.callers(hook):
             try:
                 with plugin_call(plugin, hook):
                     answer = caller(**arguments)
@@ -130,7 +130,8 @@ class PluginLoader(Generic[Records]):
             if answer is not None:
                 yield plugin, answer
 
-    def _callers_of(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+    def callers(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+        """Returns the plugins that implement a hook, in the order of `call_each`, each with a call of that plugin."""
         if hook not in self._callers:
             called: pluggy.HookCaller = getattr(self._manager.hook, hook)
             first_result = bool(called.spec and called.spec.opts["firstresult"])

@@ -4,18 +4,24 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from pydantic import ValidationError
 
 from kaito_core import hookspecs
-from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, Weights, Workspace
+from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, PodChange, Weights, Workspace
+from kaito_core.api.frozen import frozen
 from kaito_core.api.workspace.model import PROVIDER_ANNOTATION
 from kaito_core.errors import (
     FieldError,
+    InvalidWorkspaceError,
+    PluginError,
+    PluginFailedError,
     UnknownInstanceTypeError,
     UnknownPresetError,
     UnknownProviderError,
     UnknownSourceError,
+    WorkspaceError,
 )
 from kaito_core.plugins.calls import plugin_call
 from kaito_core.plugins.candidates import find_candidates
@@ -197,13 +203,48 @@ class PluginRegistry:
         """Returns what plugins object to; one whose hook fails is logged and does not count."""
         hook = "kaito_validate_workspace"
         errors: list[FieldError] = []
-        for plugin, answer in self._loader.call_each(hook, workspace=workspace, preset=preset):
+        for plugin, answer in self._loader.call_each(hook, workspace=frozen(workspace), preset=preset):
             try:
                 with plugin_call(plugin, hook):  # the answer may be a generator, which runs now
                     errors.extend(checked(hook, answer, FieldError))
             except Exception:
                 _log.exception("plugin '%s': %s failed", plugin, hook)
         return errors
+
+    def pod_changes(
+        self, workspace: Workspace, preset: ModelPreset, options: Mapping[str, Any]
+    ) -> list[tuple[str, PodChange]]:
+        """Returns the changes that plugins make to the pods of a Workspace, each with the plugin's name.
+
+        Args:
+            workspace: The Workspace.
+            preset: Its preset.
+            options: What its pods take along so far.
+
+        Raises:
+            InvalidWorkspaceError: A plugin objects; the message names it.
+            PluginFailedError: A plugin fails, or returns something else.
+        """
+        hook, changes = "kaito_pod", list[tuple[str, PodChange]]()
+        callers = self._loader.callers(hook)
+        arguments = {"workspace": frozen(workspace), "preset": preset, "pod": frozen(options)} if callers else {}
+        for plugin, caller in callers:
+            try:
+                with plugin_call(plugin, hook):
+                    change = caller(**arguments)
+            except WorkspaceError as error:
+                faults = [FieldError(found.field, f"{found.message} (plugin '{plugin}')") for found in error.errors]
+                raise InvalidWorkspaceError(faults) from error
+            except Exception as error:
+                words = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+                message = f"plugin '{plugin}': {hook} failed with {' '.join(words.split())}"
+                raise PluginFailedError(f"{message}; correct it, or deny it with KAITO_PLUGINS_DENY") from error
+            if isinstance(change, PodChange):
+                changes.append((plugin, change))
+            elif change is not None:
+                kind = type(change).__name__
+                raise PluginFailedError(f"plugin '{plugin}': {hook} must return a PodChange or None, got {kind}")
+        return changes
 
     def reconciled(self, workspace: Workspace, outcome: str) -> None:
         """Calls the observers with the outcome of a pass."""

@@ -86,7 +86,7 @@ def desired(resolved: Resolved, nodes: NodeState, settings: Settings, live: Kube
         tuple(preset_manifests(workspace, workload, template, _serving_config(resolved, preset), settings)),
         resolved.adapters,
         {
-            adapter.ref.folder: adapter_container(adapter.ref.folder, adapter.fetch, image, late=True)
+            adapter.ref.folder: adapter_container(adapter.ref.folder, adapter.fetch, image, resolved.pod, late=True)
             for adapter in resolved.adapters
         },
     )
@@ -174,8 +174,10 @@ def _workload(
             nodes.labels,
             machine_types=_machine_types(resolved),
             gpu_memory_gib=sizing.gpu_memory_gib / gpus if gpus else 0.0,
+            affinity=resolved.pod.get("affinity"),
         ),
         pull_secrets=tuple(dict.fromkeys(secrets)),
+        options=resolved.pod,
     )
 
 

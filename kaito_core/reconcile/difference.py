@@ -11,7 +11,14 @@ from kaito_core.reconcile.actions import Action, AddContainer, Annotate, Apply, 
 from kaito_core.reconcile.desired import Desired
 from kaito_core.reconcile.objects.compare import differs, has_same_pods, stamped
 from kaito_core.reconcile.objects.manifests import CONFIG_MAPS, PODS, STATEFUL_SETS
-from kaito_core.reconcile.observed import Observed, fetched_adapters, is_running, outdated_pods, pull_secrets
+from kaito_core.reconcile.observed import (
+    Observed,
+    fetched_adapters,
+    has_volumes,
+    is_running,
+    outdated_pods,
+    pull_secrets,
+)
 
 __all__ = ["difference"]
 
@@ -117,8 +124,10 @@ def _live_updates(desired: Desired, observed: Observed) -> Iterator[Action]:
         for entry in desired.adapters:
             folder, step = entry.ref.folder, entry.fetch
             # What a running pod cannot be given comes with the new pod that the template then asks for.
-            if folder not in have and not step.volumes and secrets.issuperset(step.pull_secrets):
-                yield AddContainer(*target, desired.late_containers[folder])
+            container = desired.late_containers[folder]
+            addable = not step.volumes and secrets.issuperset(step.pull_secrets) and has_volumes(pod, container)
+            if folder not in have and addable:
+                yield AddContainer(*target, container)
         report = observed.reports.get(metadata["name"])
         stale = report.generation != workspace.generation if report is not None else had_config
         if stale and metadata.get("annotations", {}).get(SERVING_GENERATION_ANNOTATION) != version:

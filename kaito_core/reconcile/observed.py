@@ -12,6 +12,7 @@ __all__ = [
     "AdapterReport",
     "Observed",
     "fetched_adapters",
+    "has_volumes",
     "is_ready",
     "is_running",
     "nodes_of",
@@ -96,6 +97,12 @@ def fetched_adapters(pod: KubeObject) -> set[str]:
         for variable in container.get("env", [])
         if variable.get("name") == ADAPTER_VARIABLE
     }
+
+
+def has_volumes(pod: KubeObject, container: KubeObject) -> bool:
+    """Returns whether a pod has every volume that a container mounts."""
+    volumes = {volume.get("name") for volume in pod.get("spec", {}).get("volumes") or ()}
+    return all(mount["name"] in volumes for mount in container.get("volumeMounts", ()))
 
 
 def pull_secrets(pod: KubeObject) -> set[str]:

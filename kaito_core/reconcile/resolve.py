@@ -1,16 +1,20 @@
 """What plugins know about a Workspace: its preset, the steps that fetch its files, and machine types to choose from."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from kaito_core.api import AdapterRef, FetchStep, GpuSku, ModelPreset, Workspace
 from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
 from kaito_core.api.workspace.adapters import Adapter
 from kaito_core.api.workspace.model import PresetOptions
 from kaito_core.builtin.commands import copy_folder, hub_token
-from kaito_core.errors import AdapterSpecError
+from kaito_core.errors import AdapterSpecError, InvalidWorkspaceError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.plugins.calls import plugin_call
 from kaito_core.reconcile.nodes.sizing import size
+from kaito_core.reconcile.objects.podspec import server_requests
+from kaito_core.reconcile.pod_options import pod_faults, pod_options
 from kaito_core.reconcile.validate import source_failure, validate
 
 __all__ = ["Resolved", "ResolvedAdapter", "resolve"]
@@ -43,6 +47,7 @@ class Resolved:
         weights: The step that puts the weights in place, None without a preset.
         adapters: The adapters, in the Workspace's order.
         machines: Machine types to choose from: those of the provider that knows resource.instanceType.
+        pod: What the pods take along for their cluster, as Kubernetes writes it; nothing without a preset.
     """
 
     workspace: Workspace
@@ -50,6 +55,7 @@ class Resolved:
     weights: FetchStep | None = None
     adapters: tuple[ResolvedAdapter, ...] = ()
     machines: tuple[GpuSku, ...] = ()
+    pod: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
@@ -58,6 +64,7 @@ def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
     Raises:
         WorkspaceError: The preset or an adapter source is not installed, `validate` finds a fault, or the preset does
             not fit the machine type.
+        PluginFailedError: What a plugin says of the pods cannot be used.
     """
     spec = workspace.inference.preset
     if spec is None:
@@ -70,7 +77,10 @@ def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
     )
     validate(workspace, preset, refs, registry)
     sku, machines = _machines(workspace.resource.instance_type, registry)
-    size(preset, workspace.resource.count, sku, machines)  # before anything is made that would be too small
+    sizing = size(preset, workspace.resource.count, sku, machines)  # before anything is made that would be too small
+    pod = pod_options(workspace, preset, registry)
+    if faults := list(pod_faults(pod, server_requests(sizing.memory_gib))):
+        raise InvalidWorkspaceError(faults)
     return Resolved(
         workspace,
         preset,
@@ -80,6 +90,7 @@ def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
             for adapter, ref in zip(workspace.inference.adapters, refs, strict=True)
         ),
         machines,
+        pod,
     )
 
 

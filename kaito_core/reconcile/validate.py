@@ -7,6 +7,7 @@ from kaito_core.errors import AdapterSpecError, FieldError, InvalidWorkspaceErro
 from kaito_core.plugins import PluginRegistry
 from kaito_core.plugins.calls import plugin_call
 from kaito_core.reconcile.objects.rollout import check_rollout
+from kaito_core.reconcile.objects.service import check_service
 
 __all__ = ["source_failure", "validate"]
 
@@ -31,6 +32,7 @@ def validate(
     """
     distributed = preset is not None and preset.distributed
     _refuse(check_rollout(workspace.metadata.annotations, distributed=distributed))
+    _refuse(list(check_service(workspace)))
     if preset is not None:
         _refuse(_weights_faults(workspace, preset))
     if faults := [fault for ref in refs for fault in _reference_faults(ref, registry)]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kaito_core.api.workspace.pod import PodOptions
 from kaito_core.errors import ConfigError
 from kaito_core.settings import Settings, setting_docs
 
@@ -26,6 +27,8 @@ def test_every_field_can_be_set() -> None:
         "KAITO_ALLOW_GENERIC_MODELS": "true",
         "KAITO_GENERIC_MODELS_DIR": "/models",
         "KAITO_MAX_SURGE": "1",
+        "KAITO_POD_DEFAULTS": "{labels: {team: a}}",
+        "KAITO_WEIGHTS_HOST_PATHS": "/var/lib/kaito",
         "KAITO_HEALTH_PORT": "0",
         "KAITO_LOG_LEVEL": "debug",
         "KAITO_LOG_FORMAT": "json",
@@ -53,6 +56,8 @@ def test_every_field_can_be_set() -> None:
         allow_generic_models=True,
         generic_models_dir="/models",
         max_surge=1,
+        pod_defaults=PodOptions(labels={"team": "a"}),
+        weights_host_paths=("/var/lib/kaito",),
         health_port=0,
         log_level="DEBUG",
         log_format="json",
@@ -116,6 +121,8 @@ strict_plugins: true
 allow_generic_models: true
 generic_models_dir: /models
 max_surge: 1
+pod_defaults: {labels: {team: a}}
+weights_host_paths: [/var/lib/kaito]
 health_port: 0
 log_level: debug
 log_format: json
@@ -152,6 +159,25 @@ def test_the_environment_wins_over_the_file_and_a_given_file_over_the_named_one(
     read = Settings.from_env(env, file)
     assert (read.max_surge, read.lease_seconds) == (2, 20)
     assert read.plugins == {"gpu_azure": {"region": "east", "zone": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("labels: [", "KAITO_POD_DEFAULTS must be a mapping, got 'labels: ['"),
+        ("5", "KAITO_POD_DEFAULTS must be a mapping, got '5'"),
+        ("{label: {}}", "KAITO_POD_DEFAULTS: label is not a field of inference.pod; check the spelling or remove it"),
+        ("{env: [{name: HOME}]}", "KAITO_POD_DEFAULTS: env[0] must not set 'HOME', which the operator, torchrun or"),
+        ('{"resources": {"limits": {"cpu": "much"}}}', "KAITO_POD_DEFAULTS: resources.limits.cpu must be a Kubernetes"),
+    ],
+)
+def test_wrong_defaults_of_pods_are_named_by_key(given: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_env({"KAITO_POD_DEFAULTS": given})
+    assert str(caught.value).startswith(message)
+    file = _file(tmp_path, f"pod_defaults: {given}\n" if given != "labels: [" else "pod_defaults: text\n")
+    with pytest.raises(ConfigError, match=r"kaito.yaml: pod_defaults"):
+        Settings.from_env({"KAITO_CONFIG": str(file)})
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])

@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 from kaito_core.api.messages import fault, shown
 
 __all__ = [
+    "HOST_PATH",
     "IMAGE",
     "INSTANCE_TYPE",
     "LABEL_KEY",
@@ -21,8 +22,11 @@ __all__ = [
     "OBJECT_NAME",
     "OPTIONAL_OBJECT_NAME",
     "PRESET_NAME_IN_USE",
+    "QUANTITY",
     "URI",
     "URL",
+    "VARIABLE",
+    "VOLUME_NAME",
     "WORKSPACE_NAME",
     "Format",
 ]
@@ -108,4 +112,21 @@ IMAGE = Format("an image reference without blanks, at most 512 characters", r"^[
 URL = Format("a URL without blanks, at most 2048 characters", r"^[!-~]+$", 2048, 1)
 URI = Format(
     "a uri of the form scheme://..., at most 2048 characters", r"^(([A-Za-z][-+.A-Za-z0-9]*://|file:)[ -~]*)?$", 2048
+)
+QUANTITY = Format(
+    "a Kubernetes quantity such as 2, 500m or 16Gi", r"^([0-9]+([.][0-9]+)?|[.][0-9]+)(m|k|[MGTPE]i?|Ki)?$", 32, 1
+)
+VARIABLE = Format(
+    "the name of a variable: letters, digits, '_', '-' and '.', no digit first", r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", 253, 1
+)
+VOLUME_NAME = Format(
+    "lower-case letters, digits and '-', begin and end with a letter or digit and have at most 63 characters",
+    rf"^{_LABEL}$",
+    63,
+    1,
+)
+HOST_PATH = Format(
+    "an absolute path of folders that do not begin with '.', at most 1024 characters",
+    r"^((/[^./:][^/:]*)+/?)?$",
+    1024,
 )

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from kaito_core.api.messages import clipped, fault, shown
 
-__all__ = ["FreeForm", "PodTemplate"]
+__all__ = ["FreeForm", "PodTemplate", "check_shape"]
 
 _MOST_VALUES = 100_000  # YAML anchors make a short document large, or endless
 _DEEPEST = 100
@@ -50,25 +50,30 @@ def _free_form(value: object) -> object:
     return _Budget().plain(value, "") if isinstance(value, Mapping) else value
 
 
-def _check_shape(value: object, shape: object, path: str) -> None:
+def check_shape(value: object, shape: object, path: str) -> None:
+    """Checks that the parts of a value that have a place in a shape are mappings and lists where the shape is one.
+
+    Raises:
+        PydanticCustomError: One is not; names its path, below `path`.
+    """
     if isinstance(shape, Mapping):
         if not isinstance(value, Mapping):
             raise fault(f"must have a mapping in {path}, got {shown(value)}")
         for name, part in shape.items():
             if name in value:
-                _check_shape(value[name], part, f"{path}.{name}" if path else name)
+                check_shape(value[name], part, f"{path}.{name}" if path else name)
     elif isinstance(shape, list):
         if not isinstance(value, list):
             raise fault(f"must have a list in {path}, got {shown(value)}")
         for index, item in enumerate(value):
-            _check_shape(item, shape[0], f"{path}[{index}]")
+            check_shape(item, shape[0], f"{path}[{index}]")
 
 
 def _pod_template(value: object) -> object:
     template = _free_form(value)
     if not isinstance(template, Mapping):
         return template
-    _check_shape(template, _TEMPLATE, "")
+    check_shape(template, _TEMPLATE, "")
     if not template.get("spec", {}).get("containers"):
         raise fault("must have at least one container in spec.containers")
     return template

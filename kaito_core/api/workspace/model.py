@@ -14,6 +14,7 @@ from kaito_core.api.messages import fault
 from kaito_core.api.workspace.adapters import Adapter, Blend, Secrets
 from kaito_core.api.workspace.document import Document
 from kaito_core.api.workspace.formats import (
+    HOST_PATH,
     IMAGE,
     INSTANCE_TYPE,
     OBJECT_NAME,
@@ -22,6 +23,8 @@ from kaito_core.api.workspace.formats import (
     WORKSPACE_NAME,
 )
 from kaito_core.api.workspace.freeform import FreeForm, PodTemplate
+from kaito_core.api.workspace.pod import PodOptions
+from kaito_core.api.workspace.pod_parts import MAX_LISTED, Annotations
 from kaito_core.api.workspace.selector import LabelSelector
 
 __all__ = [
@@ -33,9 +36,11 @@ __all__ = [
     "VERSIONS",
     "WORKSPACES",
     "Inference",
+    "KeptWeights",
     "Preset",
     "PresetOptions",
     "Resource",
+    "Service",
     "Workspace",
 ]
 
@@ -95,6 +100,44 @@ class Preset(Document):
     preset_options: PresetOptions = PresetOptions()
 
 
+class Service(Document):
+    """The Service of a Workspace.
+
+    Attributes:
+        type: ClusterIP, the default, LoadBalancer or NodePort.
+        annotations: Annotations of the Service, such as a cloud's that asks for an internal load balancer.
+        load_balancer_class: Which load balancer serves it, for the type LoadBalancer.
+        load_balancer_source_ranges: Addresses that may reach the load balancer, such as 10.0.0.0/8.
+    """
+
+    type: Literal["", "ClusterIP", "LoadBalancer", "NodePort"] = ""
+    annotations: Annotations = Field(default_factory=dict)
+    load_balancer_class: Annotated[str, Field(max_length=317)] = ""
+    load_balancer_source_ranges: tuple[
+        Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$", max_length=64)], ...
+    ] = Field(default=(), max_length=MAX_LISTED)
+
+
+class KeptWeights(Document):
+    """Where the weights stay when pods end, so that they are fetched once: exactly one of claim and hostPath.
+
+    Attributes:
+        claim: Name of a PersistentVolumeClaim that all pods share. With several pods it must be one that several nodes
+            can mount.
+        host_path: Folder of each node that keeps them, in one of those that the operator's settings allow.
+    """
+
+    claim: Annotated[str, OPTIONAL_OBJECT_NAME] = ""
+    host_path: Annotated[str, HOST_PATH] = ""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name, value in (("claim", self.claim), ("hostPath", self.host_path)) if value]
+        if len(given) != 1:
+            raise fault(f"must have exactly one of claim and hostPath, got {' and '.join(given) or 'none'}")
+        return self
+
+
 class Inference(Document):
     """What is served: a preset with adapters, or your own pod template.
 
@@ -103,7 +146,10 @@ class Inference(Document):
         template: Your own PodTemplateSpec, instead of a preset; kaito adds labels, tolerations and node affinity.
         adapters: LoRA adapters of the preset.
         blends: Further model ids, each a mix of the adapters.
-        config: Name of a ConfigMap, as upstream's manifests have it; nothing in it is used.
+        config: Name of a ConfigMap in the same namespace with options of the server in its key inference_config.yaml.
+        weights: Where the weights of the preset stay when pods end.
+        pod: What the pods of the preset take along for their cluster.
+        service: The Service.
     """
 
     preset: Preset | None = None
@@ -111,6 +157,9 @@ class Inference(Document):
     adapters: tuple[Adapter, ...] = Field(default=(), max_length=MAX_ADAPTERS)
     blends: tuple[Blend, ...] = Field(default=(), max_length=MAX_BLENDS)
     config: Annotated[str, OPTIONAL_OBJECT_NAME] = ""
+    weights: KeptWeights | None = None
+    pod: PodOptions | None = None
+    service: Service | None = None
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -120,6 +169,8 @@ class Inference(Document):
             raise fault("must have a preset or a template, got both")
         if self.template is not None and (self.adapters or self.blends):
             raise fault("must have no adapters and no blends beside a template: only presets apply adapters")
+        if self.template is not None and (self.pod is not None or self.weights is not None):
+            raise fault("must have no pod and no weights beside a template, which has a pod and volumes of its own")
         return self
 
 

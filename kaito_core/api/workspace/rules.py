@@ -4,9 +4,20 @@
 against both. The rules use `has()`: an API server refuses the same rules with optional chaining as too costly.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kaito_core.api.nodes import GPU_RESOURCES
 from kaito_core.api.workspace.formats import LABEL_KEY
+from kaito_core.api.workspace.pod_parts import (
+    OWN_PATHS,
+    RESERVED_LABELS,
+    RESERVED_VARIABLE_PREFIX,
+    RESERVED_VARIABLES,
+    RESERVED_VOLUME_PREFIX,
+    RESERVED_VOLUMES,
+    SHARED_PATH,
+)
 
 __all__ = ["KIND_CHANGES", "NODES_CHANGE", "RULES", "Rule"]
 
@@ -59,17 +70,46 @@ def _fixed(parent: str, name: str, is_set: str) -> Rule:
     )
 
 
+_KEYS = f"self.all(key, size(key) <= {LABEL_KEY.longest} && key.matches('{LABEL_KEY.pattern}'))"
+_KEYS_WORDS = f"must have keys that are {LABEL_KEY.rule}"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """Returns texts as a list of CEL's."""
+    return "[" + ", ".join(f"'{text}'" for text in texts) + "]"
+
+
+def _pod_keys(place: str) -> tuple[Rule, ...]:
+    """Returns the rules of the labels or annotations of a pod or its Service."""
+    return (
+        Rule(place, _KEYS, _KEYS_WORDS),
+        Rule(
+            place,
+            f"self.all(key, {_listed(RESERVED_LABELS)}.all(reserved, !key.startsWith(reserved)))",
+            f"must have no keys that begin with {', '.join(RESERVED_LABELS)}",
+        ),
+    )
+
+
+def _amounts(place: str) -> tuple[Rule, ...]:
+    """Returns the rules of requests or limits."""
+    return (
+        Rule(place, _KEYS, _KEYS_WORDS),
+        Rule(
+            place,
+            f"{_listed(GPU_RESOURCES)}.all(gpu, !(gpu in self))",
+            "must have no GPUs: the preset and the nodes say how many a pod has",
+        ),
+    )
+
+
 _SERVES = "has(oldSelf.status) && has(oldSelf.status.workerNodes) && size(oldSelf.status.workerNodes) > 0"
 
 RULES: tuple[Rule, ...] = (
     _fixed("resource", "instanceType", "OLD != ''"),
     _fixed("resource.labelSelector", "matchLabels", "size(OLD) > 0"),
     _fixed("resource.labelSelector", "matchExpressions", "size(OLD) > 0"),
-    Rule(
-        "resource.labelSelector.matchLabels",
-        f"self.all(key, size(key) <= {LABEL_KEY.longest} && key.matches('{LABEL_KEY.pattern}'))",
-        f"must have keys that are {LABEL_KEY.rule}",
-    ),
+    Rule("resource.labelSelector.matchLabels", _KEYS, _KEYS_WORDS),
     Rule(
         "resource.labelSelector.matchExpressions[]",
         "self.operator in ['In', 'NotIn'] == (has(self.values) && size(self.values) > 0)",
@@ -130,5 +170,63 @@ RULES: tuple[Rule, ...] = (
         "self.name != 'base'",
         "must not be 'base', which is the model id of the raw model",
         ".name",
+    ),
+    Rule(
+        "inference",
+        "!has(self.template) || (!has(self.pod) && !has(self.weights))",
+        "must have no pod and no weights beside a template, which has a pod and volumes of its own",
+    ),
+    Rule(
+        "inference.weights",
+        "[has(self.claim) && self.claim != '', has(self.hostPath) && self.hostPath != ''].exists_one(given, given)",
+        "must have exactly one of claim and hostPath",
+    ),
+    *_pod_keys("inference.service.annotations"),
+    *_pod_keys("inference.pod.labels"),
+    *_pod_keys("inference.pod.annotations"),
+    Rule(
+        "inference.pod.env[]",
+        f"!self.name.startsWith('{RESERVED_VARIABLE_PREFIX}') && !(self.name in {_listed(RESERVED_VARIABLES)})",
+        "must not set a variable that the operator, torchrun or the device plugin sets",
+    ),
+    Rule(
+        "inference.pod.env[]",
+        "!has(self.value) || self.value == '' || !has(self.valueFrom)",
+        "must have value or valueFrom, and not both",
+    ),
+    Rule(
+        "inference.pod.tolerations[]",
+        "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+        "must have no value for the operator Exists",
+    ),
+    Rule(
+        "inference.pod.tolerations[]",
+        "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+        "must have a key for the operator Equal",
+    ),
+    Rule(
+        "inference.pod.tolerations[]",
+        "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+        "must have the effect NoExecute where it has tolerationSeconds",
+    ),
+    *_amounts("inference.pod.resources.requests"),
+    *_amounts("inference.pod.resources.limits"),
+    Rule(
+        "inference.pod.volumes[]",
+        f"!(self.name in {_listed(RESERVED_VOLUMES)}) && !self.name.startsWith('{RESERVED_VOLUME_PREFIX}')",
+        "must not have the name of a volume of the operator's",
+    ),
+    Rule(
+        "inference.pod.volumeMounts[]",
+        "self.mountPath.startsWith('/') && !self.mountPath.contains(':')",
+        "must be an absolute path without ':' and '..'",
+        ".mountPath",
+    ),
+    Rule(
+        "inference.pod.volumeMounts[]",
+        f"self.mountPath != '/' && self.mountPath != '{SHARED_PATH}' && {_listed(OWN_PATHS)}.all(own, "
+        "self.mountPath != own && !self.mountPath.startsWith(own + '/') && !own.startsWith(self.mountPath + '/'))",
+        "must not cover a path where the operator mounts a volume",
+        ".mountPath",
     ),
 )

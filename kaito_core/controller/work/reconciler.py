@@ -160,7 +160,7 @@ class Reconciler:
         node_types = self._node_types(workspace)
         resolved, provider = await self.thread.run(_ask_plugins, workspace, self.registry, node_types)
         preset = resolved.preset
-        request = node_request(workspace, preset)
+        request = node_request(workspace, preset, resolved.pod.get("tolerations", ()))
         cache, place = self.cluster.cache, (workspace.name, workspace.namespace)
         live = cache.get(STATEFUL_SETS if preset is not None and preset.distributed else DEPLOYMENTS, *place)
         pods = await self.cluster.list(PODS, workspace.namespace, {WORKSPACE_LABEL: workspace.name})

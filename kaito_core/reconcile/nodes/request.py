@@ -1,5 +1,7 @@
 """The nodes that a Workspace asks a provider for."""
 
+from collections.abc import Iterable
+
 from kaito_core.api import KubeObject, ModelPreset, NodeRequest, Workspace
 from kaito_core.api.nodes import GPU_RESOURCES
 from kaito_core.reconcile.nodes.sizing import size
@@ -18,11 +20,19 @@ def restricts_nodes(workspace: Workspace) -> bool:
     )
 
 
-def node_request(workspace: Workspace, preset: ModelPreset | None) -> NodeRequest:
-    """Returns the nodes that a Workspace asks a provider for."""
+def node_request(
+    workspace: Workspace, preset: ModelPreset | None, also_tolerated: Iterable[KubeObject] = ()
+) -> NodeRequest:
+    """Returns the nodes that a Workspace asks a provider for.
+
+    Args:
+        workspace: The Workspace.
+        preset: Its preset, None where it has its own pod template.
+        also_tolerated: Tolerations that the pods of a preset have besides those of GPU nodes.
+    """
     resource = workspace.resource
     own: KubeObject = (workspace.inference.template or {}).get("spec", {})
-    tolerated: list[KubeObject] = []
+    tolerated = list(also_tolerated)
     if preset is not None:
         sizing = size(preset, resource.count, None)
         # Fewer GPUs may do if they are larger than those of the preset's authors: `size` decides for a known machine.

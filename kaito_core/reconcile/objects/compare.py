@@ -48,13 +48,14 @@ def _without_adapters(manifest: KubeObject) -> KubeObject:
 def _needed_at_start(manifest: KubeObject) -> KubeObject:
     """Returns a manifest without the adapters that can be loaded into a running pod as well.
 
-    An adapter with a volume of its own cannot: a pod's volumes and pull secrets are fixed when it is created.
+    An adapter with a volume of its own cannot, one that the server does not mount: a pod's volumes and pull secrets are
+    fixed when it is created.
     """
     if not any(map(_is_adapter, _pod_spec(manifest).get("initContainers", []))):
         return manifest
     lasting = copy.deepcopy(manifest)
     spec = _pod_spec(lasting)
-    shared = {v.get("name") for v in spec.get("volumes", []) if "emptyDir" in v}
+    shared = _mounted(spec["containers"])
     spec["initContainers"] = [c for c in spec["initContainers"] if not _is_adapter(c) or _mounted([c]) - shared]
     return lasting
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from kaito_core.api import KubeObject, ResourceType, ServingConfig, Workload, Workspace
 from kaito_core.api.nodes import GPU_RESOURCES
-from kaito_core.api.serving import PORT, SERVING_KEY
+from kaito_core.api.serving import SERVING_KEY
 from kaito_core.api.workload import (
     MANAGED_BY_LABEL,
     MANAGER,
@@ -18,13 +18,13 @@ from kaito_core.api.workload import (
 from kaito_core.reconcile.objects.placement import pod_affinity
 from kaito_core.reconcile.objects.podspec import tolerations
 from kaito_core.reconcile.objects.rollout import rollout_strategy
+from kaito_core.reconcile.objects.service import service_metadata, service_spec
 from kaito_core.settings import Settings
 
 __all__ = [
     "CONFIG_MAPS",
     "DEPLOYMENTS",
     "DISRUPTION_BUDGETS",
-    "LOAD_BALANCER_ANNOTATION",
     "PODS",
     "SERVICES",
     "STATEFUL_SETS",
@@ -39,7 +39,6 @@ CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap")
 DISRUPTION_BUDGETS = ResourceType("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 PODS = ResourceType("", "v1", "pods", "Pod")
 
-LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"  # upstream's; exactly "True" turns it on
 _ROLLOUT_MARGIN_SECONDS = 600  # for pulling the image, which comes before the preset's start-up time
 
 
@@ -110,15 +109,9 @@ def _head(workspace: Workspace, resource: ResourceType, name: str) -> KubeObject
 
 
 def _service(workspace: Workspace, selector: dict[str, str]) -> KubeObject:
-    public = workspace.metadata.annotations.get(LOAD_BALANCER_ANNOTATION) == "True"
-    return {
-        **_head(workspace, SERVICES, workspace.name),
-        "spec": {
-            "type": "LoadBalancer" if public else "ClusterIP",
-            "selector": selector,
-            "ports": [{"name": "http", "port": 80, "targetPort": PORT, "protocol": "TCP"}],
-        },
-    }
+    head = _head(workspace, SERVICES, workspace.name)
+    metadata = {**head["metadata"], **service_metadata(workspace)}
+    return {**head, "metadata": metadata, "spec": service_spec(workspace, selector)}
 
 
 def _headless_service(workspace: Workspace) -> KubeObject:

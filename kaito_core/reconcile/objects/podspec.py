@@ -5,20 +5,22 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from kaito_core.api import FetchStep, KubeObject, Workload, Workspace
 from kaito_core.api.quantity import format_gib
 from kaito_core.api.serving import ADAPTERS_PATH, CONFIG_FILE, CONFIG_PATH, PORT, WEIGHTS_PATH
 from kaito_core.api.workload import TORCHRUN_PORT, WORKSPACE_LABEL, headless_name, serving_name
+from kaito_core.reconcile.objects.take_along import Options, equip_container, equip_template
 
 __all__ = [
     "ADAPTER_VARIABLE",
     "RUNTIME_CONTAINER",
-    "SHARED_MOUNTS",
     "adapter_container",
     "fetch_container",
     "pod_template",
+    "server_requests",
     "tolerations",
 ]
 
@@ -26,13 +28,11 @@ RUNTIME_CONTAINER = "runtime"
 #: Marks a container that fetches an adapter with the adapter's folder, "name/revision".
 ADAPTER_VARIABLE = "KAITO_ADAPTER"
 
-#: Mounted by every container, so that steps leave their files where the runtime reads them.
-SHARED_MOUNTS: tuple[Mapping[str, Any], ...] = (
-    {"name": "adapters", "mountPath": ADAPTERS_PATH},
-    {"name": "weights", "mountPath": WEIGHTS_PATH},
-)
+_ADAPTERS_MOUNT: Mapping[str, Any] = {"name": "adapters", "mountPath": ADAPTERS_PATH}
+_WEIGHTS_MOUNT: Mapping[str, Any] = {"name": "weights", "mountPath": WEIGHTS_PATH}
 _RUNTIME_MOUNTS: tuple[Mapping[str, Any], ...] = (
-    *SHARED_MOUNTS,
+    {**_ADAPTERS_MOUNT, "readOnly": True},
+    {**_WEIGHTS_MOUNT, "readOnly": True},
     {"name": "serving", "mountPath": CONFIG_PATH, "readOnly": True},
     {"name": "dshm", "mountPath": "/dev/shm"},
     {"name": "tmp", "mountPath": "/tmp"},
@@ -50,6 +50,8 @@ _LOCKED_DOWN = {
 }
 #: A quota may require requests of every container. Steps run before the runtime does, so that they cost nothing extra.
 _STEP_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
+#: Beyond these a pod is evicted, before it fills its node: adapters of all revisions, and the caches of compilers.
+_ADAPTERS_SIZE, _TMP_SIZE = "64Gi", "16Gi"
 _LAST_WORDS = "FallbackToLogsOnError"  # puts the end of a failed container's log into the pod's status
 _PROBE_PERIOD_SECONDS = 10
 _GRACE_SECONDS = 120  # from a pod's deletion until it is killed
@@ -65,14 +67,25 @@ def tolerations(*gpu_resources: str) -> list[KubeObject]:
     ]
 
 
-def fetch_container(name: str, step: FetchStep, runtime_image: str, *, late: bool = False) -> KubeObject:
-    """Returns the container that runs a fetch step; `late` makes one that is added to a running pod."""
+def fetch_container(
+    name: str, step: FetchStep, runtime_image: str, mount: Mapping[str, Any], options: Options, *, late: bool = False
+) -> KubeObject:
+    """Returns the container that runs a fetch step.
+
+    Args:
+        name: Name of the container.
+        step: What it runs.
+        runtime_image: Image of a step that has none.
+        mount: Where its files go: all that it may write to of what containers share.
+        options: What pods take along.
+        late: Whether it is added to a running pod.
+    """
     own = step.image is None
     container: KubeObject = {
         "name": name,
         "image": step.image or runtime_image,
         "command": list(step.command),
-        "volumeMounts": [*map(dict, SHARED_MOUNTS), *map(dict, step.mounts)],
+        "volumeMounts": [dict(mount), *map(dict, step.mounts)],
         "securityContext": dict(_LOCKED_DOWN),
         "terminationMessagePolicy": _LAST_WORDS,
     }
@@ -90,18 +103,24 @@ def fetch_container(name: str, step: FetchStep, runtime_image: str, *, late: boo
         container["volumeMounts"].append({"name": "tmp", "mountPath": "/tmp"})
     if env:
         container["env"] = env
-    return container
+    return equip_container(container, options, trusted=own, late=late)
 
 
-def adapter_container(folder: str, step: FetchStep, runtime_image: str, *, late: bool = False) -> KubeObject:
+def adapter_container(
+    folder: str, step: FetchStep, runtime_image: str, options: Options = MappingProxyType({}), *, late: bool = False
+) -> KubeObject:
     """Returns the container that fetches one adapter; `late` makes one that is added to a running pod.
 
-    A late container has the revision in its name, since the pod may have an init container of an earlier revision.
+    It sees the adapter's own folder alone. A late one sees those of all adapters, since the API allows it no mount of a
+    part of a volume, and has the revision in its name, since the pod may have an init container of an earlier revision.
     """
     adapter, _, revision = folder.partition("/")
     name = f"adapter-{adapter[:46].rstrip('-')}-{revision}" if late else f"adapter-{adapter}"
+    mount = (
+        _ADAPTERS_MOUNT if late else {**_ADAPTERS_MOUNT, "mountPath": f"{ADAPTERS_PATH}/{adapter}", "subPath": adapter}
+    )
     marked = replace(step, env={**step.env, ADAPTER_VARIABLE: folder})
-    return fetch_container(name, marked, runtime_image, late=late)
+    return fetch_container(name, marked, runtime_image, mount, options, late=late)
 
 
 def _command(workspace: Workspace, workload: Workload) -> list[str]:
@@ -147,12 +166,17 @@ def _rendezvous_hash(workload: Workload) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
+def server_requests(memory_gib: float) -> dict[str, str]:
+    """Returns what the server's container asks for besides GPUs and disk, for a preset that needs this memory."""
+    return {"cpu": "1", "memory": format_gib(memory_gib)}
+
+
 def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
     def probe(path: str, **numbers: int) -> KubeObject:
         return {"httpGet": {"path": path, "port": "http"}, "periodSeconds": _PROBE_PERIOD_SECONDS, **numbers}
 
     ports: list[KubeObject] = [{"name": "http", "containerPort": PORT, "protocol": "TCP"}]
-    resources: KubeObject = {"requests": {"cpu": "1", "memory": format_gib(workload.memory_gib)}}
+    resources: KubeObject = {"requests": server_requests(workload.memory_gib)}
     if workload.requests_disk:
         resources["requests"]["ephemeral-storage"] = format_gib(workload.disk_gib)
     if workload.gpus:
@@ -160,10 +184,10 @@ def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
         resources["limits"] = {workload.gpu_resource: str(workload.gpus)}
     if workload.kind == "StatefulSet":
         ports.append({"name": "torch", "containerPort": TORCHRUN_PORT, "protocol": "TCP"})
-    return {
+    container = {
         "name": RUNTIME_CONTAINER,
         "image": workload.image,
-        "command": _command(workspace, workload),
+        "command": [*_command(workspace, workload), *workload.options.get("arguments", ())],
         "env": [
             # The root is read-only, and the caches of the hub, Triton and torch's compiler are in the home folder.
             {"name": "HOME", "value": "/tmp"},
@@ -182,27 +206,28 @@ def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
         "lifecycle": {"preStop": {"sleep": {"seconds": _ROUTES_SECONDS}}},
         "terminationMessagePolicy": _LAST_WORDS,
     }
+    return equip_container(container, workload.options, trusted=True)
 
 
 def pod_template(workspace: Workspace, workload: Workload) -> KubeObject:
     """Returns the pod template: steps as init containers, the runtime, and the volumes that they share."""
-    image = workload.image
+    image, options = workload.image, workload.options
     fetches = [
-        fetch_container("weights", workload.weights, image),
-        *(adapter_container(folder, step, image) for folder, step in workload.adapters.items()),
+        fetch_container("weights", workload.weights, image, _WEIGHTS_MOUNT, options),
+        *(adapter_container(folder, step, image, options) for folder, step in workload.adapters.items()),
     ]
     volumes: list[KubeObject] = [
-        {"name": "adapters", "emptyDir": {}},
+        {"name": "adapters", "emptyDir": {"sizeLimit": _ADAPTERS_SIZE}},
         {"name": "weights", "emptyDir": {"sizeLimit": format_gib(workload.disk_gib)}},
         {"name": "serving", "configMap": {"name": serving_name(workspace.name)}},
         # NCCL and torch exchange tensors in shared memory, for which the default of 64 MiB is too small.
         {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
-        {"name": "tmp", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": _TMP_SIZE}},
         *(dict(volume) for step in (workload.weights, *workload.adapters.values()) for volume in step.volumes),
     ]
     spec: KubeObject = {
         "initContainers": fetches,
-        "containers": [_runtime_container(workspace, workload)],
+        "containers": [_runtime_container(workspace, workload), *map(_sidecar, options.get("sidecars", ()))],
         "volumes": volumes,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -214,4 +239,14 @@ def pod_template(workspace: Workspace, workload: Workload) -> KubeObject:
         spec["affinity"] = dict(workload.affinity)
     if workload.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in workload.pull_secrets]
-    return {"metadata": {"labels": {WORKSPACE_LABEL: workspace.name}}, "spec": spec}
+    template = {"metadata": {"labels": {WORKSPACE_LABEL: workspace.name}}, "spec": spec}
+    return equip_template(workspace.name, template, options)
+
+
+def _sidecar(given: Mapping[str, Any]) -> KubeObject:
+    """Returns a plugin's container with what namespaces and quotas ask for where the plugin does not say it."""
+    return {
+        **given,
+        "securityContext": {**_LOCKED_DOWN, **given.get("securityContext", {})},
+        "resources": given.get("resources") or {"requests": dict(_STEP_REQUESTS)},
+    }

@@ -13,7 +13,7 @@ import yaml
 
 import kaito_core
 from kaito_core import hookimpl
-from kaito_core.api import ModelPreset, Weights
+from kaito_core.api import ModelPreset, PodChange, Weights
 from kaito_core.api.preset.schema import preset_schema
 from kaito_core.errors import FieldError
 from kaito_core.plugins.preset_file import read_presets
@@ -81,6 +81,10 @@ CALLS: dict[str, tuple[dict[str, Any], Any]] = {
         {"workspace": SHOP, "preset": example_preset(license="llama2")},
         lambda answer: [error.field for error in answer] == ["inference.preset.name"],
     ),
+    "kaito_pod": (
+        {"workspace": SHOP, "preset": example_preset(), "pod": {}},
+        lambda answer: answer.labels == {"team": "shop"},
+    ),
     "kaito_select_node_provider": (
         {"workspace": SHOP, "candidates": [MyCloud("other"), MyCloud()]},
         lambda answer: answer.name == "my_cloud",
@@ -95,7 +99,8 @@ def test_every_hook_has_a_call_here() -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_the_example_of_each_hook_runs(name: str) -> None:
-    names = {"hookimpl": hookimpl, "ModelPreset": ModelPreset, "Weights": Weights, "FieldError": FieldError}
+    records = (ModelPreset, PodChange, Weights, FieldError)
+    names = {"hookimpl": hookimpl, **{record.__name__: record for record in records}}
     scope: dict[str, Any] = {**names, "MyCloud": MyCloud, "MySource": MyCloud}
     code = GENERATE.example(GENERATE.hooks()[name])
     assert code.startswith("@hookimpl")

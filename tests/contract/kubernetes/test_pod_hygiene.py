@@ -45,11 +45,37 @@ def test_what_has_to_be_written_can_be(case: str) -> None:
     writable = {volume["name"] for volume in spec["volumes"] if "emptyDir" in volume}
     for container in containers_of(case):
         paths = {m["mountPath"] for m in container["volumeMounts"] if m["name"] in writable and not m.get("readOnly")}
-        assert {ADAPTERS_PATH, WEIGHTS_PATH} <= paths, container["name"]
         values = {variable["name"]: variable.get("value") for variable in container.get("env", [])}
         if container["command"][0] in ("kaito-runtime", "torchrun"):
             assert values["HOME"] in paths, container["name"]
             assert "/tmp" in paths, container["name"]
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_a_step_writes_its_own_files_alone(case: str) -> None:
+    """Steps run images of adapters, which must change neither the model nor one another's adapters."""
+    spec = pod_of(manifests(case))["spec"]
+    shared = ("adapters", "weights")
+    for step in spec["initContainers"]:
+        (mount,) = [mount for mount in step["volumeMounts"] if mount["name"] in shared]
+        if step["name"] == "weights":
+            assert mount == {"name": "weights", "mountPath": WEIGHTS_PATH}
+        else:
+            name = step["name"].removeprefix("adapter-")
+            assert mount == {"name": "adapters", "mountPath": f"{ADAPTERS_PATH}/{name}", "subPath": name}
+    (runtime,) = spec["containers"]
+    assert {m["name"]: m.get("readOnly") for m in runtime["volumeMounts"] if m["name"] in shared} == {
+        "adapters": True,
+        "weights": True,
+    }
+    for late in late_containers():  # the API takes no subPath there
+        assert not [mount for mount in late["volumeMounts"] if mount["name"] == "weights" or "subPath" in mount]
+
+
+@pytest.mark.parametrize("case", PRESETS)
+def test_no_volume_fills_a_node(case: str) -> None:
+    for volume in pod_of(manifests(case))["spec"]["volumes"]:
+        assert "emptyDir" not in volume or "sizeLimit" in volume["emptyDir"], volume["name"]
 
 
 @pytest.mark.parametrize("case", PRESETS)

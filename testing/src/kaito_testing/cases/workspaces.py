@@ -25,6 +25,7 @@ from kaito_testing.cases.documents import (
     template,
     workspace_document,
 )
+from kaito_testing.cases.pods import POD_CASES
 
 __all__ = ["CASES", "Case", "workspace_document"]
 
@@ -371,6 +372,7 @@ CASES: tuple[Case, ...] = (
     ),
     *bad("every field is a field of a Workspace", "spec", _UNKNOWN_FIELD, spec=workspace_document(spec={})),
     *bad("there is no tuning", "tuning", _UNKNOWN_FIELD, tuning=workspace_document(tuning={"preset": {"name": "m"}})),
+    *POD_CASES,
     # Edits
     *(
         Case("everything else may change", name, new, old)

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import pytest
 
 from kaito_core.api import AdapterRef, AdapterSource, FetchStep
+from kaito_core.api.workspace.pod_parts import RESERVED_VOLUMES
 from kaito_core.errors import FieldError, PluginError
-from kaito_core.reconcile.objects.podspec import SHARED_MOUNTS, adapter_container
+from kaito_core.reconcile.objects.podspec import adapter_container
 from kaito_testing.conformance.guards import no_io
 from kaito_testing.registry import registry_with
 
@@ -177,7 +178,7 @@ class AdapterSourceConformance:
 
     def test_mounts_have_volumes(self) -> None:
         """Each mount is of a volume of the step or of the pod, and each volume of the step is mounted."""
-        shared = {mount["name"] for mount in SHARED_MOUNTS}
+        shared = set(RESERVED_VOLUMES)
         for ref, step in self._steps():
             mounted, brought = {m["name"] for m in step.mounts}, {v["name"] for v in step.volumes}
             assert mounted <= brought | shared, (
@@ -209,7 +210,7 @@ class AdapterSourceConformance:
 
         for ref, step in self._steps():
             container = adapter_container(ref.folder, step, "registry.example/runtime:1")
-            volumes = [{"name": mount["name"], "emptyDir": {}} for mount in SHARED_MOUNTS] + list(step.volumes)
+            volumes = [{"name": name, "emptyDir": {}} for name in RESERVED_VOLUMES] + list(step.volumes)
             spec = {"initContainers": [container], "containers": [{"name": "main", "image": "i"}], "volumes": volumes}
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "conformance"}, "spec": spec}
             try:

@@ -135,6 +135,8 @@ def _problems(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
     if schema.get("x-kubernetes-int-or-string"):
         if not isinstance(value, int | str) or isinstance(value, bool):
             yield _type_problem(value, "integer,string", path)
+        else:
+            yield from _scalar_problems(value, schema, path)
         return
     if wanted and not _has_type(value, wanted):
         yield _type_problem(value, wanted, path)
