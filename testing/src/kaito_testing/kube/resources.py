@@ -25,6 +25,7 @@ class Resource:
         returns_deleted: Whether a delete answers with the object rather than a Status.
         schema: OpenAPI schema of a custom resource, None for built-in ones.
         columns: Printer columns of a custom resource.
+        scale: Paths of a custom resource's scale, as its CRD has them.
     """
 
     group: str
@@ -43,6 +44,7 @@ class Resource:
     categories: tuple[str, ...] = ()
     schema: dict[str, Any] | None = field(default=None, hash=False, compare=False)
     columns: tuple[Mapping[str, Any], ...] = field(default=(), hash=False, compare=False)
+    scale: Mapping[str, str] | None = field(default=None, hash=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "singular", self.singular or self.kind.lower())
@@ -194,8 +196,8 @@ def of_crd(crd: Mapping[str, Any]) -> list[Resource]:
             kind=names["kind"],
             namespaced=spec["scope"] == "Namespaced",
             short_names=tuple(names.get("shortNames") or ()),
-            # the scale of a custom resource reads paths of the CRD, which is not emulated
-            subresources=tuple(name for name in version.get("subresources") or () if name != "scale"),
+            subresources=tuple(version.get("subresources") or ()),
+            scale=(version.get("subresources") or {}).get("scale"),
             generation=True,
             singular=names.get("singular", ""),
             list_kind=names.get("listKind", ""),

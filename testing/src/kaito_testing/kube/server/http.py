@@ -14,7 +14,7 @@ from kaito_testing.kube.objects import patches, selectors
 from kaito_testing.kube.objects.options import DeleteOptions, WriteOptions
 from kaito_testing.kube.objects.verbs import Verbs
 from kaito_testing.kube.resources import Resource
-from kaito_testing.kube.server import discovery, representations, routes
+from kaito_testing.kube.server import discovery, representations, routes, scales
 from kaito_testing.kube.server.interceptor import ApiRequest, Interceptor
 from kaito_testing.kube.server.streams import Streams
 from kaito_testing.kube.server.watches import is_true
@@ -87,7 +87,7 @@ class EmulatedApi:
             dry_run=query.get("dryRun") == "All",
             strict=query.get("fieldValidation") == "Strict",
             force=is_true(query, "force"),
-            subresource="" if route.subresource == "scale" else route.subresource,
+            subresource=route.subresource,
         )
         if raw.method == "GET":
             return self._read(raw, resource, route, query)
@@ -122,7 +122,7 @@ class EmulatedApi:
         if route.name:
             obj = self.store.get(resource, route.namespace, route.name)
             if route.subresource == "scale":
-                return _json(representations.scale_of(obj))
+                return _json(scales.shown(resource, obj))
             return _json(representations.table_of(resource, [obj], self.store.revision) if as_table else obj)
         matches = selectors.both(query.get("labelSelector", ""), query.get("fieldSelector", ""))
         limit, start = int(query.get("limit") or 0), query.get("continue", "")
@@ -135,10 +135,8 @@ class EmulatedApi:
         if route.subresource != "scale":
             return _json(self.verbs.update(resource, route.namespace, route.name, body, options))
         obj = self.store.get(resource, route.namespace, route.name)
-        changed = self.verbs.update(
-            resource, route.namespace, route.name, representations.with_replicas(obj, body or {}), options
-        )
-        return _json(representations.scale_of(changed))
+        scaled = scales.with_replicas(resource, obj, body or {})
+        return _json(scales.shown(resource, self.verbs.update(resource, route.namespace, route.name, scaled, options)))
 
     def _patch(
         self,
@@ -161,10 +159,10 @@ class EmulatedApi:
         if route.subresource == "scale":
 
             def scale(obj: Object) -> Object:
-                return representations.with_replicas(obj, function(representations.scale_of(obj), body))
+                return scales.with_replicas(resource, obj, function(scales.scale_of(resource, obj), body))
 
             changed = self.verbs.patch(resource, route.namespace, route.name, scale, options)
-            return _json(representations.scale_of(changed))
+            return _json(scales.shown(resource, changed))
         change = self.verbs.patch(resource, route.namespace, route.name, lambda obj: function(obj, body), options)
         return _json(change)
 

@@ -1,4 +1,4 @@
-"""List, Table and Scale representations of objects."""
+"""List and Table representations of objects. Those of their number of replicas are in `scales`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from kaito_testing.kube import errors
 from kaito_testing.kube.objects.store import Page
 from kaito_testing.kube.resources import Resource
 
-__all__ = ["list_of", "scale_of", "table_of", "with_replicas"]
+__all__ = ["list_of", "table_of"]
 
 Object = dict[str, Any]
 
@@ -96,32 +95,3 @@ def _at(value: Any, path: str) -> Any:
         else:
             value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-def scale_of(obj: Object) -> Object:
-    """The Scale of a workload. As on a real server, its spec has no replicas if there are none."""
-    meta = {
-        name: obj["metadata"][name] for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    }
-    replicas = obj["spec"].get("replicas", 0)
-    labels = obj["spec"]["selector"].get("matchLabels") or {}
-    selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": meta,
-        "spec": {"replicas": replicas} if replicas else {},
-        "status": {"replicas": obj.get("status", {}).get("replicas", 0), "selector": selector},
-    }
-
-
-def with_replicas(obj: Object, scale: Object) -> Object:
-    """A workload with the replicas of a Scale.
-
-    Raises:
-        ApiError: 400 if they are not an integer.
-    """
-    replicas = (scale.get("spec") or {}).get("replicas", 0)
-    if not isinstance(replicas, int):
-        raise errors.bad_request(f"spec.replicas must be an integer, got {replicas!r}")
-    return {**obj, "spec": {**obj["spec"], "replicas": replicas}}
