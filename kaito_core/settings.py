@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         default="",
         description="Node provider of Workspaces that name none; empty: plugins choose.",
     )
+    autoscaled_nodes: bool = Field(
+        default=False,
+        description="Whether the cluster's own autoscaler makes nodes for pods that wait: the pods of Workspaces that "
+        "name no node provider and no machine type of one are then made before there are nodes.",
+    )
     plugins_allow: Names = Field(default=(), description="Entry points to load; empty: all.")
     plugins_deny: Names = Field(default=(), description="Entry points never to load; wins over the allow list.")
     plugins_dir: str = Field(

@@ -55,6 +55,11 @@ _SECRET = "`inference.preset.presetOptions.modelAccessSecret is required ...`"
 _ELSEWHERE = (
     ("the preset is installed", "`inference.preset.name '...' is not an installed preset (known: ...)`", _BOTH),
     (
+        "the hub's name of weights means one installed preset",
+        "`inference.preset.name '...' is served by several presets (...); name the one you mean`",
+        _BOTH,
+    ),
+    (
         "the source of each adapter is installed and accepts its reference",
         "`inference.adapters[0].source.image must be an image reference ...`",
         _BOTH,
@@ -132,6 +137,17 @@ _DIFFERENCES = (
         "any label value; the provider reports which types it knows",
         "other clouds",
     ),
+    (
+        "A label selector of reserved labels alone is refused (v0.12.0)",
+        "the same, for the labels that Kubernetes and provisioners give to nodes",
+        "such labels choose all nodes, or somebody else's",
+    ),
+    (
+        "A preset is named by the catalogue's name (v0.12.0: any name of the hub)",
+        "by its own name, or by the hub's name of its weights in any case, with a warning that says what was found",
+        "published documents have either",
+    ),
+    ("Nothing is under `spec`", "`spec.replicas` alone", "an API server takes the path of a scale only there"),
     (
         "GPU count and memory are checked against a built-in table of Azure",
         "against the types that the installed provider knows, naming the smallest that fits",

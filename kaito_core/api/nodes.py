@@ -123,6 +123,8 @@ class NodeState:
             them. They must not change while the Workspace exists. Empty where nodes are found by its own selector.
         notes: What the provider has to know at the next call, also after a restart of the operator: it is kept in the
             Workspace's status and comes back in `NodeRequest.notes`.
+        pods_first: Whether pods are made although nodes are missing, since nodes come for pods that wait: `reason` and
+            `message` then say what the pods wait for until they have nodes.
         wake_after_seconds: When to call again if no change is seen before; None: every half minute until all are ready.
     """
 
@@ -136,6 +138,7 @@ class NodeState:
     gpu_resource: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    pods_first: bool = False
     wake_after_seconds: float | None = None
 
 

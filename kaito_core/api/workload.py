@@ -58,6 +58,7 @@ class Workload:
         adapters: The steps that fetch adapters, by folder ("name/revision"), in the Workspace's order.
         startup_seconds: How long loading may take.
         affinity: The kind of node that pods may run on, as a pod's `affinity`; empty: any.
+        node_selector: Labels of nodes that pods may run on, where autoscalers are to read them.
         pull_secrets: Image pull secrets of the pod.
         options: What the pods take along for their cluster, as `merged` returns it.
     """
@@ -75,5 +76,6 @@ class Workload:
     gpu_resource: str = NVIDIA_GPU
     requests_disk: bool = True
     affinity: Mapping[str, Any] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)

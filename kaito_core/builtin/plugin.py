@@ -1,4 +1,4 @@
-"""The hooks of the built-in plugin: its adapter sources, and the node provider of a Workspace that names none."""
+"""The hooks of the built-in plugin: adapter sources, a node provider, and which provider serves where none is named."""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
@@ -10,9 +10,11 @@ from kaito_core.builtin.file import FileSource
 from kaito_core.builtin.hf import HfSource
 from kaito_core.builtin.http import HttpSource
 from kaito_core.builtin.image import ImageSource
+from kaito_core.builtin.scheduler import SchedulerProvider
 from kaito_core.builtin.volume import VolumeSource
+from kaito_core.settings import Settings
 
-__all__ = ["kaito_adapter_sources", "kaito_select_node_provider"]
+__all__ = ["kaito_adapter_sources", "kaito_node_providers", "kaito_select_node_provider"]
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +25,12 @@ def kaito_adapter_sources() -> Sequence[AdapterSource]:
     return (ImageSource(), VolumeSource(), HttpSource(), HfSource(), FileSource())
 
 
+@hookimpl
+def kaito_node_providers(settings: Settings) -> Sequence[NodeProvider]:
+    """Returns the provider that leaves nodes to the scheduler."""
+    return (SchedulerProvider(by_default=settings.autoscaled_nodes),)
+
+
 @hookimpl(trylast=True)
 def kaito_select_node_provider(
     workspace: Workspace, candidates: Sequence[NodeProvider], node_types: Collection[str]
@@ -30,9 +38,10 @@ def kaito_select_node_provider(
     """Returns the provider that makes the instance type or has nodes of it; without a type, one that makes none."""
     instance_type = workspace.resource.instance_type
     wanted = instance_type.casefold()
-    prepared = next((provider for provider in candidates if not provider.creates_nodes), None)
+    autoscaled = next((provider for provider in candidates if isinstance(provider, SchedulerProvider)), None)
+    prepared = next((each for each in candidates if not each.creates_nodes and each is not autoscaled), None)
     if not wanted:
-        return prepared
+        return autoscaled or prepared
     if listing := next((provider for provider in candidates if _has(provider, instance_type, _lists)), None):
         return listing
     maker = next((provider for provider in candidates if _has(provider, instance_type, _makes)), None)
@@ -41,9 +50,9 @@ def kaito_select_node_provider(
         return maker
     # Machines on premises have no such label, unless somebody gives it to them.
     unlabelled = "" in node_types and not any(provider.creates_nodes for provider in candidates)
-    if prepared is not None and (wanted in node_types or unlabelled):
+    if prepared is not None and autoscaled is None and (wanted in node_types or unlabelled):
         return prepared
-    return maker
+    return maker or autoscaled
 
 
 def _lists(provider: NodeProvider, instance_type: str) -> bool:

@@ -14,9 +14,9 @@ from kaito_core.cli.documents import FilesArgument, FilesOption, document_name, 
 from kaito_core.cli.output import ReportFormat, ReportOption, print_data
 from kaito_core.cli.pairs import parse_pairs
 from kaito_core.cli.session import Session
-from kaito_core.errors import ConfigError, FieldError, WorkspaceError
+from kaito_core.errors import ConfigError, WorkspaceError
 from kaito_core.reconcile.desired import desired
-from kaito_core.reconcile.resolve import resolve
+from kaito_core.reconcile.resolve import Resolved, resolve
 
 __all__ = ["render", "up", "validate"]
 
@@ -54,29 +54,30 @@ def _checked(session: Session, path: Path) -> Iterator[dict[str, Any]]:
         metadata = document.get("metadata") if isinstance(document, dict) else None
         name = metadata.get("name") if isinstance(metadata, dict) else None
         row = {"file": file, "workspace": None if name is None else str(name), "field": None, "error": None}
-        faults = _faults(session, document)
-        yield from ({**row, "field": fault.field or None, "error": fault.message} for fault in faults)
-        if not faults:
+        try:
+            resolved, _ = _objects(session, document)
+        except WorkspaceError as error:
+            yield from ({**row, "field": fault.field or None, "error": fault.message} for fault in error.errors)
+        else:
+            _say(file, resolved)
             yield row
 
 
-def _faults(session: Session, document: object) -> tuple[FieldError, ...]:
-    try:
-        _objects(session, document)
-    except WorkspaceError as error:
-        return error.errors
-    return ()
+def _say(file: str, resolved: Resolved) -> None:
+    """Prints how fields that are right were understood; not where programs read."""
+    for notice in resolved.notices:
+        print(f"{file}: warning: {notice}", file=sys.stderr)
 
 
-def _objects(session: Session, document: object) -> tuple[KubeObject, ...]:
-    """Returns what the operator creates for a Workspace on machines of the type that it names.
+def _objects(session: Session, document: object) -> tuple[Resolved, tuple[KubeObject, ...]]:
+    """Returns what plugins know about a Workspace, and what is created for it on machines of the type that it names.
 
     Raises:
         WorkspaceError: The Workspace is wrong.
     """
     resolved = resolve(parse_workspace(document), session.registry)
     sku = session.registry.sku(resolved.workspace.resource.instance_type)
-    return desired(resolved, NodeState((), sku=sku), session.settings).objects
+    return resolved, desired(resolved, NodeState((), sku=sku), session.settings).objects
 
 
 def render(context: typer.Context, files: FilesArgument = None, filename: FilesOption = None) -> None:
@@ -85,7 +86,9 @@ def render(context: typer.Context, files: FilesArgument = None, filename: FilesO
     for file in given_files(files, filename):
         for document in read_workspaces(file):
             with _named(file):
-                objects += _objects(context.obj, document)
+                resolved, made = _objects(context.obj, document)
+                _say(document_name(file), resolved)
+                objects += made
     sys.stdout.write(dump_yaml(objects))
 
 
@@ -134,4 +137,5 @@ def up(
         if weights is not None and workspace.inference.preset is not None:
             session.registry.adopt(workspace.inference.preset.name, weights)
         resolved = resolve(workspace, session.registry)
+        _say(document_name(file), resolved)
     raise typer.Exit(serve_locally(resolved, session.settings, port=port, weights=weights, images=images))

@@ -19,6 +19,7 @@ from kaito_core.errors import ClusterError
 __all__ = [
     "APPLY",
     "JSON",
+    "JSON_PATCH",
     "MERGE",
     "STRATEGIC",
     "Call",
@@ -31,6 +32,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
@@ -62,7 +64,7 @@ class Call:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: KubeObject | None = None
+    body: KubeObject | list[KubeObject] | None = None
     content_type: str = JSON
 
     @property

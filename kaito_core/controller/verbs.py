@@ -12,7 +12,17 @@ from typing import Any
 
 from kaito_core.api import KubeObject, ResourceType
 from kaito_core.api.workload import MANAGER
-from kaito_core.controller.api_calls import APPLY, MERGE, STRATEGIC, Call, Response, exchange, identity, object_path
+from kaito_core.controller.api_calls import (
+    APPLY,
+    JSON_PATCH,
+    MERGE,
+    STRATEGIC,
+    Call,
+    Response,
+    exchange,
+    identity,
+    object_path,
+)
 from kaito_core.controller.records import Change, Listing, Write
 from kaito_core.controller.watch.cache import Cache
 from kaito_core.errors import ClusterError
@@ -157,6 +167,15 @@ class Verbs:
         call = Call("PATCH", object_path(resource, namespace, name), body=patch, content_type=MERGE)
         self._store(resource, (await self._write("patch", resource, call))[1])
         _log_change("Annotate", resource, name, "ConfigurationChanged")
+
+    async def remove_finalizer(self, resource: ResourceType, obj: KubeObject, finalizer: str) -> None:
+        """Removes a finalizer that somebody else added, if the object still has it at the same place."""
+        metadata = obj["metadata"]
+        path = f"/metadata/finalizers/{metadata['finalizers'].index(finalizer)}"
+        patch = [{"op": "test", "path": path, "value": finalizer}, {"op": "remove", "path": path}]
+        place = object_path(resource, metadata.get("namespace", ""), metadata["name"])
+        await self._write("patch", resource, Call("PATCH", place, body=patch, content_type=JSON_PATCH))
+        _log_change("Change", resource, metadata["name"], "FinalizerOfAnother")
 
     async def add_ephemeral_container(
         self, pods: ResourceType, name: str, namespace: str, uid: str, container: KubeObject

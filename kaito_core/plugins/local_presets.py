@@ -19,13 +19,18 @@ _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
 
 
-def local_preset(name: str, settings: Settings) -> ModelPreset:
+def local_preset(name: str, settings: Settings, nearest: str = "") -> ModelPreset:
     """Returns the preset of "org/model", from the folder of such models.
+
+    Args:
+        name: "org/model", or "org/model@revision".
+        settings: Whether that is allowed, and the folder.
+        nearest: The installed preset that is most like it, in words, "" for none.
 
     Raises:
         InvalidWorkspaceError: The settings do not allow it, or the folder has no configuration that can be used.
     """
-    _check_allowed(name, settings)
+    _check_allowed(name, settings, nearest)
     match = GENERIC_NAME.fullmatch(name)
     if match is None:
         raise _error(f"must be the name of a preset, ORG/MODEL or ORG/MODEL@REVISION, got {shown(name)}")
@@ -48,11 +53,12 @@ def folder_preset(name: str, folder: Path, settings: Settings) -> ModelPreset:
     return _read(name, folder)
 
 
-def _check_allowed(name: str, settings: Settings) -> None:
+def _check_allowed(name: str, settings: Settings, nearest: str = "") -> None:
     if not settings.allow_generic_models:
+        hint = f" (the nearest is {nearest})" if nearest else ""
         raise _error(
-            f"'{name}' is not an installed preset, and presets are not made from a model's config.json here: install "
-            "a plugin that brings it, or set KAITO_ALLOW_GENERIC_MODELS=true"
+            f"'{name}' is not an installed preset{hint}, and presets are not made from a model's config.json here: "
+            "install a plugin that brings it, or set KAITO_ALLOW_GENERIC_MODELS=true"
         )
 
 

@@ -12,6 +12,7 @@ from kaito_core import hookspecs
 from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, PodChange, Weights, Workspace
 from kaito_core.api.frozen import frozen
 from kaito_core.api.workspace.model import PROVIDER_ANNOTATION
+from kaito_core.builtin.scheduler import SchedulerProvider
 from kaito_core.errors import (
     FieldError,
     InvalidWorkspaceError,
@@ -25,6 +26,7 @@ from kaito_core.errors import (
 )
 from kaito_core.plugins.calls import plugin_call
 from kaito_core.plugins.candidates import find_candidates
+from kaito_core.plugins.hub_names import nearest_repository, preset_of_repository
 from kaito_core.plugins.info import PluginInfo
 from kaito_core.plugins.loader import PluginLoader, checked
 from kaito_core.plugins.local_presets import folder_preset, local_preset
@@ -119,17 +121,27 @@ class PluginRegistry:
         return self._loader.origin(kind, name)
 
     def preset(self, name: str) -> ModelPreset:
-        """Returns a preset: a plugin's, or for "org/model" one made from its configuration on this machine.
+        """Returns a preset: a plugin's, by its name or by the hub's name of its weights, in any case.
+
+        For another "org/model" it is one made from the model's configuration on this machine.
 
         Raises:
             UnknownPresetError: No plugin brings it.
-            InvalidWorkspaceError: Models of this form are not allowed, or nothing can be made of the configuration.
+            InvalidWorkspaceError: Several presets serve these weights, models of this form are not allowed, or nothing
+                can be made of the configuration.
         """
+        if known := self._presets.get(name) or self._generic.get(name):
+            return known
+        installed = self._presets.values()
+        try:
+            if found := preset_of_repository(name, installed):
+                return found
+        except InvalidWorkspaceError:
+            if not (self.settings.allow_generic_models and "@" in name):  # another revision may be on this machine
+                raise
         if "/" in name:
-            return self._generic.get(name) or local_preset(name, self.settings)
-        if name not in self._presets:
-            raise UnknownPresetError(name, self._presets)
-        return self._presets[name]
+            return local_preset(name, self.settings, nearest_repository(name, installed))
+        raise UnknownPresetError(name, self._presets)
 
     def adopt(self, name: str, folder: Path) -> None:
         """Makes a preset of the model in a folder on this machine, if `name` is "org/model" and its files are there.
@@ -187,7 +199,13 @@ class PluginRegistry:
                 field_path = f"metadata.annotations[{PROVIDER_ANNOTATION}]" if asked else "KAITO_NODE_PROVIDER"
                 raise UnknownProviderError(name, self._providers, field_path)
             return self._providers[name]
-        candidates = [self._providers[name] for name in sorted(self._providers)]
+        # The scheduler serves where it is named, or where the settings say so.
+        candidates = [
+            provider
+            for _, provider in sorted(self._providers.items())
+            if not isinstance(provider, SchedulerProvider) or provider.by_default
+        ]
+        known = [provider.name for provider in candidates]
         for plugin, chosen in self._loader.call_each(
             "kaito_select_node_provider", workspace=workspace, candidates=candidates, node_types=node_types
         ):
@@ -196,8 +214,8 @@ class PluginRegistry:
                     return candidate
             _log.error("plugin '%s': kaito_select_node_provider must return a candidate, got %r", plugin, chosen)
         if instance_type := workspace.resource.instance_type:
-            raise UnknownInstanceTypeError(instance_type, self._providers, (sku.name for _, sku in self.machines()))
-        raise UnknownProviderError("", self._providers, "resource.instanceType")
+            raise UnknownInstanceTypeError(instance_type, known, (sku.name for _, sku in self.machines()))
+        raise UnknownProviderError("", known, "resource.instanceType")
 
     def objections(self, workspace: Workspace, preset: ModelPreset | None) -> list[FieldError]:
         """Returns what plugins object to; one whose hook fails is logged and does not count."""

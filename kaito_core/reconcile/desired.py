@@ -17,11 +17,14 @@ from kaito_core.api import (
 )
 from kaito_core.api.nodes import GPU_RESOURCES, NVIDIA_GPU
 from kaito_core.api.quantity import device_count
+from kaito_core.errors import FieldError
 from kaito_core.reconcile.nodes.sizing import size, startup_seconds
+from kaito_core.reconcile.notices import name_notices
 from kaito_core.reconcile.objects.compare import has_same_pods
 from kaito_core.reconcile.objects.manifests import preset_manifests, template_manifests
 from kaito_core.reconcile.objects.placement import pod_affinity
 from kaito_core.reconcile.objects.podspec import RUNTIME_CONTAINER, adapter_container, pod_template
+from kaito_core.reconcile.objects.scaling import with_replicas
 from kaito_core.reconcile.resolve import Resolved, ResolvedAdapter
 from kaito_core.settings import Settings
 
@@ -44,14 +47,18 @@ class Desired:
         workspace: The Workspace.
         nodes: What the provider says about the nodes.
         objects: The manifests, in the order of creation; the workload is the last.
+        replicas: The number of pods: the Workspace's, or that of whoever has scaled the Deployment itself.
         adapters: The adapters, in the Workspace's order.
+        notices: How the name of the preset was understood, where another name is written.
         late_containers: For each adapter, by folder, the container that fetches it into a pod that runs already.
     """
 
     workspace: Workspace
     nodes: NodeState
     objects: tuple[KubeObject, ...]
+    replicas: int
     adapters: tuple[ResolvedAdapter, ...] = ()
+    notices: tuple[FieldError, ...] = ()
     late_containers: Mapping[str, KubeObject] = field(default_factory=dict)
 
     @property
@@ -77,14 +84,20 @@ def desired(resolved: Resolved, nodes: NodeState, settings: Settings, live: Kube
     """
     workspace, preset, weights = resolved.workspace, resolved.preset, resolved.weights
     if preset is None or weights is None:
-        return Desired(workspace, nodes, tuple(template_manifests(workspace, nodes.labels, settings)))
+        *others, whole = template_manifests(workspace, nodes.labels, settings, pods_first=nodes.pods_first)
+        counted, replicas = with_replicas(whole, live)
+        return Desired(workspace, nodes, (*others, counted), replicas)
     image = _runtime_image(preset, settings)
     workload, template = _pods(resolved, preset, weights, image, nodes, live)
+    *others, whole = preset_manifests(workspace, workload, template, _serving_config(resolved, preset), settings)
+    counted, replicas = with_replicas(whole, live)
     return Desired(
         workspace,
         nodes,
-        tuple(preset_manifests(workspace, workload, template, _serving_config(resolved, preset), settings)),
+        (*others, counted),
+        replicas,
         resolved.adapters,
+        tuple(name_notices(workspace, preset)),
         {
             adapter.ref.folder: adapter_container(adapter.ref.folder, adapter.fetch, image, resolved.pod, late=True)
             for adapter in resolved.adapters
@@ -151,7 +164,7 @@ def _workload(
     decided: _Gpus | None,
 ) -> Workload:
     """Returns what the pods of a preset run; `decided` are their GPUs, None lets the nodes decide."""
-    count = resolved.workspace.resource.count
+    count = resolved.workspace.count
     sizing = size(preset, count, None if decided is not None else nodes.sku, resolved.machines)
     gpus = sizing.gpus if decided is None or not preset.gpus else decided.count
     adapters = {adapter.ref.folder: adapter.fetch for adapter in resolved.adapters}
@@ -165,7 +178,8 @@ def _workload(
         gpu_resource=decided.resource if decided is not None else _gpu_resource(nodes),
         memory_gib=sizing.memory_gib,
         disk_gib=preset.disk_gib,
-        requests_disk=not nodes.labels,
+        # An autoscaler may not know the disk of machines that it has not made yet.
+        requests_disk=not nodes.labels and not nodes.pods_first,
         weights=weights,
         adapters=adapters,
         startup_seconds=startup_seconds(preset),
@@ -173,9 +187,11 @@ def _workload(
             resolved.workspace,
             nodes.labels,
             machine_types=_machine_types(resolved),
-            gpu_memory_gib=sizing.gpu_memory_gib / gpus if gpus else 0.0,
             affinity=resolved.pod.get("affinity"),
+            gpu_memory_gib=sizing.gpu_memory_gib / gpus if gpus and not nodes.pods_first else 0.0,
+            labels_apart=nodes.pods_first,
         ),
+        node_selector=resolved.workspace.resource.label_selector.match_labels if nodes.pods_first else {},
         pull_secrets=tuple(dict.fromkeys(secrets)),
         options=resolved.pod,
     )

@@ -19,6 +19,7 @@ from kaito_core.reconcile.observed import (
     outdated_pods,
     pull_secrets,
 )
+from kaito_core.reconcile.takeover import WORKLOADS, is_made_by_another
 
 __all__ = ["difference"]
 
@@ -26,19 +27,24 @@ __all__ = ["difference"]
 def difference(desired: Desired, observed: Observed) -> tuple[Action, ...]:
     """Returns what to do, in order; nothing where the cluster is as it should be.
 
-    Where nodes are missing, pods that run keep running as they are and are kept up to date, also in their number, and
-    nothing else is started or cleared away.
+    Where nodes are missing that have to be there before pods are, pods that run keep running as they are and are kept
+    up to date, also in their number, and nothing else is started or cleared away.
 
     Raises:
         NotReadyError: An object whose name the Workspace needs belongs to somebody else.
     """
     _refuse_foreign_objects(desired, observed)
-    if desired.nodes.reason:
+    if desired.nodes.reason and desired.workspace.count and not desired.nodes.pods_first:
         kept = desired.objects if _keeps_pods(desired, observed) else desired.objects[:-1]
         return (*_applications(desired, kept, observed), *_live_updates(desired, observed))
-    applied = _applications(desired, desired.objects, observed)
+    taken = [
+        child for child in observed.children if _key(child) == _key(desired.workload) and is_made_by_another(child)
+    ]
+    # The server-side apply of one workload over another would run both servers in one pod: it comes once that is gone.
+    applied = _applications(desired, desired.objects[:-1] if taken else desired.objects, observed)
     return (
         *_leftovers(desired, observed),
+        *(_deletion(desired, child) for child in taken if "deletionTimestamp" not in child["metadata"]),
         *applied,
         *_outdated(desired, observed, applied),
         *_live_updates(desired, observed),
@@ -58,7 +64,9 @@ def _foreign_owner(workspace: Workspace, child: KubeObject) -> str:
 
 
 def _refuse_foreign_objects(desired: Desired, observed: Observed) -> None:
-    for kind, name in map(_key, desired.objects):
+    # A workload of the other kind would run with the same label as our pods.
+    others = [(kind, desired.workload["metadata"]["name"]) for kind in WORKLOADS if kind != desired.workload["kind"]]
+    for kind, name in [*map(_key, desired.objects), *others]:
         child = observed.child(kind, name)
         if child is not None and (owner := _foreign_owner(desired.workspace, child)):
             raise NotReadyError(
@@ -94,7 +102,11 @@ def _leftovers(desired: Desired, observed: Observed) -> Iterator[Delete]:
         metadata = child["metadata"]
         ours = not _foreign_owner(desired.workspace, child)
         if _key(child) not in wanted and ours and "deletionTimestamp" not in metadata:
-            yield Delete(*_key(child), desired.workspace.namespace, metadata.get("uid", ""))
+            yield _deletion(desired, child)
+
+
+def _deletion(desired: Desired, child: KubeObject) -> Delete:
+    return Delete(*_key(child), desired.workspace.namespace, child["metadata"].get("uid", ""))
 
 
 def _outdated(desired: Desired, observed: Observed, applied: Iterable[Apply]) -> Iterator[Delete]:

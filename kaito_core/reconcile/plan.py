@@ -1,18 +1,19 @@
 """The plan of a pass: `difference` makes the actions, `status` says how things stand; both read the same snapshot."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from kaito_core.api import KubeObject
 from kaito_core.errors import BackendError, NotReadyError, WorkspaceError
-from kaito_core.reconcile.actions import Action, Apply
+from kaito_core.reconcile.actions import Action, Apply, Delete
 from kaito_core.reconcile.desired import Desired
 from kaito_core.reconcile.difference import difference
 from kaito_core.reconcile.observed import Observed
 from kaito_core.reconcile.status import Outlook, failure, outlook
-from kaito_core.reconcile.transition import Event, next_status, strength_warnings
+from kaito_core.reconcile.takeover import is_made_by_another
+from kaito_core.reconcile.transition import Event, news, next_status
 
 __all__ = ["Plan", "plan", "plan_failure"]
 
@@ -25,12 +26,14 @@ class Plan:
         actions: In order; each is idempotent, and the next pass takes up what a failure left.
         status: The status to write, if it differs from the Workspace's.
         events: Events to emit, once each.
+        announced: Events of what the actions do, to emit once they are done.
         wake_after_seconds: When to look again if no change is seen before; None: never.
     """
 
     actions: tuple[Action, ...]
     status: dict[str, Any]
     events: tuple[Event, ...] = ()
+    announced: tuple[Event, ...] = ()
     wake_after_seconds: float | None = None
 
 
@@ -49,7 +52,24 @@ def plan(desired: Desired, observed: Observed, now: datetime) -> Plan:
     kind = desired.workload["kind"]
     changing = any(isinstance(action, Apply) and action.manifest["kind"] == kind for action in actions)
     workspace, current = desired.workspace, outlook(desired, observed, changing=changing)
-    return _finish(workspace.status, workspace.generation, actions, current, now, events=strength_warnings(workspace))
+    said = news(workspace, desired.notices)
+    planned = _finish(workspace.status, workspace.generation, actions, current, now, events=said)
+    return replace(planned, announced=_takeovers(actions, observed))
+
+
+def _takeovers(actions: Iterable[Action], observed: Observed) -> tuple[Event, ...]:
+    """Returns an event for each workload of another operator that is replaced."""
+    return tuple(
+        Event(
+            "Warning",
+            "TakenOver",
+            f"{action.kind} '{action.name}', which another operator made, is replaced: its pods end, and ours start",
+        )
+        for action in actions
+        if isinstance(action, Delete)
+        and (child := observed.child(action.kind, action.name)) is not None
+        and is_made_by_another(child)
+    )
 
 
 def plan_failure(document: KubeObject, error: WorkspaceError | NotReadyError | BackendError, now: datetime) -> Plan:
@@ -73,4 +93,4 @@ def _finish(
     events: Sequence[Event] = (),
 ) -> Plan:
     status, changes = next_status(previous, generation, current, now)
-    return Plan(actions, status, (*events, *changes), current.wake_after_seconds)
+    return Plan(actions, status, (*events, *changes), wake_after_seconds=current.wake_after_seconds)

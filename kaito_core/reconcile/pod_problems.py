@@ -10,6 +10,7 @@ from kaito_core.api import KubeObject
 from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE
 
 __all__ = [
+    "UNSCHEDULABLE",
     "PodProblem",
     "creation_problem",
     "fetch_problem",
@@ -17,9 +18,11 @@ __all__ = [
     "pod_problem",
     "refusals",
     "refused_pod",
+    "scheduling_words",
     "start_problem",
 ]
 
+UNSCHEDULABLE = "Unschedulable"  #: reason: no node takes the pod
 _PULL_ERRORS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull")
 _START_ERRORS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
 #: Reasons of a kubelet's events about a pod whose containers it cannot start.
@@ -30,6 +33,9 @@ _BEFORE_CONTAINERS = (
     "FailedCreatePodSandBox",
     "NetworkNotReady",
 )
+#: Reasons of events with which cluster-autoscaler and Karpenter say what they do for a pod that has no node.
+_AUTOSCALING = ("NotTriggerScaleUp", "TriggeredScaleUp", "Nominated", "FailedScheduling")
+_SCHEDULER = "default-scheduler"
 _PATIENCE_SECONDS = 10.0
 _SHELL_WORDS = ("no such file", "not found", "not executable")
 _FORBIDDEN_POD = re.compile(r'^.*?pods? "?[^" ]+"? is forbidden: ')
@@ -105,8 +111,8 @@ def pod_problem(pod: KubeObject) -> PodProblem | None:
         words = f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
         return PodProblem("PodFailed", f"pod '{name}' was refused by its node: {words}")
     for condition in status.get("conditions", []):
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return PodProblem("Unschedulable", f"pod '{name}': {condition.get('message', 'no node fits')}")
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == UNSCHEDULABLE:
+            return PodProblem(UNSCHEDULABLE, f"pod '{name}': {condition.get('message', 'no node fits')}")
     statuses: Sequence[Mapping[str, Any]] = [
         *status.get("initContainerStatuses", []),
         *status.get("containerStatuses", []),
@@ -131,6 +137,22 @@ def start_problem(pod: KubeObject, events: Iterable[KubeObject]) -> PodProblem |
     for reason, words in _events_about(pod, events, _BEFORE_CONTAINERS):
         return PodProblem("PodStartError", f"pod '{pod['metadata']['name']}' cannot start: {reason}: {words}")
     return None
+
+
+def scheduling_words(pod: KubeObject, events: Iterable[KubeObject]) -> str:
+    """Returns what the scheduler and an autoscaler say of a pod that has no node, "" where neither says anything."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    said = [str(found.get("message", "")) for found in conditions if found.get("type") == "PodScheduled"][:1]
+    others = [event for event in events if _component(event) != _SCHEDULER]  # its words are the condition's
+    for reason, words in _events_about(pod, others, _AUTOSCALING):
+        said.append(f"the autoscaler says {reason}: {words}")
+        break
+    name = pod["metadata"]["name"]
+    return f"pod '{name}': {'; '.join(filter(None, said))}" if any(said) else ""
+
+
+def _component(event: KubeObject) -> str:
+    return str((event.get("source") or {}).get("component") or event.get("reportingComponent") or "")
 
 
 def creation_problem(workload: KubeObject) -> PodProblem | None:

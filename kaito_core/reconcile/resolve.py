@@ -9,10 +9,11 @@ from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
 from kaito_core.api.workspace.adapters import Adapter
 from kaito_core.api.workspace.model import PresetOptions
 from kaito_core.builtin.commands import copy_folder, hub_token
-from kaito_core.errors import AdapterSpecError, InvalidWorkspaceError
+from kaito_core.errors import AdapterSpecError, FieldError, InvalidWorkspaceError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.plugins.calls import plugin_call
 from kaito_core.reconcile.nodes.sizing import size
+from kaito_core.reconcile.notices import notices
 from kaito_core.reconcile.objects.podspec import server_requests
 from kaito_core.reconcile.pod_options import pod_faults, pod_options
 from kaito_core.reconcile.validate import source_failure, validate
@@ -48,6 +49,7 @@ class Resolved:
         adapters: The adapters, in the Workspace's order.
         machines: Machine types to choose from: those of the provider that knows resource.instanceType.
         pod: What the pods take along for their cluster, as Kubernetes writes it; nothing without a preset.
+        notices: How fields that are right were understood, where it is worth saying.
     """
 
     workspace: Workspace
@@ -56,6 +58,7 @@ class Resolved:
     adapters: tuple[ResolvedAdapter, ...] = ()
     machines: tuple[GpuSku, ...] = ()
     pod: Mapping[str, Any] = field(default_factory=dict)
+    notices: tuple[FieldError, ...] = ()
 
 
 def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
@@ -77,7 +80,7 @@ def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
     )
     validate(workspace, preset, refs, registry)
     sku, machines = _machines(workspace.resource.instance_type, registry)
-    sizing = size(preset, workspace.resource.count, sku, machines)  # before anything is made that would be too small
+    sizing = size(preset, workspace.count, sku, machines)  # before anything is made that would be too small
     pod = pod_options(workspace, preset, registry)
     if faults := list(pod_faults(pod, server_requests(sizing.memory_gib))):
         raise InvalidWorkspaceError(faults)
@@ -91,6 +94,7 @@ def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
         ),
         machines,
         pod,
+        notices(workspace, preset),
     )
 
 

@@ -13,16 +13,19 @@ from kaito_core.api.conditions import (
     Condition,
 )
 from kaito_core.api.strength import strength_text
+from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.errors import BackendError, CapacityError, NotReadyError, WorkspaceError
 from kaito_core.reconcile.desired import Desired
 from kaito_core.reconcile.objects.manifests import STATEFUL_SETS
 from kaito_core.reconcile.observed import Observed, is_ready, nodes_of
 from kaito_core.reconcile.pod_problems import (
+    UNSCHEDULABLE,
     creation_problem,
     fetch_problem,
     pod_problem,
     refusals,
     refused_pod,
+    scheduling_words,
     start_problem,
 )
 from kaito_core.reconcile.resolve import ResolvedAdapter
@@ -36,6 +39,8 @@ _RETRY_SECONDS = 30.0
 _SOONEST_SECONDS = 1.0
 NODES_IMPAIRED = "NodesImpaired"  #: reason: the pods serve, on a node that would not be chosen any more
 ANY_NODE = "any node will do"  #: message of ResourceReady where the Workspace asks for no particular nodes
+#: Reason and message where no replica is asked for: as with a Deployment of none, nothing is missing.
+_AT_ZERO = ("ScaledToZero", "no replica is asked for (spec.replicas or resource.count is 0), so none serves")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class Outlook:
         adapters: What is applied, per adapter; None: unknown, likewise.
         notes: What the node provider notes; None: unknown, likewise.
         endpoint: URL inside the cluster; "": unknown, likewise.
+        replicas: Number of pods; None: unknown, likewise.
+        selector: Label selector of the pods; "": unknown, likewise.
         wake_after_seconds: When to look again if no change is seen before; None: never.
     """
 
@@ -58,12 +65,16 @@ class Outlook:
     adapters: tuple[dict[str, Any], ...] | None = None
     notes: Mapping[str, str] | None = None
     endpoint: str = ""
+    replicas: int | None = None
+    selector: str = ""
     wake_after_seconds: float | None = None
 
 
 def _nodes_condition(nodes: NodeState, observed: Observed, count: int) -> Condition:
     """Returns whether there are nodes: those that serve, whatever is wrong with them, or else those that could."""
     used = nodes_of(observed.pods)
+    if not count:
+        return Condition(RESOURCE_READY, "True", *_AT_ZERO)
     if sum(map(is_ready, observed.pods)) >= count and used:
         names = ", ".join(used)
         troubles = [f"{node.name} {node.reason}" for node in nodes.rejected if node.name in used]
@@ -71,12 +82,26 @@ def _nodes_condition(nodes: NodeState, observed: Observed, count: int) -> Condit
             message = f"nodes: {names}; {'; '.join(troubles)}. The pods on it are left alone"
             return Condition(RESOURCE_READY, "True", NODES_IMPAIRED, message)
         return Condition(RESOURCE_READY, "True", "NodesReady", f"nodes: {names}")
+    if nodes.pods_first:
+        return _scheduled(nodes, observed, count)
     if not nodes.reason:
         names = ", ".join(used or nodes.ready[:count])
         return Condition(RESOURCE_READY, "True", "NodesReady", f"nodes: {names}" if names else ANY_NODE)
     rejected = "; ".join(f"{node.name}: {node.reason}" for node in nodes.rejected if node.name not in nodes.message)
     message = f"{nodes.message} ({rejected})" if rejected else nodes.message
     return Condition(RESOURCE_READY, "False" if nodes.failed else "Unknown", nodes.reason, message)
+
+
+def _scheduled(nodes: NodeState, observed: Observed, count: int) -> Condition:
+    """Returns whether the pods have nodes, which come for pods that wait; what is missing then is no failure yet."""
+    living = [pod for pod in observed.pods if not _has_ended(pod)]
+    waiting = [pod for pod in living if not pod.get("spec", {}).get("nodeName")]
+    if len(living) >= count and not waiting:
+        return Condition(RESOURCE_READY, "True", "NodesReady", f"nodes: {', '.join(nodes_of(living))}")
+    words = next(filter(None, (scheduling_words(pod, observed.events) for pod in waiting)), "")
+    placed = f"{len(living) - len(waiting)} of {count} pods have a node"
+    message = "; ".join(filter(None, (f"{placed}, {nodes.message}", words)))
+    return Condition(RESOURCE_READY, "Unknown", nodes.reason, message)
 
 
 def _rolled_out(live: KubeObject | None) -> tuple[int, int, bool]:
@@ -89,17 +114,21 @@ def _rolled_out(live: KubeObject | None) -> tuple[int, int, bool]:
     return status.get("readyReplicas", 0), wanted, current and status.get("updatedReplicas", 0) >= wanted
 
 
-def _inference_condition(live: KubeObject | None, observed: Observed, changing: bool) -> Condition:
+def _inference_condition(live: KubeObject | None, observed: Observed, changing: bool, pods_first: bool) -> Condition:
     ready, wanted, current = _rolled_out(live)
     ready = min(ready, sum(map(is_ready, observed.pods)))  # the two are watched apart, and either may be older
     if live is None:
         return Condition(INFERENCE_READY, "Unknown", "WorkloadPending", "the workload does not exist yet")
+    if not wanted and current and not changing:
+        return Condition(INFERENCE_READY, "True", *_AT_ZERO)
     if wanted and ready >= wanted and current and not changing:
         return Condition(INFERENCE_READY, "True", "InferenceReady", f"{ready} of {wanted} pods serve requests")
     # Evicted pods remain after others have taken their place: the problems of living pods come first.
     unready = sorted((pod for pod in observed.pods if not is_ready(pod)), key=_has_ended)
     events = observed.events
-    problems = [problem for pod in unready if (problem := pod_problem(pod) or start_problem(pod, events))]
+    found = [problem for pod in unready if (problem := pod_problem(pod) or start_problem(pod, events))]
+    # Where nodes come for pods that wait, a pod has to wait.
+    problems = [problem for problem in found if not (pods_first and problem.reason == UNSCHEDULABLE)]
     if refused := creation_problem(live):
         problems.append(refused)
     elif len(observed.pods) < wanted:
@@ -179,8 +208,9 @@ def _fetch_problem(observed: Observed, folder: str) -> str:
 def outlook(desired: Desired, observed: Observed, *, changing: bool) -> Outlook:
     """Returns how things stand with a Workspace that can be served; `changing`: its workload is being applied."""
     workspace, nodes = desired.workspace, desired.nodes
-    resource = _nodes_condition(nodes, observed, workspace.resource.count)
-    inference = _inference_condition(observed.child(desired.workload["kind"], workspace.name), observed, changing)
+    live = observed.child(desired.workload["kind"], workspace.name)
+    resource = _nodes_condition(nodes, observed, desired.replicas)
+    inference = _inference_condition(live, observed, changing, nodes.pods_first)
     adapters = _adapter_rows(desired, observed)
     parts = [resource, inference]
     if nodes.created or nodes.failed:  # a refused claim is gone, and its refusal is still what there is to say
@@ -197,6 +227,8 @@ def outlook(desired: Desired, observed: Observed, *, changing: bool) -> Outlook:
         adapters=adapters,
         notes=nodes.notes,
         endpoint=f"http://{workspace.name}.{workspace.namespace}.svc.cluster.local/v1",
+        replicas=sum(not _has_ended(pod) for pod in observed.pods),
+        selector=f"{WORKSPACE_LABEL}={workspace.name}",
         wake_after_seconds=min(wakes, default=None),
     )
 
@@ -212,6 +244,8 @@ def _summary(parts: Sequence[Condition], adapters: Sequence[Mapping[str, Any]]) 
         if row["state"] == "Failed":
             message = f"adapter '{row['name']}' failed to load: {row['message']}"
             return "NotReady", Condition(WORKSPACE_SUCCEEDED, "False", "AdapterFailed", message)
+    if zero := next((part for part in parts if part.reason == _AT_ZERO[0]), None):
+        return "Ready", replace(zero, type=WORKSPACE_SUCCEEDED)
     return "Ready", Condition(WORKSPACE_SUCCEEDED, "True", "WorkspaceSucceeded", "the model answers requests")
 
 

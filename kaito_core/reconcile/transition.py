@@ -16,9 +16,10 @@ from kaito_core.api.conditions import (
     merge_conditions,
 )
 from kaito_core.api.strength import is_unusual, strength_text
+from kaito_core.errors import FieldError
 from kaito_core.reconcile.status import ANY_NODE, NODES_IMPAIRED, Outlook
 
-__all__ = ["Event", "has_changed", "next_status", "strength_warnings", "summary"]
+__all__ = ["Event", "has_changed", "news", "next_status", "summary"]
 
 _OURS = frozenset({RESOURCE_READY, NODE_CLAIM_READY, INFERENCE_READY, WORKSPACE_SUCCEEDED, READY})
 
@@ -65,6 +66,8 @@ def next_status(
         ("workerNodes", None if outlook.nodes is None else list(outlook.nodes)),
         ("adapters", None if outlook.adapters is None else list(outlook.adapters)),
         ("endpoint", outlook.endpoint or None),
+        ("replicas", outlook.replicas),
+        ("selector", outlook.selector or None),
     ):
         kept = previous.get(key) if value is None else value
         if kept is not None:
@@ -94,10 +97,19 @@ def _events(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -
     return tuple(events)
 
 
-def strength_warnings(workspace: Workspace) -> tuple[Event, ...]:
-    """Returns one event, once per generation, for strengths that upstream would refuse."""
+def news(workspace: Workspace, names: Sequence[FieldError]) -> tuple[Event, ...]:
+    """Returns what is said of a Workspace once per generation.
+
+    Args:
+        workspace: The Workspace; strengths that upstream would refuse are listed.
+        names: How the preset's name was understood.
+    """
     if workspace.status.get("observedGeneration") == workspace.generation:
         return ()
+    return (*(Event("Normal", "PresetFoundByWeights", str(name)) for name in names), *_unusual_strengths(workspace))
+
+
+def _unusual_strengths(workspace: Workspace) -> tuple[Event, ...]:
     unusual = [adapter for adapter in workspace.inference.adapters if is_unusual(adapter.strength)]
     if not unusual:
         return ()

@@ -34,7 +34,7 @@ def validate(
     _refuse(check_rollout(workspace.metadata.annotations, distributed=distributed))
     _refuse(list(check_service(workspace)))
     if preset is not None:
-        _refuse(_weights_faults(workspace, preset))
+        _refuse([*_weights_faults(workspace, preset), *_taken_names(workspace, preset)])
     if faults := [fault for ref in refs for fault in _reference_faults(ref, registry)]:
         raise AdapterSpecError(faults)
     _refuse(registry.objections(workspace, preset))
@@ -57,6 +57,20 @@ def _weights_faults(workspace: Workspace, preset: ModelPreset) -> list[FieldErro
             f"is required: '{preset.weights.repository}' is {closed}; name a Secret whose key HF_TOKEN holds a token, "
             f"or put the weights into an image and name it in {_OPTIONS}.image",
         )
+    ]
+
+
+def _taken_names(workspace: Workspace, preset: ModelPreset) -> list[FieldError]:
+    """Returns a fault for each adapter and blend with the preset's model id, where the Workspace names its weights."""
+    inference = workspace.inference
+    if inference.preset is None or preset.name == inference.preset.name:
+        return []  # found in the document alone
+    names = [(f"inference.adapters[{i}].source.name", adapter.name) for i, adapter in enumerate(inference.adapters)]
+    names += [(f"inference.blends[{i}].name", blend.name) for i, blend in enumerate(inference.blends)]
+    return [
+        FieldError(field, f"must be unique, '{name}' is also the preset that serves inference.preset.name")
+        for field, name in names
+        if name == preset.name
     ]
 
 

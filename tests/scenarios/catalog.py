@@ -5,7 +5,7 @@ A scenario gets a World whose operator runs, and asserts on the state of the clu
 
 from collections.abc import Callable
 
-from scenarios import adapters, deletion, edits, failures, life, nodes
+from scenarios import adapters, deletion, edits, failures, life, nodes, pools, scaling, takeover
 from scenarios.support.world import World
 
 __all__ = ["SCENARIOS", "Scenario"]
@@ -14,6 +14,9 @@ Scenario = Callable[[World], None]
 SCENARIOS: tuple[Scenario, ...] = (
     *life.SCENARIOS,
     *nodes.SCENARIOS,
+    *pools.SCENARIOS,
+    *scaling.SCENARIOS,
+    *takeover.SCENARIOS,
     *adapters.SCENARIOS,
     *edits.SCENARIOS,
     *failures.SCENARIOS,

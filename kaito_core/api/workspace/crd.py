@@ -9,7 +9,7 @@ from typing import Any
 from kaito_core.api.docstrings import flowed, summary
 from kaito_core.api.strength import MAX_STRENGTH, MAX_STRENGTH_TEXT, STRENGTH_PATTERN
 from kaito_core.api.workspace.formats import WORKSPACE_NAME
-from kaito_core.api.workspace.model import GROUP, VERSIONS, Inference, Resource, Workspace
+from kaito_core.api.workspace.model import GROUP, VERSIONS, Inference, Resource, Scale, Workspace
 from kaito_core.api.workspace.rules import RULES
 from kaito_core.api.yaml_text import dump_yaml
 
@@ -63,7 +63,7 @@ def _field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any])
     return _structural(schema, definitions)
 
 
-def _spec(model: type[Inference] | type[Resource]) -> dict[str, Any]:
+def _spec(model: type[Inference] | type[Resource] | type[Scale]) -> dict[str, Any]:
     schema = model.model_json_schema(by_alias=True)
     return _structural(schema, schema.get("$defs", {}))
 
@@ -134,6 +134,8 @@ def _status() -> dict[str, Any]:
         "properties": {
             "conditions": _map_by("type", "Observations, each with its cause and the next step.", condition),
             "state": _string("The conditions in one word: Pending, Ready, NotReady or Failed."),
+            "replicas": _integer("Number of pods that there are; the scale subresource shows it.", minimum=0),
+            "selector": _string("Label selector of the pods, for autoscalers."),
             "workerNodes": {
                 "description": "Names of the nodes that serve the Workspace.",
                 "type": "array",
@@ -177,7 +179,6 @@ def workspace_crd() -> dict[str, Any]:
     schema = {
         "description": flowed(summary(Workspace)),
         "type": "object",
-        "required": ["inference"],
         "properties": {
             "apiVersion": _string("Version of this schema: kaito.sh/v1beta1 or kaito.sh/v1alpha1."),
             "kind": _string('Always "Workspace".'),
@@ -192,6 +193,7 @@ def workspace_crd() -> dict[str, Any]:
                     )
                 },
             },
+            "spec": _spec(Scale),
             "resource": _resource(),
             "inference": _spec(Inference),
             "status": _status(),
@@ -219,7 +221,15 @@ def workspace_crd() -> dict[str, Any]:
                     "name": version,
                     "served": True,
                     "storage": version == VERSIONS[-1],
-                    "subresources": {"status": {}},
+                    "subresources": {
+                        "status": {},
+                        # An API server takes a path below .spec alone.
+                        "scale": {
+                            "specReplicasPath": ".spec.replicas",
+                            "statusReplicasPath": ".status.replicas",
+                            "labelSelectorPath": ".status.selector",
+                        },
+                    },
                     "additionalPrinterColumns": _columns(),
                     "schema": {"openAPIV3Schema": schema},
                 }

@@ -40,6 +40,7 @@ __all__ = [
     "Preset",
     "PresetOptions",
     "Resource",
+    "Scale",
     "Service",
     "Workspace",
 ]
@@ -59,14 +60,15 @@ class Resource(Document):
     """The nodes that serve a Workspace.
 
     Attributes:
-        count: Number of replicas; for a distributed preset the number of nodes that share one model.
+        count: Number of replicas; for a distributed preset the number of nodes that share one model. 0 ends the pods
+            and gives machines back. Where spec.replicas is set, that counts instead.
         instance_type: Machine type, as the cloud or the label node.kubernetes.io/instance-type of prepared nodes calls
             it.
         label_selector: Labels that nodes must have.
         preferred_nodes: Names of prepared nodes to use first; without a label selector no others are used.
     """
 
-    count: int = Field(default=1, ge=1, le=MAX_COUNT, strict=True)
+    count: int = Field(default=1, ge=0, le=MAX_COUNT, strict=True)
     instance_type: Annotated[str, INSTANCE_TYPE] = ""
     label_selector: LabelSelector = LabelSelector()
     preferred_nodes: tuple[Annotated[str, OBJECT_NAME], ...] = Field(default=(), max_length=MAX_COUNT)
@@ -174,6 +176,17 @@ class Inference(Document):
         return self
 
 
+class Scale(Document):
+    """What `kubectl scale` and autoscalers set, and nothing else: API servers take its path under spec alone.
+
+    Attributes:
+        replicas: Number of replicas, in place of resource.count: kubectl scale, the HorizontalPodAutoscaler and KEDA
+            write it. Leave it out to have resource.count decide.
+    """
+
+    replicas: int | None = Field(default=None, ge=0, le=MAX_COUNT, strict=True)
+
+
 class _Metadata(Document):
     """What kaito reads of a Workspace's metadata."""
 
@@ -190,12 +203,13 @@ class _Metadata(Document):
 
 
 class Workspace(Document):
-    """A model that is served on Kubernetes. As upstream has it, there is no `spec`: its fields are at the top level.
+    """A model that is served on Kubernetes. As upstream has it, its fields are at the top level and not under `spec`.
 
     Attributes:
         api_version: "kaito.sh/v1beta1" or "kaito.sh/v1alpha1".
         kind: "Workspace".
         metadata: Name, namespace, labels and annotations.
+        spec: The number of replicas, where an autoscaler sets it.
         resource: The nodes that serve it.
         inference: What is served.
         status: What the operator last wrote.
@@ -204,6 +218,7 @@ class Workspace(Document):
     api_version: str
     kind: Literal["Workspace"]
     metadata: _Metadata
+    spec: Scale = Scale()
     resource: Resource = Resource()
     inference: Inference
     status: FreeForm = Field(default_factory=dict)
@@ -222,3 +237,8 @@ class Workspace(Document):
     def generation(self) -> int:
         """metadata.generation."""
         return self.metadata.generation
+
+    @property
+    def count(self) -> int:
+        """Number of replicas: spec.replicas, or resource.count where that is left out."""
+        return self.resource.count if self.spec.replicas is None else self.spec.replicas

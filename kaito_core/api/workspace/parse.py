@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
-from kaito_core.api.messages import describe, field_path, shown
+from kaito_core.api.messages import clipped, describe, field_path, shown
 from kaito_core.api.preset.from_config import generic_id
-from kaito_core.api.workspace.model import GROUP, VERSIONS, Workspace
+from kaito_core.api.workspace.model import GROUP, VERSIONS, Scale, Workspace
 from kaito_core.errors import FieldError, InvalidWorkspaceError
 
 __all__ = ["parse_workspace"]
@@ -45,7 +45,24 @@ def _head_fault(document: object) -> FieldError | None:
         return FieldError("apiVersion", f"and kind must be {' or '.join(known)} and Workspace, got {got}")
     if document.get("tuning") is not None:
         return FieldError("tuning", "is not supported: this operator serves models")
-    return None
+    return _misplaced(document.get("spec"))
+
+
+def _misplaced(spec: object) -> FieldError | None:
+    """Returns the fault of a document that has its fields under `spec`, as most kinds of objects do."""
+    names = [str(name) for name in spec if name not in Scale.model_fields] if isinstance(spec, Mapping) else []
+    if not names:
+        return None
+    belong = {field.alias or name for name, field in Workspace.model_fields.items()} - {"spec", "status"}
+    if not (movable := [name for name in names if name in belong]):
+        strange = ", ".join(map(clipped, names))
+        return FieldError("spec", f"must hold nothing but replicas, got {strange}; check the spelling or remove it")
+    lines = " and ".join(f"spec.{name}" for name in movable)
+    return FieldError(
+        "spec",
+        "must hold nothing but replicas: resource and inference stand beside metadata, not under spec; move "
+        f"{lines} there",
+    )
 
 
 def _private_weights(workspace: Workspace) -> Iterator[FieldError]:

@@ -18,6 +18,7 @@ from kaito_core.api.workspace.pod_parts import (
     RESERVED_VOLUMES,
     SHARED_PATH,
 )
+from kaito_core.api.workspace.selector import NODE_LABELS, RESERVED_ALONE
 
 __all__ = ["KIND_CHANGES", "NODES_CHANGE", "RULES", "Rule"]
 
@@ -103,13 +104,28 @@ def _amounts(place: str) -> tuple[Rule, ...]:
     )
 
 
+_RESERVED = f"[{', '.join(map(repr, NODE_LABELS))}]"
 _SERVES = "has(oldSelf.status) && has(oldSelf.status.workerNodes) && size(oldSelf.status.workerNodes) > 0"
 
 RULES: tuple[Rule, ...] = (
+    # The schema does not require it: an API server looks at no rule of an object that lacks a field which it requires.
+    Rule("", "has(self.inference) || has(self.spec)", "is required", ".inference"),
+    Rule(
+        "",
+        "has(self.inference) || !has(self.spec)",
+        "must hold nothing but replicas: resource and inference stand beside metadata, not under spec; move them there",
+        ".spec",
+    ),
     _fixed("resource", "instanceType", "OLD != ''"),
     _fixed("resource.labelSelector", "matchLabels", "size(OLD) > 0"),
     _fixed("resource.labelSelector", "matchExpressions", "size(OLD) > 0"),
     Rule("resource.labelSelector.matchLabels", _KEYS, _KEYS_WORDS),
+    Rule(
+        "resource.labelSelector",
+        f"!has(self.matchLabels) || size(self.matchLabels) == 0 || !self.matchLabels.all(key, key in {_RESERVED}) || "
+        f"(has(self.matchExpressions) && !self.matchExpressions.all(e, e.key in {_RESERVED}))",
+        RESERVED_ALONE,
+    ),
     Rule(
         "resource.labelSelector.matchExpressions[]",
         "self.operator in ['In', 'NotIn'] == (has(self.values) && size(self.values) > 0)",

@@ -9,6 +9,7 @@ from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.resources import CHILDREN, EVENTS, LEASE_NAME, LEASES
 from kaito_core.controller.webhook.objects import SECRETS, WEBHOOK_NAME, WEBHOOKS
 from kaito_core.reconcile.objects.manifests import PODS
+from kaito_core.reconcile.takeover import UPSTREAM_LEASE, UPSTREAM_WEBHOOK
 
 __all__ = [
     "Rule",
@@ -75,6 +76,9 @@ def cluster_rules(extra: Iterable[ResourceType] = ()) -> tuple[Rule, ...]:
         # kopf watches for resource types that are installed later, and for the namespaces it is to watch.
         Rule("apiextensions.k8s.io", ("customresourcedefinitions",), ("list", "watch")),
         Rule("", ("namespaces",), ("list", "watch")),
+        # Where KAITO's own operator is there, this one stands by.
+        Rule(WEBHOOKS.group, (WEBHOOKS.plural,), ("get",), (UPSTREAM_WEBHOOK,)),
+        Rule(LEASES.group, (LEASES.plural,), ("list",), (UPSTREAM_LEASE,)),
     )
 
 

@@ -7,6 +7,7 @@ from kaito_core.api import NODES, KubeObject, ResourceType
 from kaito_core.api.workload import WORKSPACE_LABEL, WORKSPACE_NAMESPACE_LABEL
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.records import Change, Key, Watched
+from kaito_core.reconcile.objects.scaling import SCALE
 
 __all__ = ["Cache", "key_of", "watched_resources"]
 
@@ -39,7 +40,7 @@ def _identity(obj: KubeObject) -> Key:
 
 
 class Cache:
-    """Objects by resource type and name, and by Workspace; without their managedFields, which are large.
+    """Objects by resource type and name, and by Workspace; of their managedFields, which are large, who scaled them.
 
     Args:
         watched: The resource types to keep.
@@ -93,6 +94,10 @@ class Cache:
         if old is not None and _version(obj) <= _version(old):
             return None
         kept = {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k != "managedFields"}}
+        if scaled := [
+            entry for entry in obj["metadata"].get("managedFields") or () if entry.get("subresource") == SCALE
+        ]:
+            kept["metadata"]["managedFields"] = scaled
         self._unlink(resource, old)
         self._objects[resource][_identity(kept)] = kept
         if owner := key_of(kept):

@@ -10,12 +10,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from kaito_core.api import KubeObject, Workspace, parse_workspace
-from kaito_core.api.strength import is_unusual, strength_text
+from kaito_core.api import KubeObject, parse_workspace
 from kaito_core.api.workspace.changes import change_faults
 from kaito_core.errors import FieldError, KaitoError, WorkspaceError
 from kaito_core.plugins import PluginRegistry
-from kaito_core.reconcile.resolve import resolve
+from kaito_core.reconcile.resolve import Resolved, resolve
 
 __all__ = ["MalformedReviewError", "review_response"]
 
@@ -55,24 +54,21 @@ def _verdict(request: Mapping[str, Any], registry: PluginRegistry) -> dict[str, 
     if request.get("operation") not in ("CREATE", "UPDATE") or _is_being_deleted(new):
         return {"allowed": True}
 
-    workspace, errors = _check(new, registry)
+    resolved, errors = _check(new, registry)
     if request["operation"] == "UPDATE" and old is not None:
         errors = change_faults(old, new, errors, lambda document: _check(document, registry)[1])
     if errors:
         return {"allowed": False, "status": _refusal(new, errors)}
-    warnings = _warnings(workspace) if workspace is not None else []
+    warnings = [str(notice) for notice in resolved.notices] if resolved is not None else []
     return {"allowed": True, **({"warnings": warnings} if warnings else {})}
 
 
-def _check(document: object, registry: PluginRegistry) -> tuple[Workspace | None, list[FieldError]]:
-    """Returns the Workspace that a document stands for, None for none, and its faults."""
-    workspace = None
+def _check(document: object, registry: PluginRegistry) -> tuple[Resolved | None, list[FieldError]]:
+    """Returns what the plugins know about a Workspace, None where it is wrong, and its faults."""
     try:
-        workspace = parse_workspace(document)
-        resolve(workspace, registry)
+        return resolve(parse_workspace(document), registry), []
     except WorkspaceError as error:
-        return workspace, list(error.errors)
-    return workspace, []
+        return None, list(error.errors)
 
 
 def _is_being_deleted(document: object) -> bool:
@@ -91,13 +87,3 @@ def _refusal(document: object, errors: list[FieldError]) -> KubeObject:
         "message": "; ".join(str(error) for error in errors),
         "details": {"name": name, "kind": "Workspace", "causes": causes},
     }
-
-
-def _warnings(workspace: Workspace) -> list[str]:
-    """Returns warnings, which kubectl shows: strengths outside 0 to 1, which upstream KAITO refuses."""
-    return [
-        f"inference.adapters[{index}].strength is applied as written: "
-        f"{strength_text(adapter.strength)} is outside 0 to 1"
-        for index, adapter in enumerate(workspace.inference.adapters)
-        if is_unusual(adapter.strength)
-    ]

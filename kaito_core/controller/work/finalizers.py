@@ -1,7 +1,8 @@
 """Keeps a Workspace until the nodes made for it are released, and hands nodes over from one provider to another.
 
-Only Workspaces whose provider creates nodes get our finalizer. Other finalizers are never touched: server-side apply
-adds and removes our entry alone, as the field manager that owns it.
+Only Workspaces whose provider creates nodes get our finalizer. Other finalizers are not touched: server-side apply adds
+and removes our entry alone, as the field manager that owns it. The one exception is that of KAITO's own operator, which
+is removed from a Workspace that is being deleted when that operator is gone.
 """
 
 import asyncio
@@ -10,12 +11,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kaito_core.api import KubeObject, NodeProvider, NodeRequest, NodeState
-from kaito_core.api.workspace.model import HOLDER_ANNOTATION
+from kaito_core.api.workspace.model import HOLDER_ANNOTATION, WORKSPACES
 from kaito_core.controller.api_calls import identity
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.errors import NotReadyError, ProviderError
 from kaito_core.plugins import PluginRegistry
 from kaito_core.plugins.calls import plugin_call
+from kaito_core.reconcile.takeover import UPSTREAM_FINALIZER
 from kaito_core.reconcile.transition import Event
 
 __all__ = ["NODES_FINALIZER", "NodeKeeper", "holder_of", "is_held"]
@@ -89,6 +91,23 @@ class NodeKeeper:
             return None
         message = f"node provider '{holder}' is not installed, so the nodes it made may remain; delete them by hand"
         return Event("Warning", "NodesNotReleased", message)
+
+    async def release_taken_over(self, document: KubeObject) -> None:
+        """Releases what KAITO's own operator made for a Workspace that is being deleted, and removes its finalizer.
+
+        Nobody else would: the Workspace would be there for ever.
+
+        Raises:
+            NotReadyError: A provider is still releasing nodes.
+            ProviderError: A provider took too long.
+            Exception: What a provider raises.
+        """
+        metadata = document["metadata"]
+        request = NodeRequest(metadata["name"], metadata["namespace"], metadata["uid"], count=0)
+        for name, provider in sorted(self.registry.providers.items()):
+            if provider.creates_nodes:  # the claims have the same labels, whoever made them
+                await self._have_released(name, request)
+        await self.cluster.remove_finalizer(WORKSPACES, document, UPSTREAM_FINALIZER)
 
     async def let_go(self, document: KubeObject) -> KubeObject:
         """Removes our finalizer and returns the Workspace."""

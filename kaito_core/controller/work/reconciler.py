@@ -9,6 +9,7 @@ from kaito_core.api import NODES, KubeObject, NodeProvider, Workspace, parse_wor
 from kaito_core.api.nodes import INSTANCE_TYPE_LABEL
 from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.api.workspace.model import WORKSPACES
+from kaito_core.builtin.scheduler import SchedulerProvider
 from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.controller.logs import logging_about
 from kaito_core.controller.metrics import Metrics
@@ -19,6 +20,7 @@ from kaito_core.controller.work import events
 from kaito_core.controller.work.execute import execute
 from kaito_core.controller.work.finalizers import NodeKeeper, is_held
 from kaito_core.controller.work.loop import Outcome
+from kaito_core.controller.work.neighbour import CHECK_SECONDS, Neighbour, standing_by
 from kaito_core.controller.work.observers import Observers
 from kaito_core.controller.work.ready_timer import ReadyTimer
 from kaito_core.controller.work.replicas import Replicas
@@ -32,6 +34,7 @@ from kaito_core.reconcile.observed import Observed, nodes_of
 from kaito_core.reconcile.plan import Plan, plan, plan_failure
 from kaito_core.reconcile.pod_problems import is_stuck
 from kaito_core.reconcile.resolve import Resolved, resolve
+from kaito_core.reconcile.takeover import UPSTREAM_FINALIZER, WORKLOADS
 from kaito_core.reconcile.transition import has_changed, summary
 from kaito_core.settings import Settings
 
@@ -64,6 +67,7 @@ class Reconciler:
         now: The clock, for transition times.
         timer: Measures how long new Workspaces take.
         observers: The plugins that are told the outcomes.
+        neighbour: KAITO's own operator, if it is there.
     """
 
     settings: Settings
@@ -75,11 +79,14 @@ class Reconciler:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     timer: ReadyTimer = field(init=False)
     observers: Observers = field(init=False)
+    neighbour: Neighbour = field(init=False)
+    _left: set[Key] = field(init=False, default_factory=set)  # told to be left to KAITO's own operator
     _complaints: dict[Key, str] = field(init=False, default_factory=dict)  # last logged failure, to log it once
 
     def __post_init__(self) -> None:
         self.timer = ReadyTimer(lambda stage, seconds: self.metrics.ready_seconds.labels(stage).observe(seconds))
         self.observers = Observers(self.registry.reconciled)
+        self.neighbour = Neighbour(self.cluster, now=self.now)
 
     async def run(self, key: Key, streak: int) -> Outcome:
         """Runs a pass for one Workspace.
@@ -109,13 +116,19 @@ class Reconciler:
         workspace: Workspace | None = None
         failed = False
         try:
+            sign = await self.neighbour.sign()
             if "deletionTimestamp" in document["metadata"]:
-                return await self._release(document)
+                return await self._release(document, sign)
+            if sign:
+                return await self._stand_by(document, sign)
+            self._left.clear()
             workspace = parse_workspace(document)
             planned = await self._plan(document, workspace)
             await execute(planned.actions, self.cluster)
             for action in planned.actions:
                 self.metrics.actions.labels(type(action).__name__).inc()
+            for event in planned.announced:
+                await events.emit(self.cluster, document, event, self.now())
             if planned.actions and streak == 0:
                 return Outcome(acted=True)  # the next pass follows at once and writes the status
         except (WorkspaceError, NotReadyError) as error:
@@ -165,7 +178,8 @@ class Reconciler:
         live = cache.get(STATEFUL_SETS if preset is not None and preset.distributed else DEPLOYMENTS, *place)
         pods = await self.cluster.list(PODS, workspace.namespace, {WORKSPACE_LABEL: workspace.name})
         request = replace(request, held_nodes=nodes_of(pods))
-        if provider is not None and not provider.creates_nodes and request.gpus:
+        checks = provider is not None and not provider.creates_nodes and not isinstance(provider, SchedulerProvider)
+        if checks and request.gpus:
             waits = live is None or not all(pod["spec"].get("nodeName") for pod in pods)
             others = await self._all_pods() if waits else cache.list(PODS)
             request = replace(request, taken=taken_gpus(f"{workspace.namespace}/{workspace.name}", others))
@@ -203,13 +217,17 @@ class Reconciler:
             children += await self.cluster.list(resource, workspace.namespace, labels)
         # An object with a name that we need may belong to somebody else; without our label it is not watched.
         have = {(child["kind"], child["metadata"]["name"]) for child in children}
-        for kind, name in [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted.objects]:
+        names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted.objects]
+        if names[-1] not in have:  # another operator may have made a workload of the other kind, which holds the GPU
+            names += [(kind, workspace.name) for kind in WORKLOADS if kind != names[-1][0]]
+        for kind, name in names:
             if (kind, name) not in have:
                 found = await self.cluster.get(CHILDREN[kind], name, workspace.namespace)
                 children += [found] if found is not None else []
         pods = await self.cluster.list(PODS, workspace.namespace, labels)
         reports = await self.replicas.reports(workspace, pods) if workspace.inference.preset is not None else {}
-        return Observed(tuple(children), tuple(pods), reports, await self._warnings(children, pods))
+        events = (*await self._warnings(children, pods), *await self._scheduling(wanted, pods))
+        return Observed(tuple(children), tuple(pods), reports, events)
 
     async def _warnings(self, children: Sequence[KubeObject], pods: Sequence[KubeObject]) -> tuple[KubeObject, ...]:
         """Returns the warnings of the namespace where a StatefulSet lacks pods or a kubelet does not start one.
@@ -227,11 +245,33 @@ class Reconciler:
         namespace = silent[0]["metadata"]["namespace"]
         return (await self.cluster.fetch(EVENTS, namespace, fields="type=Warning")).items
 
-    async def _release(self, document: KubeObject) -> Outcome:
-        """Releases the nodes of a Workspace that is being deleted; Kubernetes collects its other objects."""
-        if not is_held(document):
-            return Outcome()
+    async def _scheduling(self, wanted: Desired, pods: Sequence[KubeObject]) -> tuple[KubeObject, ...]:
+        """Returns the events about the first pod that waits for a node: an autoscaler says there what it does."""
+        waiting = [pod for pod in pods if not pod["spec"].get("nodeName")] if wanted.nodes.pods_first else []
+        if not waiting:
+            return ()
+        about = f"involvedObject.uid={waiting[0]['metadata'].get('uid', '')}"
+        return (await self.cluster.fetch(EVENTS, wanted.workspace.namespace, fields=about)).items
+
+    async def _stand_by(self, document: KubeObject, sign: str) -> Outcome:
+        """Leaves a Workspace to KAITO's own operator, and says so once."""
+        if _key(document) not in self._left:
+            self._left.add(_key(document))
+            await events.emit(self.cluster, document, standing_by(sign), self.now())
+        return Outcome(CHECK_SECONDS)
+
+    async def _release(self, document: KubeObject, sign: str) -> Outcome:
+        """Releases the nodes of a Workspace that is being deleted; Kubernetes collects its other objects.
+
+        Args:
+            document: The Workspace.
+            sign: What shows that KAITO's own operator is there, "" where nothing does: it releases what it made itself.
+        """
         keeper = NodeKeeper(self.registry, self.cluster, self.metrics.count_provider_error)
+        if not is_held(document):
+            if not sign and UPSTREAM_FINALIZER in (document["metadata"].get("finalizers") or ()):
+                await keeper.release_taken_over(document)
+            return Outcome(CHECK_SECONDS if sign else None)
         warning = await keeper.release(document)
         if warning is not None:
             await events.emit(self.cluster, document, warning, self.now())

@@ -34,7 +34,7 @@ def node_request(
     own: KubeObject = (workspace.inference.template or {}).get("spec", {})
     tolerated = list(also_tolerated)
     if preset is not None:
-        sizing = size(preset, resource.count, None)
+        sizing = size(preset, workspace.count, None)
         # Fewer GPUs may do if they are larger than those of the preset's authors: `size` decides for a known machine.
         gpus, gpu_memory, memory, disk = min(sizing.gpus, 1), sizing.gpu_memory_gib, sizing.memory_gib, preset.disk_gib
     else:
@@ -47,7 +47,7 @@ def node_request(
         workspace=workspace.name,
         namespace=workspace.namespace,
         uid=workspace.metadata.uid,
-        count=resource.count,
+        count=workspace.count,
         instance_type=resource.instance_type,
         match_labels=resource.label_selector.match_labels,
         match_expressions=tuple(

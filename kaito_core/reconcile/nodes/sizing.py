@@ -38,16 +38,18 @@ class Sizing:
 def size(preset: ModelPreset, count: int, sku: GpuSku | None, known: Iterable[GpuSku] = ()) -> Sizing:
     """Returns what `count` replicas need, or one replica on `count` nodes where the preset is distributed.
 
+    Without a replica nothing has to fit: the numbers are those of one replica on one node.
+
     Args:
         preset: The model.
-        count: `resource.count`.
+        count: Number of replicas that the Workspace asks for.
         sku: The machine type; None, where it is unknown, takes the preset's own numbers.
         known: Other machine types, of which the message recommends one.
 
     Raises:
         DoesNotFitError: The machines have too little GPU memory or too few GPUs.
     """
-    nodes = count if preset.distributed else 1
+    nodes = max(count, 1) if preset.distributed else 1
     memory = preset.gpu_memory_gib / nodes
     if preset.heads % nodes:
         raise DoesNotFitError(
@@ -56,7 +58,7 @@ def size(preset: ModelPreset, count: int, sku: GpuSku | None, known: Iterable[Gp
             f"which {nodes} nodes cannot share equally; use a number that divides {preset.heads}",
         )
     gpus = _sharing(preset, nodes, math.ceil(preset.gpus / nodes))
-    if preset.gpus and sku is not None:
+    if preset.gpus and sku is not None and count:
         gpus = _gpus_on(sku, preset, nodes)
         if gpus > sku.gpus or sku.gpu_memory_gib < memory:
             raise _does_not_fit(preset, nodes, sku, known)

@@ -62,6 +62,8 @@ def _needed_at_start(manifest: KubeObject) -> KubeObject:
 
 def _hash(manifest: KubeObject) -> str:
     lasting = _without_adapters(manifest)
+    if "replicas" in lasting.get("spec", {}):  # left out where others scale; that it is what we say shows in the object
+        lasting = {**lasting, "spec": {key: value for key, value in lasting["spec"].items() if key != "replicas"}}
     if "imagePullSecrets" in _pod_spec(lasting):
         lasting = copy.deepcopy(lasting)
         del _pod_spec(lasting)["imagePullSecrets"]

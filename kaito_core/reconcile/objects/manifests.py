@@ -68,8 +68,17 @@ def preset_manifests(
     ]
 
 
-def template_manifests(workspace: Workspace, made: Mapping[str, str], settings: Settings) -> list[KubeObject]:
-    """Returns every object of a Workspace with its own pod template; `made` are the labels of nodes made for it."""
+def template_manifests(
+    workspace: Workspace, made: Mapping[str, str], settings: Settings, *, pods_first: bool = False
+) -> list[KubeObject]:
+    """Returns every object of a Workspace with its own pod template.
+
+    Args:
+        workspace: The Workspace.
+        made: Labels of the nodes that were made for it.
+        settings: Operator settings.
+        pods_first: Whether nodes come for pods that wait.
+    """
     template = copy.deepcopy(workspace.inference.template)
     assert template is not None
     template.setdefault("metadata", {}).setdefault("labels", {})[WORKSPACE_LABEL] = workspace.name
@@ -79,12 +88,14 @@ def template_manifests(workspace: Workspace, made: Mapping[str, str], settings: 
     machine_type = workspace.resource.instance_type
     own_affinity = spec.get("affinity")
     types = [machine_type] if machine_type else []
-    if affinity := pod_affinity(workspace, made, machine_types=types, affinity=own_affinity):
+    if affinity := pod_affinity(workspace, made, machine_types=types, affinity=own_affinity, labels_apart=pods_first):
         spec["affinity"] = affinity
+    if pods_first and (labels := workspace.resource.label_selector.match_labels):
+        spec["nodeSelector"] = {**spec.get("nodeSelector", {}), **labels}
     return [
         _service(workspace, {WORKSPACE_LABEL: workspace.name}),
-        *_disruption_budget(workspace, workspace.resource.count),
-        _deployment(workspace, workspace.resource.count, template, settings, 1800 + _ROLLOUT_MARGIN_SECONDS),
+        *_disruption_budget(workspace, workspace.count),
+        _deployment(workspace, workspace.count, template, settings, 1800 + _ROLLOUT_MARGIN_SECONDS),
     ]
 
 

@@ -28,6 +28,7 @@ def pod_affinity(
     machine_types: Iterable[str] = (),
     gpu_memory_gib: float = 0.0,
     affinity: Mapping[str, Any] | None = None,
+    labels_apart: bool = False,
 ) -> KubeObject:
     """Returns the affinity of a Workspace's pods, {} where any node will do.
 
@@ -37,6 +38,7 @@ def pod_affinity(
         machine_types: Its machine type as the node label may spell it; none for any.
         gpu_memory_gib: Memory that each GPU must have at least, in GiB; 0 for any.
         affinity: What the pods ask for besides, a pod's `affinity`.
+        labels_apart: Whether the labels that nodes must have are in the pods' nodeSelector.
     """
     if made:
         return node_affinity(
@@ -45,8 +47,10 @@ def pod_affinity(
     resource = workspace.resource
     asked = _selected(workspace)
     # Without labels the nodes that are named are the only ones; with labels they are the ones to take first.
-    preferred = resource.preferred_nodes if asked else ()
-    terms = _node_terms(workspace, asked, machine_types, gpu_memory_gib)
+    preferred, named = (resource.preferred_nodes, ()) if asked else ((), resource.preferred_nodes)
+    if labels_apart:
+        asked = asked[len(resource.label_selector.match_labels) :]
+    terms = _node_terms(asked, named, machine_types, gpu_memory_gib)
     return node_affinity(terms, preferred, affinity)
 
 
@@ -60,12 +64,10 @@ def _selected(workspace: Workspace) -> list[KubeObject]:
 
 
 def _node_terms(
-    workspace: Workspace, asked: list[KubeObject], machine_types: Iterable[str], gpu_memory_gib: float
+    asked: list[KubeObject], named: Iterable[str], machine_types: Iterable[str], gpu_memory_gib: float
 ) -> list[KubeObject]:
     """Returns the kinds of node as node selector terms: alternatives, none for any node."""
-    alternatives: list[Sequence[Term]] = [[{"matchExpressions": asked}] if asked else [{}]]
-    if not asked:
-        alternatives.append(named_nodes(workspace.resource.preferred_nodes) or [{}])
+    alternatives: list[Sequence[Term]] = [[{"matchExpressions": asked}] if asked else [{}], named_nodes(named) or [{}]]
     if types := sorted(set(machine_types)):
         alternatives.append(_where_labelled({"key": INSTANCE_TYPE_LABEL, "operator": "In", "values": types}))
     if gpu_memory_gib:

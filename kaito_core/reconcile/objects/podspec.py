@@ -237,6 +237,8 @@ def pod_template(workspace: Workspace, workload: Workload) -> KubeObject:
         spec["tolerations"] = tolerations(workload.gpu_resource)
     if workload.affinity:
         spec["affinity"] = dict(workload.affinity)
+    if workload.node_selector:
+        spec["nodeSelector"] = dict(workload.node_selector)
     if workload.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in workload.pull_secrets]
     template = {"metadata": {"labels": {WORKSPACE_LABEL: workspace.name}}, "spec": spec}

@@ -11,7 +11,7 @@ import yaml
 
 import kaito_core
 from kaito_core.api.workspace.crd import crd_yaml, workspace_crd
-from kaito_core.api.workspace.model import Inference, Resource
+from kaito_core.api.workspace.model import Inference, Resource, Scale
 from kaito_testing.kube.errors import ApiError
 from kaito_testing.world.cluster import FakeCluster
 
@@ -52,7 +52,9 @@ def test_both_versions_are_served_with_one_schema_and_the_last_is_stored() -> No
         ("v1beta1", True, True),
     ]
     assert versions[0]["schema"] == versions[1]["schema"]
-    assert all(version["subresources"] == {"status": {}} for version in versions)
+    assert all(version["subresources"]["status"] == {} for version in versions)
+    scales = [version["subresources"]["scale"] for version in versions]
+    assert all(scale["specReplicasPath"] == ".spec.replicas" for scale in scales)
     assert CRD["metadata"]["name"] == f"{CRD['spec']['names']['plural']}.{CRD['spec']['group']}"
 
 
@@ -79,7 +81,7 @@ def test_metadata_is_restricted_by_name_alone() -> None:
     assert set(place(".metadata")["properties"]) == {"name"}
 
 
-@pytest.mark.parametrize(("model", "path"), [(Inference, ".inference"), (Resource, ".resource")])
+@pytest.mark.parametrize(("model", "path"), [(Inference, ".inference"), (Resource, ".resource"), (Scale, ".spec")])
 def test_every_field_of_the_models_is_there(model: Any, path: str) -> None:
     assert set(place(path)["properties"]) == {field.alias for field in model.model_fields.values()}
 

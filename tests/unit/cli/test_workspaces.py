@@ -145,3 +145,21 @@ def test_a_settings_file_counts_for_every_command(tmp_path: Path) -> None:
     file = tmp_path / "kaito.yaml"
     file.write_text("image_registry: registry.example/mirror\n")
     assert "image: registry.example/mirror/" in kaito("render", FALCON, KAITO_CONFIG=str(file)).stdout
+
+
+def test_a_document_with_a_spec_is_told_which_lines_to_move(tmp_path: Path) -> None:
+    head = "apiVersion: kaito.sh/v1beta1\nkind: Workspace\nmetadata: {name: chat}\n"
+    text = head + "spec:\n  resource: {count: 1}\n  inference: {preset: {name: falcon-7b}}\n"
+    result = kaito("validate", workspace(tmp_path, text))
+    assert result.returncode == 1
+    assert result.stdout == (
+        f"{tmp_path / 'workspace.yaml'}: spec must hold nothing but replicas: resource and inference stand beside "
+        "metadata, not under spec; move spec.resource and spec.inference there\n"
+    )
+
+
+def test_the_hubs_name_of_installed_weights_is_valid_and_said(tmp_path: Path) -> None:
+    path = workspace(tmp_path, HEAD + "inference: {preset: {name: microsoft/Phi-4-mini-instruct}}")
+    result = kaito("validate", path)
+    assert (result.returncode, result.stdout) == (0, f"{path}: Workspace 'w' is valid\n")
+    assert "is taken as the preset 'phi-4-mini-instruct'" in result.stderr

@@ -296,9 +296,10 @@ def test_the_provider_of_a_workspace(annotation: str, setting: str, big_at: str,
         (
             {ANNOTATION: "aws"},
             "",
-            "metadata.annotations[kaito.sh/node-provider] 'aws' is not an installed node provider (known: made)",
+            "metadata.annotations[kaito.sh/node-provider] 'aws' is not an installed node provider "
+            "(known: made, scheduler)",
         ),
-        ({}, "aws", "KAITO_NODE_PROVIDER 'aws' is not an installed node provider (known: made)"),
+        ({}, "aws", "KAITO_NODE_PROVIDER 'aws' is not an installed node provider (known: made, scheduler)"),
         (
             {},
             "",
@@ -406,3 +407,17 @@ def test_a_provider_whose_machine_types_cannot_be_read_hides_no_other(caplog: py
     assert registry.sku("big") == GpuSku("BIG", 1, 80.0, "GPU")
     assert "plugin 'given': skus of node provider 'a' failed" in caplog.text
     assert "skus of node provider 'b' must return a list of GpuSku, got str" in caplog.text
+
+
+def test_the_scheduler_serves_where_it_is_named_or_set() -> None:
+    prepared, cloud = Provider("prepared"), Provider("cloud", creates=True, skus=["big"])
+    registry = registry_with(providers=[prepared, cloud])
+    named = workspace(**{"kaito.sh/node-provider": "scheduler"})
+    typeless = workspace().model_copy(update={"resource": Resource()})
+    assert registry.provider(named).name == "scheduler"
+    assert registry.provider(typeless).name == "prepared"
+    autoscaled = registry_with(providers=[prepared, cloud], settings=Settings(autoscaled_nodes=True))
+    assert autoscaled.provider(typeless).name == "scheduler"
+    assert autoscaled.provider(workspace()).name == "cloud", "its machine type is one that a cloud makes"
+    unlisted = workspace().model_copy(update={"resource": Resource.model_validate({"instanceType": "other"})})
+    assert autoscaled.provider(unlisted).name == "scheduler"

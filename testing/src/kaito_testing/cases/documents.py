@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
     "IMAGE",
+    "UNKNOWN_FIELD",
     "Case",
     "Document",
     "adapter",
@@ -26,6 +27,8 @@ __all__ = [
 Document = dict[str, Any]
 
 IMAGE = "registry.example/style:1"
+#: Why the CRD accepts a field that there is not.
+UNKNOWN_FIELD = "the API server drops unknown fields, and refuses them only where the client asks (kubectl does)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from kaito_core.api.workspace.model import MAX_BLENDS, MAX_COUNT
 from kaito_core.api.workspace.selector import MAX_LABELS, MAX_VALUES
 from kaito_testing.cases.documents import (
     IMAGE,
+    UNKNOWN_FIELD,
     Case,
     adapter,
     bad,
@@ -25,6 +26,7 @@ from kaito_testing.cases.documents import (
     template,
     workspace_document,
 )
+from kaito_testing.cases.placement import PLACEMENT
 from kaito_testing.cases.pods import POD_CASES
 
 __all__ = ["CASES", "Case", "workspace_document"]
@@ -34,7 +36,6 @@ _S0 = f"{_A0}.source"
 _SELECTOR = "resource.labelSelector"
 _TEMPLATE = {"spec": {"containers": [{"name": "server", "image": "registry.example/mine:1"}]}}
 _UNTYPED = "a structural schema has no type for text or a number, and CEL reads no value without a type"
-_UNKNOWN_FIELD = "the API server drops unknown fields, and refuses them only where the client asks (kubectl does)"
 
 
 def _short(value: object) -> str:
@@ -314,15 +315,7 @@ CASES: tuple[Case, ...] = (
         _UNTYPED,
         unknown=blends(("mix", {"style": 1, "other": 1})),
     ),
-    *bad(
-        "count is a whole number from 1 to 1000",
-        "resource.count",
-        zero=workspace_document(resource__count=0),
-        too_large=workspace_document(resource__count=MAX_COUNT + 1),
-        text=workspace_document(resource__count="2"),
-        boolean=workspace_document(resource__count=True),
-        fraction=workspace_document(resource__count=1.5),
-    ),
+    *PLACEMENT,
     *bad(
         "instanceType is a label's value",
         "resource.instanceType",
@@ -367,12 +360,11 @@ CASES: tuple[Case, ...] = (
     *bad(
         "every field is a field of a Workspace",
         "inference.adaptors",
-        _UNKNOWN_FIELD,
+        UNKNOWN_FIELD,
         misspelt=workspace_document(inference__adaptors=[]),
     ),
-    *bad("every field is a field of a Workspace", "spec", _UNKNOWN_FIELD, spec=workspace_document(spec={})),
-    *bad("there is no tuning", "tuning", _UNKNOWN_FIELD, tuning=workspace_document(tuning={"preset": {"name": "m"}})),
     *POD_CASES,
+    *bad("there is no tuning", "tuning", UNKNOWN_FIELD, tuning=workspace_document(tuning={"preset": {"name": "m"}})),
     # Edits
     *(
         Case("everything else may change", name, new, old)
@@ -439,7 +431,7 @@ CASES: tuple[Case, ...] = (
         _EDITS,
         "one of two put right",
         workspace_document(inference__adapters=[adapter(strength="NaN")], resource__count=1),
-        workspace_document(inference__adapters=[adapter(strength="NaN")], resource__count=0),
+        workspace_document(inference__adapters=[adapter(strength="NaN")], resource__count=-1),
     ),
     Case(
         _EDITS,

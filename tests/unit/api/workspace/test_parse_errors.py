@@ -180,7 +180,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"inference__blends": [{"name": "mix", "strengths": {"style": "much"}}]},
         "inference.blends[0].strengths.style must be a finite number, got 'much'",
     ),
-    "count zero": ({"resource__count": 0}, "resource.count must be greater than or equal to 1, got 0"),
+    "count negative": ({"resource__count": -1}, "resource.count must be greater than or equal to 0, got -1"),
     "count as text": ({"resource__count": "2"}, "resource.count must be a whole number, got '2'"),
     "count true": ({"resource__count": True}, "resource.count must be a whole number, got True"),
     "preferred node as text": (
@@ -211,7 +211,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"resource__instance_type": "x"},
         "resource.instance_type is not a field of a Workspace; check the spelling or remove it",
     ),
-    "spec": ({"spec": {}}, "spec is not a field of a Workspace; check the spelling or remove it"),
+    "spec": (
+        {"spec": {"inference": {}, "resource": {}}},
+        "spec must hold nothing but replicas: resource and inference stand beside metadata, not under spec; move "
+        "spec.inference and spec.resource there",
+    ),
+    "spec with a word": (
+        {"spec": {"nodes": 1}},
+        "spec must hold nothing but replicas, got nodes; check the spelling or remove it",
+    ),
+    "spec as text": ({"spec": "x"}, "spec must be a mapping, got 'x'"),
     "a field that is no string": ({}, "[1] is not a field of a Workspace: names are strings"),
     "tuning": ({"tuning": {}}, "tuning is not supported: this operator serves models"),
     "no name": ({"metadata": {}}, "metadata.name is required"),
@@ -250,7 +259,7 @@ def test_a_document_that_is_not_a_mapping(bad: object, got: str) -> None:
 
 
 def test_all_faults_are_reported_together(document: Make) -> None:
-    bad = document(resource__count=0, inference__adapters=adapter(strength="NaN", digest="x"), metadata__name="X")
+    bad = document(resource__count=-1, inference__adapters=adapter(strength="NaN", digest="x"), metadata__name="X")
     assert len(faults(bad)) == 4
 
 
