@@ -1,7 +1,8 @@
 """From what should exist and what was observed to the actions that make the two the same."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 from kaito_core.api import KubeObject, Workspace
 from kaito_core.api.serving import SERVING_KEY
@@ -9,7 +10,13 @@ from kaito_core.api.workload import SERVING_GENERATION_ANNOTATION
 from kaito_core.errors import NotReadyError
 from kaito_core.reconcile.actions import Action, AddContainer, Annotate, Apply, Delete
 from kaito_core.reconcile.desired import Desired
-from kaito_core.reconcile.objects.compare import differs, has_same_pods, stamped
+from kaito_core.reconcile.objects.compare import (
+    adapters_at_start,
+    differs,
+    has_same_pods,
+    stamped,
+    without_adapters,
+)
 from kaito_core.reconcile.objects.manifests import CONFIG_MAPS, PODS, STATEFUL_SETS
 from kaito_core.reconcile.observed import (
     Observed,
@@ -19,6 +26,7 @@ from kaito_core.reconcile.observed import (
     outdated_pods,
     pull_secrets,
 )
+from kaito_core.reconcile.pod_problems import adapters_that_block
 from kaito_core.reconcile.takeover import WORKLOADS, is_made_by_another
 
 __all__ = ["difference"]
@@ -34,6 +42,9 @@ def difference(desired: Desired, observed: Observed) -> tuple[Action, ...]:
         NotReadyError: An object whose name the Workspace needs belongs to somebody else.
     """
     _refuse_foreign_objects(desired, observed)
+    blocking = {folder for pod in observed.pods for folder in adapters_that_block(pod)}
+    if blocking:
+        desired = replace(desired, objects=(*desired.objects[:-1], without_adapters(desired.workload, blocking)))
     if desired.nodes.reason and desired.workspace.count and not desired.nodes.pods_first:
         kept = desired.objects if _keeps_pods(desired, observed) else desired.objects[:-1]
         return (*_applications(desired, kept, observed), *_live_updates(desired, observed))
@@ -41,7 +52,7 @@ def difference(desired: Desired, observed: Observed) -> tuple[Action, ...]:
         child for child in observed.children if _key(child) == _key(desired.workload) and is_made_by_another(child)
     ]
     # The server-side apply of one workload over another would run both servers in one pod: it comes once that is gone.
-    applied = _applications(desired, desired.objects[:-1] if taken else desired.objects, observed)
+    applied = _applications(desired, desired.objects[:-1] if taken else desired.objects, observed, blocking)
     return (
         *_leftovers(desired, observed),
         *(_deletion(desired, child) for child in taken if "deletionTimestamp" not in child["metadata"]),
@@ -89,10 +100,23 @@ def _keeps_pods(desired: Desired, observed: Observed) -> bool:
     )
 
 
-def _applications(desired: Desired, objects: Iterable[KubeObject], observed: Observed) -> list[Apply]:
+def _applications(
+    desired: Desired, objects: Iterable[KubeObject], observed: Observed, blocking: Collection[str] = ()
+) -> list[Apply]:
+    """Returns what to apply.
+
+    Args:
+        blocking: Adapters that keep pods from starting. New pods start without them, as long as the template has them:
+            the model is served, and what is wanted of them is added to the pods that run.
+    """
     pruned = _has_pruned_template(desired)
-    manifests = map(stamped, objects)
-    return [Apply(each) for each in manifests if differs(each, observed.child(*_key(each)), pruned=pruned)]
+
+    def is_due(manifest: KubeObject) -> bool:
+        live = observed.child(*_key(manifest))
+        blocked = live is not None and adapters_at_start(live) & set(blocking) - adapters_at_start(manifest)
+        return bool(blocked) or differs(manifest, live, pruned=pruned)
+
+    return [Apply(each) for each in map(stamped, objects) if is_due(each)]
 
 
 def _leftovers(desired: Desired, observed: Observed) -> Iterator[Delete]:

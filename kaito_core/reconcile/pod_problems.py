@@ -12,6 +12,7 @@ from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE
 __all__ = [
     "UNSCHEDULABLE",
     "PodProblem",
+    "adapters_that_block",
     "creation_problem",
     "fetch_problem",
     "is_stuck",
@@ -75,6 +76,12 @@ def _secrets(pod: KubeObject, container: str) -> str:
     return f" (its token is the {', '.join(found)})" if found else ""
 
 
+def _shell_advice(text: str) -> str:
+    if "/bin/sh" in text and any(word in text for word in _SHELL_WORDS):
+        return "; the image must have /bin/sh and cp, as busybox has, and an adapter's its files in /data"
+    return ""
+
+
 def _container_problem(whole: KubeObject, status: Mapping[str, Any]) -> PodProblem | None:
     pod = whole["metadata"]["name"]
     name = f"container '{status.get('name')}' of pod '{pod}'"
@@ -89,13 +96,12 @@ def _container_problem(whole: KubeObject, status: Mapping[str, Any]) -> PodProbl
             return PodProblem("ContainerOOMKilled", f"{name} ran out of memory; use machines with more memory")
     if waiting.get("reason") in _START_ERRORS:
         text = waiting.get("message") or waiting["reason"]
-        return PodProblem("ContainerStartError", f"{name}: {text}{_secrets(whole, str(status.get('name')))}")
+        words = f"{_secrets(whole, str(status.get('name')))}{_shell_advice(text)}"
+        return PodProblem("ContainerStartError", f"{name}: {text}{words}")
     failure = last if waiting.get("reason") == "CrashLoopBackOff" else ended
     if waiting.get("reason") == "CrashLoopBackOff" or ended.get("exitCode"):
         text = str(failure.get("message") or f"exit status {failure.get('exitCode', 'unknown')}")
-        words = _last_words(text) + _secrets(whole, str(status.get("name")))
-        if "/bin/sh" in text and any(word in text for word in _SHELL_WORDS):
-            words += "; the image must have /bin/sh and cp, as busybox has"
+        words = _last_words(text) + _secrets(whole, str(status.get("name"))) + _shell_advice(text)
         return PodProblem(
             "ContainerCrashLoopBackOff", f"{name} fails: {words}; see kubectl logs {pod} -c {status.get('name')}"
         )
@@ -119,6 +125,22 @@ def pod_problem(pod: KubeObject) -> PodProblem | None:
     ]
     problems = (_container_problem(pod, container) for container in statuses)
     return next((problem for problem in problems if problem is not None), None)
+
+
+def adapters_that_block(pod: KubeObject) -> set[str]:
+    """Returns the folders ("name/revision") of adapters whose init containers fail, so that the pod does not start."""
+    folders = {
+        container.get("name"): str(variable.get("value"))
+        for container in pod.get("spec", {}).get("initContainers", [])
+        for variable in container.get("env", [])
+        if variable.get("name") == ADAPTER_VARIABLE
+    }
+    statuses = pod.get("status", {}).get("initContainerStatuses", [])
+    return {
+        folders[status["name"]]
+        for status in statuses
+        if status.get("name") in folders and _container_problem(pod, status) is not None
+    }
 
 
 def is_stuck(pod: KubeObject, now: datetime) -> bool:

@@ -3,14 +3,14 @@
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kaito_core.api import KubeObject
 from kaito_core.api.quantity import parse_quantity
 from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE
 
-__all__ = ["HASH_ANNOTATION", "differs", "has_same_pods", "stamped"]
+__all__ = ["HASH_ANNOTATION", "adapters_at_start", "differs", "has_same_pods", "stamped", "without_adapters"]
 
 #: Hash of the manifest that was applied last. A field that was removed from the manifest since shows in it, and not in
 #: the object, where it could be a default of the API server.
@@ -58,6 +58,30 @@ def _needed_at_start(manifest: KubeObject) -> KubeObject:
     shared = _mounted(spec["containers"])
     spec["initContainers"] = [c for c in spec["initContainers"] if not _is_adapter(c) or _mounted([c]) - shared]
     return lasting
+
+
+def adapters_at_start(manifest: KubeObject) -> set[str]:
+    """Returns the folders ("name/revision") of the adapters that a workload's pods fetch before they start."""
+    return {
+        str(variable.get("value"))
+        for container in _pod_spec(manifest).get("initContainers", [])
+        for variable in container.get("env", [])
+        if variable.get("name") == ADAPTER_VARIABLE
+    }
+
+
+def without_adapters(manifest: KubeObject, folders: Collection[str]) -> KubeObject:
+    """Returns a workload whose pods start without some adapters; those that need a volume of their own stay."""
+    needed = adapters_at_start(_needed_at_start(manifest))
+    late = set(folders) - needed
+    left = copy.deepcopy(manifest)
+    spec = _pod_spec(left)
+    spec["initContainers"] = [
+        container
+        for container in spec.get("initContainers", [])
+        if not any(v.get("name") == ADAPTER_VARIABLE and v.get("value") in late for v in container.get("env", []))
+    ]
+    return left
 
 
 def _hash(manifest: KubeObject) -> str:

@@ -205,3 +205,70 @@ def test_the_first_pod_of_a_distributed_model_reports_for_all(world: Make, adapt
     w.observed = lambda: first_alone
     (row,) = w.plan().status["adapters"]
     assert (row["state"], row["replicas"]) == ("Ready", 1)
+
+
+def _block(w: Any, name: str = "style") -> None:
+    """Lets the new pods of a world hang in the container that fetches an adapter."""
+    for pod in w.pods.values():
+        pod["status"] = {
+            "phase": "Pending",
+            "initContainerStatuses": [
+                {"name": f"adapter-{name}", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such"}}}
+            ],
+        }
+
+
+def _steps(w: Any) -> list[str]:
+    steps = w.child("Deployment")["spec"]["template"]["spec"]["initContainers"]
+    return [f"{step['name']} {step['image'].rpartition('/')[2]}" for step in steps[1:]]
+
+
+def test_an_adapter_that_fails_at_the_start_does_not_keep_the_model_from_being_served(
+    world: Make, adapters: Make
+) -> None:
+    w = world(adapters(style=0.5, tone=1))
+    w.step()
+    w.run_pods()
+    _block(w)
+    assert "apply Deployment demo" in w.actions()
+    w.step()
+    assert _steps(w) == ["adapter-tone tone:1"]
+    w.run_pods()  # a new pod, which starts and is given what is missing
+    (added,) = [action for action in w.plan().actions if isinstance(action, AddContainer)]
+    assert added.container["image"] == "registry.example/style:1"
+    w.settle()
+    assert _steps(w) == ["adapter-tone tone:1"], "running pods are not replaced for it"
+
+
+def test_a_corrected_adapter_reaches_a_pod_that_never_started(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5))
+    w.step()
+    w.run_pods()
+    _block(w)
+    corrected = {"source": {"name": "style", "image": "registry.example/style:2"}, "strength": 0.5}
+    w.edit(**adapters("one-gpu", corrected))
+    w.step()
+    assert _steps(w) == ["adapter-style style:2"]
+    w.run_pods()
+    w.settle()
+    assert w.document["status"]["state"] == "Ready"
+
+
+def test_a_removed_adapter_that_keeps_pods_from_starting_leaves_the_template(world: Make, adapters: Make) -> None:
+    """Replaced or removed live, its image is gone, and the pod is made anew from the older template."""
+    w = world(adapters(style=0.5))
+    w.settle()
+    w.edit(**adapters(tone=1))
+    w.settle()
+    assert _steps(w) == ["adapter-style style:1"]
+    _block(w)
+    w.step()
+    assert _steps(w) == ["adapter-tone tone:1"]
+
+
+def test_an_adapter_with_a_volume_of_its_own_stays_in_the_template(world: Make, adapters: Make) -> None:
+    w = world(adapters("one-gpu", VOLUME))
+    w.step()
+    w.run_pods()
+    _block(w, "disk")
+    assert w.actions() == []

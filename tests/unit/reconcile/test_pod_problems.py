@@ -82,8 +82,14 @@ PROBLEMS: dict[str, tuple[dict[str, Any], str, str]] = {
     "an image without a shell": (
         containers({"name": "runtime", "state": {"terminated": ended(128, message='exec: "/bin/sh": no such file')}}),
         "ContainerCrashLoopBackOff",
-        f'{C} fails: exec: "/bin/sh": no such file; the image must have /bin/sh and cp, as busybox has; '
-        "see kubectl logs p -c runtime",
+        f'{C} fails: exec: "/bin/sh": no such file; the image must have /bin/sh and cp, as busybox has, '
+        "and an adapter's its files in /data; see kubectl logs p -c runtime",
+    ),
+    "an image without a shell, as runc says it": (
+        containers(waiting("RunContainerError", 'exec: "/bin/sh": stat /bin/sh: no such file or directory')),
+        "ContainerStartError",
+        f'{C}: exec: "/bin/sh": stat /bin/sh: no such file or directory; the image must have /bin/sh and cp, '
+        "as busybox has, and an adapter's its files in /data",
     ),
     "a long log": (
         containers({"name": "runtime", "state": {"terminated": ended(1, message="line\n" * 500 + "the end")}}),
