@@ -126,3 +126,25 @@ def test_requests_with_different_strengths_share_a_batch_and_get_what_they_get_a
     assert real.live.engine.stats().passes - passes < len(work) * 8 / 2
     assert together == [real.ask(*arguments) for arguments in work]
     assert len(set(together)) >= 4
+
+
+def test_a_forced_call_follows_its_schema(real: Real) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"enum": ["C", "F"]}},
+        "required": ["city", "unit"],
+    }
+    asked: Any = {
+        "model": "base",
+        "messages": [{"role": "user", "content": "What is the weather in Paris, in Celsius?"}],
+        "tools": [{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}],
+        "temperature": 0,
+        "max_tokens": 60,
+    }
+    for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+        answered = real.client.chat.completions.create(**asked, tool_choice=choice, parallel_tool_calls=False)
+        assert answered.choices[0].finish_reason == "tool_calls"
+        (call,) = answered.choices[0].message.tool_calls or ()
+        assert call.type == "function" and call.function.name == "get_weather"
+        arguments = json.loads(call.function.arguments)
+        assert set(arguments) == {"city", "unit"} and "Paris" in arguments["city"] and arguments["unit"] in ("C", "F")

@@ -87,7 +87,7 @@ def build_engine(
         limits.cache_tokens,
         built.cache_gib,
     )
-    return engine, HuggingFaceCodec(loaded.tokenizer, loaded.end_tokens)
+    return engine, HuggingFaceCodec(loaded.tokenizer, loaded.end_tokens, loaded.recipe.tool_formats)
 
 
 def build_model(config: ServingConfig, options: ServeOptions, group: Group | None) -> BuiltModel:

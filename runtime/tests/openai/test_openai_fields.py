@@ -198,12 +198,3 @@ def test_usage_counts_all_choices_and_only_the_last_chunk_has_it(client: openai.
     assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 12)
     assert chunks[-1].usage.prompt_tokens == len("hello")
     assert len({chunk.id for chunk in chunks}) == 1
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_tools_are_refused_and_not_ignored(client: openai.OpenAI, stream: bool) -> None:
-    tools: Any = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
-    with pytest.raises(openai.BadRequestError, match="tools are not served") as refusal:
-        client.chat.completions.create(model="tiny", messages=MESSAGES, tools=tools, stream=stream)
-    assert refusal.value.param == "tools"
-    client.chat.completions.create(model="tiny", messages=MESSAGES, tools=[], max_tokens=1)

@@ -1,10 +1,13 @@
 """An engine and a codec in memory, for tests of what is around them."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import SandboxedEnvironment
 
 from kaito_runtime.engine.protocol import EngineStats, Job, Token, TokenStream
 from kaito_runtime.errors import AdapterLoadError, RequestError
@@ -32,6 +35,7 @@ class FakeEngine:
         fails_after: The stream fails after so many tokens.
         cached: Tokens of the prompt that were found computed, by job; 0 beyond.
         asked: Adapter names that were to be loaded, in order.
+        ends: An end token follows the text.
         holds: Streams stay open after their first token, for longer than any test waits.
     """
 
@@ -46,6 +50,7 @@ class FakeEngine:
     fails_after: int | None = None
     cached: Sequence[int] = ()
     holds: bool = False
+    ends: bool = False
     failures_in_a_row: int = 0
     jobs: list[Job] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
@@ -63,13 +68,16 @@ class FakeEngine:
             if index == self.fails_after:
                 stream.put(RequestError("the model failed", status=500, code="engine_error"))
                 break
-            last = index + 1 == min(job.max_tokens, len(self.text.encode()))
+            last = index + 1 == min(job.max_tokens, len(self.text.encode())) and not self.ends
             cached = self.cached[number] if number < len(self.cached) else 0
             stream.put(Token(byte, "length" if last and not self.holds else None, cached=cached))
             if self.holds:
                 late = RequestError("nobody ended this stream", status=500, code="forgotten")
                 asyncio.get_running_loop().call_later(_HOLD_SECONDS, stream.put, late)
                 break
+        else:
+            if self.ends:
+                stream.put(Token(0, "stop"))
         return stream
 
     async def load_adapter(self, name: str, path: Path, digest: str | None) -> FakeVersion:
@@ -109,22 +117,45 @@ class FakeGrammar:
         return ""
 
 
+@dataclass
 class ByteCodec:
-    """One token per byte."""
+    """One token per byte.
 
-    def encode(self, text: str) -> list[int]:
+    Attributes:
+        chat_template: A template for Jinja, or "" for one that knows no tools.
+        tool_formats: Those of a recipe.
+    """
+
+    chat_template: str = ""
+    tool_formats: Sequence[Any] = ()
+    special: Mapping[int, str] = field(default_factory=dict)
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         return list(text.encode())
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        return self.encode("".join(f"{message['role']}:{message['content']}\n" for message in messages))
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        if not self.chat_template:
+            return "".join(f"{message['role']}:{message['content']}\n" for message in messages)
+        try:
+            template = SandboxedEnvironment().from_string(self.chat_template)
+            return template.render(messages=messages, tools=list(tools) or None, raise_exception=_refuse)
+        except (TypeError, ValueError, TemplateError) as error:
+            raise RequestError(f"messages: the model's chat template refuses them: {error}") from error
 
     def grammar(self, schema: Mapping[str, Any]) -> FakeGrammar:
         if schema.get("type") != "object":
             raise RequestError("response_format.json_schema.schema: the fake takes objects")
         return FakeGrammar(schema)
 
-    def decode(self, tokens: Sequence[int]) -> str:
+    def call_grammar(self, lark: str, param: str) -> FakeGrammar:
+        return FakeGrammar({"lark": lark})
+
+    def decode(self, tokens: Sequence[int], kept: Collection[int] = ()) -> str:
         return bytes(tokens).decode(errors="replace")
+
+
+def _refuse(message: str) -> None:
+    raise ValueError(message)
 
 
 def write_adapter(folder: Path, content: str = "") -> Path:

@@ -33,7 +33,8 @@ class Site:
         self.manager = AdapterManager(self.engine, config, adapters_dir=folder)
         asyncio.run(self.manager.refresh())
         self.health = Health(self.engine, self.manager, warm=True)
-        self.app = create_app(self.engine, ByteCodec(), self.manager, self.health, **options)
+        codec = options.pop("codec", None) or ByteCodec()
+        self.app = create_app(self.engine, codec, self.manager, self.health, **options)
         self.client = TestClient(self.app, raise_server_exceptions=False)
 
     def error(self, response: httpx.Response, status: int) -> dict[str, Any]:

@@ -140,7 +140,7 @@ async def _events(answer: Answer, reply: Reply, *, usage: bool) -> AsyncIterator
                 yield sse(opening)
         async with aclosing(answer.pieces()) as pieces:
             async for piece in pieces:
-                if piece.text or piece.tokens or piece.finish:
+                if not piece.empty:
                     yield sse(reply.chunk(piece))
         if usage:
             yield sse(reply.closing(answer.usage))

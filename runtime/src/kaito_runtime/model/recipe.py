@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pluggy import HookspecMarker
 
+from kaito_runtime.model.tool_formats import ToolFormat
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -70,6 +72,7 @@ class Recipe:
         cut: Called after `prepare` where several processes share the model, with this one's rank and their number;
             returns what it took of layers that no plan can cut, by path. Weights are loaded whole, it says which part
             stays, and changes what its modules count by (heads).
+        tool_formats: How its models write tool calls; tried before the built-in formats, by the model's chat template.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Recipe:
     lora_exclude: tuple[str, ...] = ("lm_head",)
     tp_plan: Callable[[Any], Mapping[str, str]] = field(default=_class_plan)
     cut: Callable[[nn.Module, int, int], Mapping[str, Shard]] = field(default=_cut_nothing)
+    tool_formats: tuple[ToolFormat, ...] = ()
 
 
 DEFAULT_RECIPE = Recipe(name="default")

@@ -15,7 +15,7 @@ from kaito_runtime.errors import RequestError
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-__all__ = ["Grammars", "JsonGrammar"]
+__all__ = ["Grammars", "JsonGrammar", "broken_schema"]
 
 PARAM = "response_format.json_schema.schema"
 # One line, spaced like most JSON that models have seen. With free whitespace, small models write blanks forever.
@@ -42,8 +42,6 @@ class Grammars:
         Raises:
             RequestError: The schema is invalid, or has a keyword that cannot be enforced (400).
         """
-        with self._lock:
-            self._vocabulary = self._vocabulary or self._read_vocabulary()
         from llguidance import LLMatcher
 
         options: Any = _LAYOUT
@@ -51,17 +49,34 @@ class Grammars:
             text = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"{PARAM} must be a JSON schema: {error}", param=PARAM) from error
+        return self._compile(text, PARAM)
+
+    def compile_lark(self, text: str, param: str) -> JsonGrammar:
+        """Returns the grammar that a text in Lark's notation describes.
+
+        Raises:
+            RequestError: It is invalid, or has a keyword that cannot be enforced (400).
+        """
+        from llguidance import LLMatcher
+
+        return self._compile(LLMatcher.grammar_from_lark(text), param)
+
+    def _compile(self, text: str, param: str) -> JsonGrammar:
+        from llguidance import LLMatcher
+
+        with self._lock:
+            self._vocabulary = self._vocabulary or self._read_vocabulary()
         wrong, messages = LLMatcher.validate_grammar_with_warnings(text, self._vocabulary)
         if wrong:
-            raise RequestError(f"{PARAM}: {messages[0]}", param=PARAM)
+            raise RequestError(f"{param}: {messages[0]}", param=param)
         matcher = LLMatcher(self._vocabulary, text, log_level=0)
         if matcher.is_error():
-            raise RequestError(f"{PARAM}: {_first_line(matcher.get_error())}", param=PARAM)
+            raise RequestError(f"{param}: {_first_line(matcher.get_error())}", param=param)
         grammar = JsonGrammar(matcher)
         first = grammar.start()
         first.allowed()
         if first.stuck:
-            raise RequestError(f"{PARAM}: no answer can follow it; does it only refer to itself?", param=PARAM)
+            raise RequestError(f"{param}: no answer can follow it; does it only refer to itself?", param=param)
         return grammar
 
     def _read_vocabulary(self) -> LLTokenizer:
@@ -73,6 +88,21 @@ class Grammars:
         except (ImportError, ValueError) as error:
             message = f"response_format.type must be 'text' on this server: {_first_line(str(error))}"
             raise RequestError(message, code="not_supported", param="response_format.type") from error
+
+
+def broken_schema(schema: Mapping[str, Any]) -> str:
+    """Returns why a schema is none; "" also for one with a keyword that can only not be enforced."""
+    try:
+        from llguidance import LLMatcher
+
+        wrong, messages = LLMatcher.validate_grammar_with_warnings(
+            LLMatcher.grammar_from_json_schema(json.dumps(schema))
+        )
+    except ImportError:
+        return ""
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return messages[0] if wrong and not messages[0].startswith(("Unimplemented", "Unknown format")) else ""
 
 
 class JsonGrammar:

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from kaito_runtime.adapters.cards import ModelCard
 from kaito_runtime.engine.protocol import Token
 
-__all__ = ["Piece", "Reply", "Usage", "error_body", "model_body", "sse"]
+__all__ = ["CallPart", "FinishReason", "Piece", "Reply", "Usage", "error_body", "model_body", "sse"]
+
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,28 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPart:
+    """A part of a tool call. The first of a call has its id and its name, and no arguments.
+
+    Attributes:
+        index: Index of the call within its choice.
+        arguments: More of the arguments' JSON.
+    """
+
+    index: int
+    arguments: str
+    id: str = ""
+    name: str = ""
+
+    def body(self) -> dict[str, Any]:
+        """Returns OpenAI's form of it in a stream."""
+        if not self.name:
+            return {"index": self.index, "function": {"arguments": self.arguments}}
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"index": self.index, "id": self.id, "type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A piece of one choice.
 
@@ -45,12 +69,34 @@ class Piece:
         index: Index of the choice.
         tokens: Its tokens, each with its text.
         finish: Why the choice ends with this piece; None where it goes on.
+        thoughts: What the model thinks before it answers; not part of `text`.
+        calls: Parts of its tool calls.
     """
 
     index: int
     text: str
     tokens: Sequence[tuple[Token, str]] = ()
-    finish: Literal["stop", "length"] | None = None
+    finish: FinishReason | None = None
+    thoughts: str = ""
+    calls: Sequence[CallPart] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether a reader learns nothing from it."""
+        return not (self.text or self.tokens or self.finish or self.thoughts or self.calls)
+
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """Returns whole calls in OpenAI's form."""
+        whole: dict[int, dict[str, Any]] = {}
+        for part in self.calls:
+            if part.name:
+                whole[part.index] = {
+                    "id": part.id,
+                    "type": "function",
+                    "function": {"name": part.name, "arguments": ""},
+                }
+            whole[part.index]["function"]["arguments"] += part.arguments
+        return list(whole.values())
 
 
 class Reply:
@@ -79,7 +125,7 @@ class Reply:
         """Returns the single body; `pieces` has one piece per choice, in order."""
         choices = []
         for piece in pieces:
-            content = {"message": {"role": "assistant", "content": piece.text}} if self._chat else {"text": piece.text}
+            content = {"message": _message(piece)} if self._chat else {"text": piece.text}
             choices.append(self._choice(piece, content))
         kind = "chat.completion" if self._chat else "text_completion"
         return {**self._head, "object": kind, "choices": choices, "usage": usage.body()}
@@ -98,7 +144,7 @@ class Reply:
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
         """Returns the chunk of one piece."""
-        content = {"delta": {"content": piece.text} if piece.text else {}} if self._chat else {"text": piece.text}
+        content = {"delta": _delta(piece)} if self._chat else {"text": piece.text}
         return self._chunk([self._choice(piece, content)])
 
     def closing(self, usage: Usage) -> dict[str, Any]:
@@ -139,6 +185,26 @@ class Reply:
             "top_logprobs": [{self._text_of(other): value for other, value in token.top} for token, _ in piece.tokens],
             "text_offset": offsets,
         }
+
+
+def _message(piece: Piece) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": piece.text}
+    if piece.thoughts:
+        message["reasoning_content"] = piece.thoughts
+    if piece.calls:
+        message |= {"content": piece.text or None, "tool_calls": piece.tool_calls()}
+    return message
+
+
+def _delta(piece: Piece) -> dict[str, Any]:
+    delta: dict[str, Any] = {}
+    if piece.thoughts:
+        delta["reasoning_content"] = piece.thoughts
+    if piece.text:
+        delta["content"] = piece.text
+    if piece.calls:
+        delta["tool_calls"] = [part.body() for part in piece.calls]
+    return delta
 
 
 def _token_body(text: str, logprob: float | None) -> dict[str, Any]:

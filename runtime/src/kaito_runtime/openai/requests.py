@@ -19,6 +19,7 @@ from pydantic import (
 from kaito_core.api.messages import shown
 from kaito_core.api.strength import MAX_STRENGTH, MAX_STRENGTH_TEXT, STRENGTH_PATTERN, parse_strength
 from kaito_runtime.engine.protocol import GREEDY_BELOW, Grammar, Sampling
+from kaito_runtime.openai.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
 
 __all__ = ["AdapterChoice", "Body", "ChatMessage", "ChatRequest", "CompletionRequest"]
 
@@ -181,6 +182,11 @@ class ChatMessage(BaseModel):
 
     role: str = Field(min_length=1)
     content: Text = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: None = Field(default=None, description="Must be absent: use tool_calls.")
 
     @field_validator("content")
     @classmethod
@@ -192,10 +198,32 @@ class ChatMessage(BaseModel):
                 )
         return content
 
-    def plain(self) -> dict[str, str]:
-        """Returns the message with its text parts joined."""
+    @model_validator(mode="after")
+    def _fits_its_role(self) -> "ChatMessage":
+        if self.role == "function":
+            raise ValueError("must have the role 'tool' and a tool_call_id for a function's result, got 'function'")
+        if self.role == "tool" and self.tool_call_id is None:
+            raise ValueError("must have a tool_call_id, since its role is 'tool'")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"must have tool_calls only where its role is 'assistant', got {shown(self.role)}")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content, its parts joined."""
         parts = self.content if isinstance(self.content, list) else [{"text": self.content or ""}]
-        return {"role": self.role, "content": "".join(str(part.get("text", "")) for part in parts)}
+        return "".join(str(part.get("text", "")) for part in parts)
+
+    def for_template(self) -> dict[str, Any]:
+        """Returns the message as chat templates take it: text, and the arguments of calls as objects."""
+        role = "system" if self.role == "developer" else self.role  # OpenAI's newer name
+        message: dict[str, Any] = {"role": role, "content": self.text}
+        for key in ("name", "reasoning_content", "tool_call_id"):
+            if (value := getattr(self, key)) is not None:
+                message[key] = value
+        if self.tool_calls:
+            message["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+        return message
 
 
 class ChatRequest(GenerationRequest):
@@ -205,12 +233,14 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: ToolChoiceField = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = Field(default=None, description="Must be empty: use tools.")
 
-    @field_validator("tools", "functions")
+    @field_validator("functions")
     @classmethod
-    def _is_empty(cls, tools: list[Any] | None) -> list[Any] | None:
-        if tools:  # a client that offers tools waits for calls that would never come
-            raise ValueError("must be empty: tools are not served; ask for JSON by response_format instead")
-        return tools
+    def _is_empty(cls, functions: list[Any] | None) -> list[Any] | None:
+        if functions:  # a client that offers them waits for calls that would never come in this form
+            raise ValueError("must be empty: give the functions as tools instead")
+        return functions

@@ -5,8 +5,8 @@ loaded and the engine's limits is checked here.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from kaito_core.api.messages import shown
 from kaito_runtime.adapters.cards import Choice
@@ -14,14 +14,17 @@ from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.engine.protocol import Engine, Grammar, Job, TokenStream
 from kaito_runtime.errors import RequestError
 from kaito_runtime.openai.codec import TextCodec
+from kaito_runtime.openai.grammar import broken_schema
 from kaito_runtime.openai.requests import ChatRequest, CompletionRequest, GenerationRequest
 from kaito_runtime.openai.stream import Answer, Recorder
 from kaito_runtime.openai.text import INCOMPLETE
+from kaito_runtime.openai.tool_plan import ChatPlan, call_grammar, json_rule, plan_chat
 
 __all__ = ["CompletionService"]
 
 _COMPLETION_TOKENS = 16  # OpenAI's default
 _MOST_PROMPTS = 1024
+_TOOL_SIZE = 1000  # characters of a tool, about
 _LONG_TEXT = 20_000  # characters; a tokenizer needs 2 s for a million, in which probes must be answered
 T = TypeVar("T")
 
@@ -65,14 +68,19 @@ class CompletionService:
             RequestError: The request cannot be served; its status says why.
         """
         self._choose(request)  # first: an unknown model is reported before a bad message
-        messages = [message.plain() for message in request.messages]
-        size = sum(len(message["content"]) + len(message["role"]) for message in messages)
-        prompt = await _in_thread_if_long(lambda: self._codec.encode_chat(messages), size)
+        size = sum(len(message.text) for message in request.messages) + len(request.tools or ()) * _TOOL_SIZE
+        has_form = request.schema_body is not None
+
+        def prepare() -> tuple[ChatPlan, list[int]]:
+            plan = plan_chat(request, self._codec, has_form=has_form)
+            return plan, self._codec.encode(plan.prompt, special=False)
+
+        plan, prompt = await _in_thread_if_long(prepare, size)
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
         if request.top_logprobs and not request.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
         limit = request.max_completion_tokens or request.max_tokens
-        return await self._answer(request, [prompt], limit=limit, logprobs=logprobs, where="messages")
+        return await self._answer(request, [prompt], limit=limit, logprobs=logprobs, where="messages", plan=plan)
 
     async def completion(self, request: CompletionRequest) -> Answer:
         """Starts the continuation of one or more prompts.
@@ -104,11 +112,12 @@ class CompletionService:
         logprobs: int | None,
         where: str,
         echo: bool = False,
+        plan: ChatPlan | None = None,
     ) -> Answer:
         self._check_count(len(prompts), request.n or 1)
         rooms = [self._room(prompt, where) for prompt in prompts]
         self._check_bias(request)
-        grammar = await self._grammar(request)
+        grammar = await self._grammar(request, plan)
         # Again, without a wait before `submit`: what was served when the tokenizer or the grammar began may be retired
         # by now.
         choice = self._choose(request)
@@ -143,15 +152,38 @@ class CompletionService:
             n=request.n or 1,
             seconds=self._seconds,
             echoes=[self._codec.decode(job.prompt) for job in jobs] if echo else (),
+            new_reader=None if plan is None else plan.new_reader,
+            kept=frozenset() if plan is None else plan.kept,
         )
 
-    async def _grammar(self, request: GenerationRequest) -> Grammar | None:
+    async def _grammar(self, request: GenerationRequest, plan: ChatPlan | None) -> Grammar | None:
         schema = request.schema_body
-        if schema is None:
+        calls = plan is not None and bool(plan.tools)
+        if schema is None and not calls:
             return None
-        if request.ignore_eos:
+        if request.ignore_eos and (schema is not None or (plan is not None and plan.must_call)):
             raise RequestError("ignore_eos cannot be combined with a JSON response_format", param="ignore_eos")
+        if plan is not None and plan.tools:
+            return await asyncio.to_thread(self._grammar_of_calls, plan, schema)
+        assert schema is not None
         return await asyncio.to_thread(self._codec.grammar, schema)
+
+    def _grammar_of_calls(self, plan: ChatPlan, schema: Mapping[str, Any] | None) -> Grammar | None:
+        """Returns the grammar of calls that must come, or of a choice between calls and JSON; None for any text."""
+        for place, tool in plan.tools:
+            if why := broken_schema(tool.function.schema_of_arguments()):
+                param = f"tools[{place}].function.parameters"
+                raise RequestError(f"{param} must be a JSON schema: {why}", param=param)
+        if not plan.must_call and schema is None:
+            return None
+        answer = "" if plan.must_call or schema is None else json_rule(schema)
+        try:
+            return self._codec.call_grammar(call_grammar(plan, answer), "tools")
+        except RequestError:
+            for place, tool in plan.tools:  # which one is it?
+                param = f"tools[{place}].function.parameters"
+                self._codec.call_grammar(f"start: {json_rule(tool.function.schema_of_arguments())}", param)
+            raise
 
     def _check_count(self, prompts: int, n: int) -> None:
         """Refuses what would not fit an idle server either: to retry, as 429 asks, could never help."""

@@ -2,15 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 from kaito_runtime.engine.protocol import TokenStream
 from kaito_runtime.errors import RequestError
 from kaito_runtime.openai.codec import TextCodec
-from kaito_runtime.openai.replies import Piece, Usage
+from kaito_runtime.openai.replies import FinishReason, Piece, Usage
 from kaito_runtime.openai.text import StopStrings, TextStream
+from kaito_runtime.openai.tool_reader import AnswerReader
 
 __all__ = ["Answer", "Recorder"]
 
@@ -33,6 +35,8 @@ class Answer:
         prompt_tokens: Tokens of all prompts, each prompt counted once.
         generation: Generation of the configuration that its strengths are from.
         echoes: The prompt's text to put in front of each choice; empty for none.
+        new_reader: Returns what splits the text of a choice into thoughts, text and tool calls; None: all is text.
+        kept: Special tokens whose text is kept, since such a reader needs it.
         seconds: Time limit; None for none.
     """
 
@@ -47,6 +51,8 @@ class Answer:
         recorder: Recorder,
         n: int = 1,
         echoes: Sequence[str] = (),
+        new_reader: Callable[[], AnswerReader] | None = None,
+        kept: frozenset[int] = frozenset(),
         seconds: float | None = None,
     ) -> None:
         self._streams = streams
@@ -54,6 +60,8 @@ class Answer:
         self._stops = stops
         self._recorder = recorder
         self._echoes = echoes
+        self._new_reader = new_reader or (lambda: AnswerReader(None))
+        self._kept = kept
         self._started = time.monotonic()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire, seconds) if seconds else None
         self.prompt_tokens = prompt_tokens
@@ -89,6 +97,8 @@ class Answer:
                 "".join(part.text for part in parts),
                 [token for part in parts for token in part.tokens],
                 parts[-1].finish,
+                "".join(part.thoughts for part in parts),
+                [call for part in parts for call in part.calls],
             )
             for index, parts in enumerate(gathered)
         ]
@@ -106,7 +116,8 @@ class Answer:
             stream.fail(RequestError(message, status=408, code="deadline_exceeded"))
 
     async def _choice(self, index: int, stream: TokenStream) -> AsyncGenerator[Piece, None]:
-        text, stops = TextStream(self._codec.decode), StopStrings(self._stops)
+        text, stops = TextStream(partial(self._codec.decode, kept=self._kept)), StopStrings(self._stops)
+        reader = self._new_reader()
         echo = self._echoes[index] if self._echoes else ""
         last = self._started
         async for token in stream:
@@ -120,12 +131,16 @@ class Answer:
             if token.finish is not None:
                 gained += text.flush()
             shown = stops.push(gained)
-            if stops.found:
-                stream.cancel()
-            elif token.finish is not None:
+            if token.finish is not None and not stops.found:
                 shown += stops.flush()
-            finish = "stop" if stops.found else token.finish
-            yield Piece(index, echo + shown, () if ended else ((token, gained),), finish)
+            read = reader.push(shown)
+            finish: FinishReason | None = "stop" if stops.found or reader.complete else token.finish
+            if finish is not None:
+                stream.cancel()
+                read += reader.flush()
+                finish = "tool_calls" if finish == "stop" and reader.called else finish
+            tokens = () if ended else ((token, gained),)
+            yield Piece(index, echo + read.text, tokens, finish, read.thoughts, read.calls)
             echo = ""
             if finish is not None:
                 return

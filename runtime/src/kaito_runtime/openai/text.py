@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-__all__ = ["INCOMPLETE", "StopStrings", "TextStream"]
+__all__ = ["INCOMPLETE", "StopStrings", "TextStream", "overlap"]
 
 INCOMPLETE = "\ufffd"  # what a decoder writes for a character whose last bytes are in the next token
 _WINDOW = 8  # tokens that are decoded again with each new one, for the spaces that a decoder writes between words
@@ -67,7 +67,7 @@ class StopStrings:
         if cuts:
             self.found, self._held = True, ""
             return text[: min(cuts)]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        keep = max((overlap(text, stop) for stop in self._stops), default=0)
         shown, self._held = text[: len(text) - keep], text[len(text) - keep :]
         return shown
 
@@ -77,7 +77,7 @@ class StopStrings:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Returns the length of the longest suffix of `text` that is a prefix of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if stop.startswith(text[-size:])), 0)
