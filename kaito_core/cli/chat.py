@@ -1,10 +1,12 @@
 """The command `kaito chat`."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from kaito_core.cli.pairs import parse_pairs
+from kaito_core.errors import ConfigError
 
 __all__ = ["chat"]
 
@@ -23,11 +25,30 @@ def chat(
         ),
     ] = None,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", help="Ask this and exit instead of chatting.", show_default=False)
+        str,
+        typer.Option(
+            "--prompt",
+            "-p",
+            help="Ask this and exit instead of chatting; what is piped in is added, and - asks that alone.",
+            show_default=False,
+        ),
+    ] = "",
+    api_key: Annotated[
+        str,
+        typer.Option(envvar="OPENAI_API_KEY", help="Key of a server that requires one.", show_default=False),
     ] = "",
 ) -> None:
     """Chat with a served model. Ctrl-C ends an answer, Ctrl-D the chat."""
     from kaito_core.local.chat import chat as converse
 
     adapters = None if adapter is None else parse_pairs("--adapter", "NAME=STRENGTH", adapter)
-    converse(url, model, adapters, prompt)
+    converse(url, model, adapters, _with_input(prompt) if prompt else "", api_key=api_key)
+
+
+def _with_input(prompt: str) -> str:
+    """Returns the prompt and what is piped in."""
+    piped = "" if sys.stdin.isatty() else sys.stdin.read().strip()
+    parts = ["" if prompt == "-" else prompt, piped]
+    if not any(parts):
+        raise ConfigError("--prompt: standard input is empty, and - asks for what is piped in")
+    return "\n\n".join(part for part in parts if part)

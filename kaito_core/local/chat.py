@@ -17,7 +17,7 @@ __all__ = ["chat"]
 _LONGEST_ERROR = 500  # characters of an error that is not in OpenAI's form, such as a proxy's page
 
 
-def chat(url: str, model: str, adapters: Mapping[str, str] | None, prompt: str) -> None:
+def chat(url: str, model: str, adapters: Mapping[str, str] | None, prompt: str, *, api_key: str = "") -> None:
     """Answers one prompt, or prompts from standard input until it ends.
 
     Args:
@@ -25,6 +25,7 @@ def chat(url: str, model: str, adapters: Mapping[str, str] | None, prompt: str) 
         model: Model id; "" for the first that the server lists.
         adapters: Strength by adapter for this chat; None for the model's own.
         prompt: The only prompt; "" reads prompts from standard input.
+        api_key: Bearer token, for a server that requires one.
 
     Raises:
         ConfigError: Nothing answers at `url`, or the server refuses `prompt`. Without `prompt`, refusals are printed.
@@ -35,10 +36,11 @@ def chat(url: str, model: str, adapters: Mapping[str, str] | None, prompt: str) 
     # Clients of OpenAI's API are given a URL that ends in /v1, and curl one without a scheme.
     base = url.rstrip("/").removesuffix("/v1")
     base = base if "://" in base else f"http://{base}"
-    with httpx.Client(base_url=base, timeout=httpx.Timeout(10, read=600)) as client:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    with httpx.Client(base_url=base, headers=headers, timeout=httpx.Timeout(10, read=600)) as client:
         extra["model"] = model or _first_model(client)
         if prompt:
-            _print(_answer(client, [{"role": "user", "content": prompt}], extra))
+            _print(_answer(client, [{"role": "user", "content": prompt}], extra), [])
         else:
             _converse(client, extra)
 
@@ -69,33 +71,37 @@ def _converse(client: httpx.Client, extra: Mapping[str, Any]) -> None:
     while True:
         try:
             text = input("> ")
-        except (EOFError, KeyboardInterrupt):
+        except KeyboardInterrupt:  # ends the line
+            print()
+            continue
+        except EOFError:
             print()
             return
         if not text.strip():
             continue
         question = {"role": "user", "content": text}
+        said: list[str] = []
         try:
-            answer = _print(_answer(client, [*messages, question], extra))
+            _print(_answer(client, [*messages, question], extra), said)
         except ConfigError as error:
             # The chat goes on without this question.
             print(error, file=sys.stderr)
-        except KeyboardInterrupt:
-            print()
-        else:
-            messages += [question, {"role": "assistant", "content": answer}]
+        except KeyboardInterrupt:  # what was read so far stays part of the talk
+            if not said:
+                continue
+        if said:
+            messages += [question, {"role": "assistant", "content": "".join(said)}]
 
 
-def _print(parts: Iterator[str]) -> str:
-    answer = ""
+def _print(parts: Iterator[str], said: list[str]) -> None:
+    """Prints an answer as it comes, and notes in `said` what was printed, also where it does not come to its end."""
     try:
         for part in parts:
             print(part, end="", flush=True)
-            answer += part
+            said.append(part)
     finally:
-        if answer:
+        if said:
             print()
-    return answer
 
 
 def _answer(client: httpx.Client, messages: list[dict[str, str]], extra: Mapping[str, Any]) -> Iterator[str]:
@@ -105,6 +111,7 @@ def _answer(client: httpx.Client, messages: list[dict[str, str]], extra: Mapping
         ConfigError: The server refuses the request, or fails while it answers.
     """
     body = {**extra, "messages": messages, "stream": True}
+    ended = False
     try:
         with connect_sse(client, "POST", "/v1/chat/completions", json=body) as source:
             if source.response.is_error:
@@ -117,7 +124,11 @@ def _answer(client: httpx.Client, messages: list[dict[str, str]], extra: Mapping
                 if error := piece.get("error"):
                     raise ConfigError(_words(error))
                 for choice in piece.get("choices", []):
-                    yield choice.get("delta", {}).get("content") or ""
+                    ended = ended or bool(choice.get("finish_reason"))
+                    if text := choice.get("delta", {}).get("content"):
+                        yield text
+        if not ended:
+            raise ConfigError(f"{client.base_url} ended the stream before the answer was complete")
     except (SSEError, json.JSONDecodeError) as error:  # the first is a TransportError too
         raise ConfigError(
             f"{client.base_url} does not answer with a stream of events ({error}); is it a model server?"

@@ -8,7 +8,9 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from kaito_core.cli.app import app
 from kaito_core.errors import ConfigError
 from kaito_core.local.chat import chat
 
@@ -24,7 +26,8 @@ def piece(text: str) -> dict[str, Any]:
     return {"choices": [{"delta": {"content": text}}]}
 
 
-ANSWER = (200, EVENTS, events(piece("Hel"), piece("lo"), {"choices": []}, "[DONE]"))
+END = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+ANSWER = (200, EVENTS, events(piece("Hel"), piece("lo"), END, {"choices": []}, "[DONE]"))
 REFUSAL = (404, "application/json", json.dumps({"error": {"message": "model 'nope' does not exist, known: tiny"}}))
 
 
@@ -34,6 +37,7 @@ class Server:
     Attributes:
         asked: Bodies of the requests for an answer.
         paths: Paths of all requests.
+        keys: Their Authorization headers.
     """
 
     def __init__(self) -> None:
@@ -41,6 +45,7 @@ class Server:
         self.answers: list[tuple[int, str, str]] = []
         self.asked: list[dict[str, Any]] = []
         self.paths: list[str] = []
+        self.keys: list[str | None] = []
         self.url = ""
 
 
@@ -63,6 +68,7 @@ def _listening(server: Server) -> Iterator[None]:
 
         def _send(self, status: int, kind: str, body: str) -> None:
             server.paths.append(self.path)
+            server.keys.append(self.headers["Authorization"])
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
@@ -168,3 +174,51 @@ def test_a_chat_goes_on_after_a_refusal_with_what_was_said_before(
 def test_a_strength_that_is_not_a_number_names_its_adapter(server: Server) -> None:
     with pytest.raises(ConfigError, match=r"^--adapter pirate: .*'much'"):
         chat(server.url, "tiny", {"pirate": "much"}, "hi")
+
+
+def test_a_stream_that_just_ends_is_an_error(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.answers = [(200, EVENTS, events(piece("Hel")))]
+    with pytest.raises(ConfigError, match="ended the stream before the answer was complete"):
+        chat(server.url, "tiny", None, "hi")
+    assert capsys.readouterr().out == "Hel\n"
+
+
+def test_every_request_carries_the_key(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.answers = [ANSWER]
+    chat(server.url, "", None, "hi", api_key="sesame")
+    assert server.keys == ["Bearer sesame"] * 2
+
+
+def test_ctrl_c_ends_the_answer_and_not_the_talk(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed: list[Any] = ["one", KeyboardInterrupt(), "two", EOFError()]
+
+    def read(_: str) -> str:
+        if isinstance(item := typed.pop(0), BaseException):
+            raise item
+        return str(item)
+
+    shown: list[str] = []
+
+    def show(*parts: str, **options: Any) -> None:
+        shown.extend(parts)
+        if parts == ("lo",) and shown.count("lo") == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr("builtins.print", show)
+    server.answers = [ANSWER, ANSWER]
+    chat(server.url, "tiny", None, "")
+    assert [message["content"] for message in server.asked[-1]["messages"]] == ["one", "Hel", "two"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "piped", "asked"),
+    [("Sum up:", "a text\n", "Sum up:\n\na text"), ("-", "a text", "a text"), ("hi", "", "hi")],
+)
+def test_what_is_piped_in_is_part_of_the_prompt(prompt: str, piped: str, asked: str, server: Server) -> None:
+    server.answers = [ANSWER]
+    result = CliRunner().invoke(app, ["chat", "--url", server.url, "-p", prompt], input=piped)
+    assert result.output == "Hello\n", result
+    assert server.asked[0]["messages"][0]["content"] == asked
