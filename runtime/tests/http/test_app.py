@@ -40,10 +40,10 @@ def test_probes_are_answered_while_a_long_prompt_is_read(site: Site, path: str, 
     answered, reading, waited = threading.Event(), threading.Event(), []
 
     class Slow(ByteCodec):
-        def encode(self, text: str) -> list[int]:
+        def encode(self, text: str, *, special: bool = True) -> list[int]:
             reading.set()
             waited.append(answered.wait(10))
-            return super().encode(text)
+            return super().encode(text, special=special)
 
     async def run() -> tuple[int, int]:
         app = create_app(site.engine, Slow(), site.manager, site.health)

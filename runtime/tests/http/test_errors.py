@@ -56,7 +56,7 @@ def test_body_that_no_library_would_write_is_400(site: Site, body: bytes) -> Non
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f f"}}]}, "tools[0].function.name"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages[0].content"),
         ({"messages": []}, "messages"),
