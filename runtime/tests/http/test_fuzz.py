@@ -15,8 +15,10 @@ from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.http.admin import LoadRequest, UnloadRequest
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
+from kaito_runtime.http.tokens import DetokenizeRequest, TokenizeRequest
 from kaito_runtime.http.upstream import UpstreamRequest
 from kaito_runtime.openai.requests import ChatRequest, CompletionRequest
+from kaito_runtime.openai.responses import ResponsesRequest
 
 TEXT = st.text(st.characters(exclude_categories=()))  # with halves of surrogate pairs, which JSON can escape
 JSON = st.recursive(
@@ -27,6 +29,9 @@ JSON = st.recursive(
 GOOD: dict[str, Any] = {
     "/v1/chat/completions": {"model": "m", "messages": [{"role": "user", "content": "hi"}]},
     "/v1/completions": {"model": "m", "prompt": "hi"},
+    "/v1/responses": {"model": "m", "input": "hi"},
+    "/tokenize": {"prompt": "hi"},
+    "/detokenize": {"tokens": [104]},
     "/chat": {"prompt": "hi"},
     "/v1/load_lora_adapter": {"lora_name": "a", "lora_path": "a"},
     "/v1/unload_lora_adapter": {"lora_name": "a"},
@@ -35,6 +40,9 @@ JSON_TYPE = {"content-type": "application/json", "authorization": "Bearer token"
 FIELDS = {
     "/v1/chat/completions": sorted(ChatRequest.model_fields),
     "/v1/completions": sorted(CompletionRequest.model_fields),
+    "/v1/responses": sorted(ResponsesRequest.model_fields),
+    "/tokenize": sorted(TokenizeRequest.model_fields),
+    "/detokenize": sorted(DetokenizeRequest.model_fields),
     "/chat": sorted(UpstreamRequest.model_fields),
     "/v1/load_lora_adapter": sorted(LoadRequest.model_fields),
     "/v1/unload_lora_adapter": sorted(UnloadRequest.model_fields),

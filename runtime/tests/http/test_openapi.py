@@ -55,6 +55,7 @@ def test_no_request_is_answered_with_a_server_error(described: Any, mode: Any) -
 def test_every_route_is_described(described: Any) -> None:
     paths = {operation.ok().path for operation in described.get_all_operations()}
     assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/adapters", "/chat", "/metrics"} <= paths
+    assert {"/v1/responses", "/tokenize", "/detokenize"} <= paths
     assert {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"} <= paths
 
 

@@ -64,11 +64,12 @@ class FakeEngine:
         number = len(self.jobs)
         self.jobs.append(job)
         stream = TokenStream(lambda: self.cancelled.append(number))
+        ends = self.ends and job.max_tokens > len(self.text.encode())
         for index, byte in enumerate(self.text.encode()[: job.max_tokens]):
             if index == self.fails_after:
                 stream.put(RequestError("the model failed", status=500, code="engine_error"))
                 break
-            last = index + 1 == min(job.max_tokens, len(self.text.encode())) and not self.ends
+            last = index + 1 == min(job.max_tokens, len(self.text.encode())) and not ends
             cached = self.cached[number] if number < len(self.cached) else 0
             stream.put(Token(byte, "length" if last and not self.holds else None, cached=cached))
             if self.holds:
@@ -76,7 +77,7 @@ class FakeEngine:
                 asyncio.get_running_loop().call_later(_HOLD_SECONDS, stream.put, late)
                 break
         else:
-            if self.ends:
+            if ends:
                 stream.put(Token(0, "stop"))
         return stream
 

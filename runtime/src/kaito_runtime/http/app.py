@@ -1,7 +1,7 @@
 """The HTTP application: middleware, and the routes that generate text. `openai` turns requests into answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, TypeVar
 
@@ -19,10 +19,12 @@ from kaito_runtime.http.errors import install_error_handlers
 from kaito_runtime.http.health import Health
 from kaito_runtime.http.metrics import Metrics
 from kaito_runtime.http.page import add_chat_page
+from kaito_runtime.http.responses import add_responses_route
 from kaito_runtime.http.status import add_status_routes
+from kaito_runtime.http.tokens import add_token_routes
 from kaito_runtime.http.upstream import UpstreamRequest, answer_upstream, result_body
 from kaito_runtime.openai.codec import TextCodec
-from kaito_runtime.openai.replies import Reply, error_body, sse
+from kaito_runtime.openai.replies import Piece, Reply, error_body, sse
 from kaito_runtime.openai.requests import ChatRequest, CompletionRequest
 from kaito_runtime.openai.service import CompletionService
 from kaito_runtime.openai.stream import Answer
@@ -69,6 +71,7 @@ def create_app(
     install_error_handlers(app, metrics)
     add_chat_page(app)
     add_generation_routes(app, service, adapters, health)
+    add_token_routes(app, codec, engine, adapters)
     add_status_routes(app, engine, adapters, health, metrics)
     add_admin_routes(app, adapters, enabled=admin_token is not None)
     return app
@@ -96,6 +99,8 @@ def add_generation_routes(app: FastAPI, service: CompletionService, adapters: Ad
         text_of = None if body.logprobs is None else service.text_of
         reply = Reply(chat=False, model=body.model, generation=answer.generation, text_of=text_of)
         return await respond(answer, reply, request, stream=bool(body.stream), usage=body.wants_usage)
+
+    add_responses_route(app, service, check_open, deliver)
 
     @app.post("/chat")
     async def upstream_chat(body: UpstreamRequest, request: Request) -> Response:
@@ -148,6 +153,21 @@ async def _events(answer: Answer, reply: Reply, *, usage: bool) -> AsyncIterator
         status, code = (error.status, error.code) if isinstance(error, RequestError) else (500, "internal_error")
         yield sse(error_body(str(error), status=status, code=code, param=None))
     yield "data: [DONE]\n\n"
+
+
+async def deliver(
+    request: Request,
+    answer: Answer,
+    events: AsyncIterator[str] | None,
+    whole: Callable[[Sequence[Piece]], dict[str, Any]],
+) -> Response:
+    """Returns an answer as a stream of events where there are any, else whole."""
+    headers = {_GENERATION: str(answer.generation)}
+    if events is not None:
+        headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return _Stream(answer, events, media_type="text/event-stream", headers=headers)
+    pieces = await until_gone(request, answer.whole, answer.cancel)
+    return JSONResponse(whole(pieces), headers=headers)
 
 
 async def until_gone(request: Request, work: Callable[[], Awaitable[T]], cancel: Callable[[], None]) -> T:

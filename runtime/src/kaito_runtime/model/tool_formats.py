@@ -115,8 +115,8 @@ def find_format(template: str, formats: Iterable[ToolFormat] = ()) -> ToolFormat
         template: The template's text.
         formats: Those of the model's recipe, which go before the built-in ones.
     """
-    built_in = TOOL_FORMATS if takes_tools(template) else ()
-    for known in (*formats, *built_in):
+    candidates: list[ToolFormat] = [*formats, *(TOOL_FORMATS if takes_tools(template) else ())]
+    for known in candidates:
         if not known.known_by or any(mark in template for mark in known.known_by):
             return known
     return PLAIN
