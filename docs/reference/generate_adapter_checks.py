@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from kaito_runtime.formats.keys import EXACT, HARMLESS, REFUSED
+from kaito_core.api.peft.keys import EXACT, HARMLESS, REFUSED
 
 ROOT = Path(__file__).parents[2]
 PAGE = Path(__file__).parent / "adapter-checks.md"

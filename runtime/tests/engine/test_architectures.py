@@ -111,8 +111,10 @@ def test_the_page_says_so() -> None:
             *served,
             *refused,
             "",
-            "Of models with experts, the linear layers outside the experts can be adapted: PEFT's `target_parameters`",
-            "is refused.",
+            "Of models with experts, the linear layers, the router and the experts can be adapted, where",
+            "transformers stacks the experts in `gate_up_proj` and `down_proj` (Mixtral, Qwen-MoE, gpt-oss and",
+            "their like): files of PEFT's `target_parameters` as well as older ones with a pair per expert. Where",
+            "several processes share a model, only the linear layers can.",
             "",
         ]
     )

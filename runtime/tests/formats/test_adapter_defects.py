@@ -19,12 +19,14 @@ from live import Live, serving
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from kaito_core.api.peft.config import parse_config
+from kaito_core.api.peft.keys import EXACT, HARMLESS, HEADS, REFUSED, TASKS
+from kaito_core.api.peft.patterns import is_bounded
+from kaito_core.api.peft.report import examine
 from kaito_core.api.serving import ServedAdapter, ServedModel, ServingConfig
 from kaito_runtime.errors import AdapterLoadError
 from kaito_runtime.formats.files import read_adapter
-from kaito_runtime.formats.keys import EXACT, HARMLESS, HEADS, REFUSED, TASKS
-from kaito_runtime.formats.patterns import is_bounded
-from kaito_runtime.formats.peft_config import parse_config
+from kaito_runtime.formats.peft_config import is_pefts_default
 from kaito_runtime.lora.inject import LoraModel, inject_lora
 from kaito_runtime.testing.models import load_fp32, save_adapter
 
@@ -33,6 +35,8 @@ ALL = [pytest.param(case, id=f"{part}: {case.name}") for part, cases in CASES.it
 REFUSALS = [param for param in ALL if param.values[0].words is not None]
 EXACT_CASES = [param for param in ALL if param.values[0].words is None]
 TOLERANCE = 1e-4
+# Which layers the model has, their sizes, and its own weights.
+ONLY_THE_MODEL_TELLS: tuple[str, ...] = ()
 
 
 def slug(case: Case) -> str:
@@ -152,10 +156,20 @@ def test_an_applied_name_answers(case: Case, live: Live) -> None:
     assert _ask(live, slug(case)).status_code == 200
 
 
+@pytest.mark.parametrize("case", [param.values[0] for param in ALL], ids=lambda case: case.name)
+def test_kaito_adapter_check_refuses_nothing_that_is_served_and_most_of_what_is_not(
+    case: Case, workshop: Workshop
+) -> None:
+    report = examine(workshop.damaged(case))
+    assert report.works == (case.words is None or case.name in ONLY_THE_MODEL_TELLS), report.reason
+    if report.works:
+        assert report.digest.startswith("sha256:") and report.targets
+
+
 def test_every_key_of_pefts_configuration_is_classified() -> None:
     known = {*EXACT, *HARMLESS, *REFUSED}
     assert not [field.name for field in fields(LoraConfig) if field.name not in known], (
-        "PEFT has new keys: put each into one table of kaito_runtime.formats.keys, and a case into adapter_defects"
+        "PEFT has new keys: put each into one table of kaito_core.api.peft.keys, and a case into adapter_defects"
     )
     assert len(known) == len(EXACT) + len(HARMLESS) + len(REFUSED), "a key is in two tables"
 
@@ -178,13 +192,13 @@ def test_a_key_in_no_table_is_accepted_with_pefts_default(
 ) -> None:
     """What a newer PEFT writes into every configuration does no harm while it has the default."""
     others = {key: why for key, why in HARMLESS.items() if key != "qalora_group_size"}
-    monkeypatch.setattr("kaito_runtime.formats.peft_config.HARMLESS", others)
+    monkeypatch.setattr("kaito_core.api.peft.config.HARMLESS", others)
     content = json.dumps({"peft_type": "LORA", "qalora_group_size": value}).encode()
     if accepted:
-        parse_config(content, _refuse)
+        parse_config(content, _refuse, has_no_effect=is_pefts_default)
     else:
         with pytest.raises(AdapterLoadError, match="qalora_group_size is set to"):
-            parse_config(content, _refuse)
+            parse_config(content, _refuse, has_no_effect=is_pefts_default)
 
 
 @pytest.mark.parametrize(

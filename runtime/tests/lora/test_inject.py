@@ -7,15 +7,21 @@ from lora_models import llama
 from kaito_runtime.lora.inject import inject_lora
 
 
-def test_injection_shares_weights_and_leaves_the_head(ids):
+def test_injection_shares_weights(ids):
     model = llama(tie_word_embeddings=True)
     pointers = {name: p.data_ptr() for name, p in model.named_parameters()}
     lora = inject_lora(model)
     assert {name: p.data_ptr() for name, p in model.named_parameters()} == pointers
-    assert "lm_head" not in lora.layers and type(model.lm_head) is torch.nn.Linear
-    assert len(lora.layers) == 14
+    assert len(lora.layers) == 16 and {"lm_head", "model.embed_tokens"} <= set(lora.layers)
     with pytest.raises(ValueError, match="inject once"):
         inject_lora(model)
+
+
+def test_what_is_excluded_is_left_alone():
+    model = llama()
+    lora = inject_lora(model, exclude=("lm_head", "embed_tokens"))
+    assert len(lora.layers) == 14
+    assert type(model.lm_head) is torch.nn.Linear and type(model.model.embed_tokens) is torch.nn.Embedding
 
 
 def test_a_layer_reachable_by_two_paths_stays_one():

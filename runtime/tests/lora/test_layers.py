@@ -155,8 +155,10 @@ def test_wrong_number_of_tokens_is_refused(ids):
     base = llama()
     _, ours, lora, (version,) = injected(llama, weights(base, target_paths(base, TARGETS[llama])))
     lora.routing.set([(3, {version: 1.0})])
-    with pytest.raises(ValueError, match="set for 3 tokens, the layer got 14"):
+    with pytest.raises(ValueError, match="set for 3 tokens, the embedding got 14"):
         logits(ours, ids)
+    with pytest.raises(ValueError, match="set for 3 tokens, the layer got 2"):
+        lora.layers["model.layers.0.mlp.up_proj"](torch.zeros(2, 48))
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 6, 30])
@@ -164,7 +166,7 @@ def test_packed_weights_give_the_same_up_to_rounding(tokens):
     sizes = {"hidden_size": 512, "intermediate_size": 640, "num_hidden_layers": 1}
     base, ours = llama(**sizes), llama(**sizes)
     lora = inject_lora(ours, pack=True)
-    packed = [path for path, layer in lora.layers.items() if layer._packed is not None]
+    packed = [path for path, layer in lora.layers.items() if getattr(layer, "_packed", None) is not None]
     assert len(packed) == 5, "all but the small k_proj and v_proj"
     part = weights(base, target_paths(base, TARGETS[llama]), rank=8)
     version = lora.bank.load(part)

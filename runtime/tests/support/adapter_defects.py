@@ -8,6 +8,7 @@ written from this table.
 import json
 import math
 import pickle
+import re
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -100,6 +101,17 @@ def renames(rename: Callable[[str], str]) -> Damage:
 
 def pokes(key: str, value: float) -> Damage:
     return holds(lambda tensors: tensors[key].view(-1)[:1].fill_(value))
+
+
+def trains_tokens(folder: Path) -> None:
+    """Gives trained tokens rows of their own; PEFT starts with the base model's."""
+
+    def change(tensors: Tensors) -> None:
+        for key, tensor in tensors.items():
+            if "trainable_tokens" in key:
+                tensor.copy_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(3)))
+
+    holds(change)(folder)
 
 
 def casts(dtype: torch.dtype) -> Damage:
@@ -337,7 +349,7 @@ TARGETS = (
          "target_modules includes 'model.layers.0.self_attn.k_proj', but adapter_model.safetensors has no tensors",
          says(target_modules=["q_proj", "v_proj", "k_proj"])),
     Case("an embedding without tensors",
-         "target_modules includes 'model.embed_tokens', a module of type Embedding; only linear layers",
+         "target_modules includes 'model.embed_tokens', but adapter_model.safetensors has no tensors",
          says(target_modules=["q_proj", "v_proj", "embed_tokens"])),
     Case("a block in place of its layers", "target_modules includes 'model.layers.0.self_attn', a module of type",
          says(target_modules=["q_proj", "v_proj", "self_attn"])),
@@ -405,22 +417,54 @@ TENSORS = (
 )
 FEATURES = (
     Case("DoRA", "use_dora is set to True: DoRA rescales the base weight", train={"use_dora": True}),
-    Case("modules_to_save", "modules_to_save is set to ['lm_head']: whole modules were trained",
-         train={"modules_to_save": ["lm_head"]}),
+    Case("modules_to_save that differ", "lm_head.weight' differs from the base model's: whole modules were trained",
+         pokes("base_model.model.lm_head.weight", 9.0), {"modules_to_save": ["lm_head"]}),
+    Case("modules_to_save that equal the base", None, train={"modules_to_save": ["lm_head", "model.norm"]}),
+    Case("modules_to_save that equal the base, in fewer bits", None,
+         holds(lambda tensors: tensors.update(
+             {key: t.bfloat16() for key, t in tensors.items() if key.endswith("lm_head.weight")})),
+         {"modules_to_save": ["lm_head"]}, before=True),
+    Case("modules_to_save without tensors", "modules_to_save names 'lm_head', but adapter_model.safetensors has no",
+         says(modules_to_save=["lm_head"])),
     Case("bias='all'", "bias must be 'none', got 'all'", train={"bias": "all"}),
     Case("bias='lora_only'", "bias must be 'none', got 'lora_only'", train={"bias": "lora_only"}),
     Case("lora_bias", "lora_bias is set to True: a bias on lora_B", train={"lora_bias": True}),
-    Case("trained tokens", "trainable_token_indices is set to [1, 2]", train={"trainable_token_indices": [1, 2]}),
-    Case("an adapted embedding", "embed_tokens.", train={"target_modules": ["embed_tokens", "q_proj"]}),
-    Case("an adapted embedding, without the base weight", "adapts an embedding; only linear layers",
+    Case("trained tokens", None, trains_tokens, {"trainable_token_indices": [70, 257 - 1]}),
+    Case("trained tokens of embedding and output head", None, trains_tokens,
+         {"trainable_token_indices": {"embed_tokens": [1, 2], "lm_head": [70]}}),
+    Case("trained tokens beyond the vocabulary", "trainable_token_indices of 'model.embed_tokens' must list different",
+         says(trainable_token_indices=[1, 300]), {"trainable_token_indices": [1, 2]}),
+    Case("trained tokens without their rows", "trainable_token_indices names tokens of 'model.embed_tokens', but",
+         says(trainable_token_indices=[1])),
+    Case("more trained tokens than rows", "have shape [2, 32], but trainable_token_indices names 3 tokens",
+         says(trainable_token_indices=[1, 2, 3]), {"trainable_token_indices": [1, 2]}),
+    Case("trained tokens of another module", "trainable_token_indices names 'wpe', expected model.embed_tokens or",
+         says(trainable_token_indices={"wpe": [1]})),
+    Case("an adapted embedding", None, train={"target_modules": ["embed_tokens", "q_proj"]}),
+    Case("an adapted embedding, without the base weight", None,
          holds(lambda tensors: [tensors.pop(key) for key in list(tensors) if ".base_layer." in key]),
          {"target_modules": ["embed_tokens", "q_proj"]}),
-    Case("an adapted output head", "lm_head.base_layer.weight' is a copy of a base weight",
-         train={"target_modules": ["lm_head"]}),
-    Case("an adapted output head, without the base weight", "'lm_head' is not among the 14 adapted layers",
+    Case("an adapted output head", None, train={"target_modules": ["q_proj", "lm_head"]}),
+    Case("an adapted output head, without the base weight", None,
          holds(lambda tensors: [tensors.pop(key) for key in list(tensors) if ".base_layer." in key]),
          {"target_modules": ["lm_head"]}),
-    Case("bare parameters", "target_parameters is set to ['experts.w']", says(target_parameters=["experts.w"])),
+    Case("an adapted output head on another base weight",
+         "tensor 'base_model.model.lm_head.base_layer.weight' is a copy of a base weight that differs",
+         pokes("base_model.model.lm_head.base_layer.weight", 9.0), {"target_modules": ["lm_head"]}),
+    Case("an output head with a larger vocabulary",
+         "tensor 'base_model.model.lm_head.base_layer.weight' has shape [300, 32], the base model's has [257, 32]",
+         train={"target_modules": ["lm_head"]}, model={"vocab_size": 300}),
+    Case("embedding and output head, with patterns", None,
+         train={"target_modules": ["embed_tokens", "lm_head"], "rank_pattern": {"lm_head": 20}, "use_rslora": True}),
+    Case("an embedding with the names of a linear layer", "tensors for 'model.embed_tokens', which is a",
+         renames(lambda key: re.sub("lora_embedding_([AB])", r"lora_\1.weight", key)),
+         {"target_modules": ["embed_tokens", "q_proj"]}),
+    Case("experts of a model without any", "target_parameters ['experts.w'] matches no parameter of the base model",
+         says(target_parameters=["experts.w"])),
+    Case("a bare parameter that is no layer", "target_parameters includes 'model.norm.weight' of a LlamaRMSNorm",
+         says(target_parameters=["model.norm.weight"])),
+    Case("linear layers by the names of their weights", None,
+         train={"target_modules": [], "target_parameters": ["q_proj.weight", "v_proj.weight"]}),
     Case("replicated layers", "layer_replication is set to [[0, 2], [1, 2]]",
          train={"layer_replication": [[0, 2], [1, 2]]}),
     Case("an activated LoRA (aLoRA)", "alora_invocation_tokens is set to [5, 6]",

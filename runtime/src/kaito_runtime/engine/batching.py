@@ -22,6 +22,7 @@ from kaito_runtime.engine import attention
 from kaito_runtime.engine.prefixes import Prefixes
 from kaito_runtime.engine.self_check import BatchCheck
 from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.lora.records import Span
 from kaito_runtime.model.memory import BatchLimits, memory_for
 
 __all__ = ["Batcher", "Choose", "Row"]
@@ -146,6 +147,19 @@ class Batcher:
                 (read,), (written,) = inputs["read_index"], inputs["write_index"]  # one each: all layers are alike
                 self._processor.cache.plan = attention.plan_attention(spans, read, written, self._layers)
         return self._rows
+
+    def head_spans(self, spans: Sequence[Span]) -> list[Span] | None:
+        """Returns the spans of the rows that the output head gets, given those of the tokens; None: all tokens.
+
+        transformers gives the head one row per request: first those whose next token is chosen, then some that nobody
+        reads.
+        """
+        if not self._processor.model_runner.supports_logits_to_keep(self._model):
+            return None
+        head: list[Span] = [
+            (1, strengths) for row, (_, strengths) in zip(self._rows, spans, strict=True) if row.samples
+        ]
+        return [*head, (len(self._rows) - len(head), {})] if len(head) < len(self._rows) else head
 
     def step(self, choose: Choose) -> set[str]:
         """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it."""

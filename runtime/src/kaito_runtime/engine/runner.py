@@ -89,7 +89,8 @@ class Runner:
         Args:
             choose: Returns the next tokens.
         """
-        self._lora.routing.set([(row.tokens, self._held[row.request_id]) for row in self._rows])
+        spans = [(row.tokens, self._held[row.request_id]) for row in self._rows]
+        self._lora.routing.set(spans, self._batcher.head_spans(spans))
         complete = self._batcher.step(choose)
         self._release(complete)
         return complete

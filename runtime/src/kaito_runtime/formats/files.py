@@ -1,36 +1,42 @@
 """Reads a PEFT LoRA folder into tensors, and refuses what could not be applied exactly.
 
-Files, tensors and shapes are checked here, the meaning of the configuration in `peft_config`. `adapters.fetch` brings
-the folder, `lora.bank` takes the tensors.
+Files and shapes are checked here, and that configuration and tensors agree; each on its own in
+`kaito_core.api.peft.config` and `tensors`. `adapters.fetch` brings the folder, `lora.bank` takes the tensors.
 """
 
 import hashlib
-import math
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from kaito_core.api.peft.config import CONFIG_FILE, Refuse, parse_config, rank_and_scaling
 from kaito_runtime.errors import AdapterLoadError, is_out_of_memory
-from kaito_runtime.formats.keys import REFUSED
-from kaito_runtime.formats.peft_config import CONFIG_FILE, LARGEST, Refuse, parse_config, rank_and_scaling, targeted
+from kaito_runtime.formats.experts import MixtureTensors, expected_parameters, expert_matrices, split_experts
+from kaito_runtime.formats.peft_config import is_pefts_default, targeted
+from kaito_runtime.formats.tensors import Pair, sort_tensors
+from kaito_runtime.formats.tokens import token_matrices
 from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
-from kaito_runtime.lora.targets import linear_shape
+from kaito_runtime.lora.targets import (
+    embedding_shape,
+    input_embedding,
+    is_tied,
+    linear_shape,
+    output_head,
+    router_shape,
+)
 
 __all__ = ["read_adapter"]
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
-PREFIX = "base_model.model."
-LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
+KINDS = "a linear layer"
+RefuseAdapter = Callable[[str], AdapterLoadError]
 # Bytes. PEFT writes a few kilobytes, more where each module has its own rank.
 LARGEST_CONFIG = 1 << 20
 SPARE_BYTES = 64 << 20
-DTYPES = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 
 
 def read_adapter(path: Path, model: nn.Module, *, name: str, digest: str | None = None) -> AdapterWeights:
@@ -55,22 +61,32 @@ def read_adapter(path: Path, model: nn.Module, *, name: str, digest: str | None 
     found = "sha256:" + hashlib.sha256(config_bytes + weight_bytes).hexdigest()
     if digest is not None and digest != found:
         raise refuse(f"its digest is {found}, the Workspace asks for {digest}")
-    config = parse_config(config_bytes, refuse)
-    pairs = _pair_tensors(_parse_tensors(weight_bytes, refuse), model, refuse)
-    targets = _expected_targets(config, model, pairs, refuse)
-    matrices = {}
-    for module in sorted(targets):
+    config = parse_config(config_bytes, refuse, has_no_effect=is_pefts_default)
+    tensors = sort_tensors(_parse_tensors(weight_bytes, refuse), model, refuse)
+    _check_whole_modules(config, model, tensors.copies, refuse)
+    shapes = _shapes(model)
+    mixture = split_experts(tensors.linear, config, model, refuse)
+    pairs = _pairs(mixture.plain, tensors.embedding, model, shapes, refuse)
+    matrices = token_matrices(config, tensors.tokens, model, refuse)
+    targets = _check_targets(config, model, shapes, pairs, mixture, refuse)
+    matrices |= expert_matrices(mixture, config, model, refuse)
+    for module in sorted(targets & set(shapes)):
+        if module in matrices:
+            raise refuse(
+                f"'{module}' has both lora_A and lora_B and trained tokens; train the adapter with one of them"
+            )
         rank, scaling = rank_and_scaling(config, module, refuse)
-        _check_shapes(module, rank, *pairs[module], model, refuse)
+        _check_shapes(module, rank, pairs[module], shapes[module], refuse)
         matrices[module] = LoraMatrix(*pairs[module], scaling)
     return AdapterWeights(name, found, matrices)
 
 
-def _read_files(path: Path, model: nn.Module, refuse: Refuse) -> tuple[bytes, bytes]:
+def _read_files(path: Path, model: nn.Module, refuse: RefuseAdapter) -> tuple[bytes, bytes]:
     if not path.is_dir():
         raise refuse(f"'{path}' is not a folder")
     # An adapter of full rank in float64, and room for the header.
-    most = sum(8 * k * n for k, n in _linears(model).values()) + SPARE_BYTES
+    stacked = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 3)
+    most = 8 * (stacked + sum(k * n for k, n in _shapes(model).values())) + SPARE_BYTES
     if not (path / CONFIG_FILE).is_file():
         raise refuse(f"'{path}' has no {CONFIG_FILE}; is it a PEFT adapter?")
     if not (path / WEIGHTS_FILE).is_file():
@@ -88,7 +104,7 @@ def _read_files(path: Path, model: nn.Module, refuse: Refuse) -> tuple[bytes, by
     return _read(path, CONFIG_FILE, LARGEST_CONFIG, refuse), _read(path, WEIGHTS_FILE, most, refuse)
 
 
-def _read(folder: Path, name: str, most: int, refuse: Refuse) -> bytes:
+def _read(folder: Path, name: str, most: int, refuse: RefuseAdapter) -> bytes:
     try:
         root, file = folder.resolve(strict=True), (folder / name).resolve(strict=True)
         # The hub's cache links from .../snapshots/REVISION to .../blobs. Other links could name any file here.
@@ -120,105 +136,99 @@ def _parse_tensors(content: bytes, refuse: Refuse) -> dict[str, Tensor]:
     return tensors
 
 
-def _pair_tensors(tensors: Mapping[str, Tensor], model: nn.Module, refuse: Refuse) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns A and B of each module. Every tensor must be one of them."""
+def _shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Returns (K, N) of each module that can be adapted, by path: linear layers, routers, and the input embedding."""
+    shapes = {path: shape for path, module in model.named_modules() if (shape := linear_shape(module)) is not None}
+    embedding = id(input_embedding(model))
+    for path, module in model.named_modules():
+        if (shape := router_shape(module)) is not None:
+            shapes[path] = shape
+        if id(module) == embedding and (shape := embedding_shape(module)) is not None:
+            shapes[path] = shape
+    return shapes
+
+
+def _check_whole_modules(config: Mapping[str, Any], model: nn.Module, copies: Collection[str], refuse: Refuse) -> None:
+    """Checks that there are tensors for `modules_to_save`; `sort_tensors` has found them equal to the base model's."""
+    for name in config.get("modules_to_save") or ():
+        weights = [
+            f"{path}.{weight}"
+            for path, module in model.named_modules()
+            if path == name or path.endswith(f".{name}")
+            for weight, _ in module.named_parameters()
+        ]
+        if missing := [weight for weight in weights if weight not in copies]:
+            raise refuse(f"modules_to_save names '{name}', but {WEIGHTS_FILE} has no '{missing[0]}'; make both agree")
+
+
+def _pairs(
+    linear: Mapping[str, Pair],
+    embedding: Mapping[str, Pair],
+    model: nn.Module,
+    shapes: Mapping[str, tuple[int, int]],
+    refuse: Refuse,
+) -> dict[str, Pair]:
+    """Returns A and B by module, each of a kind that its tensors are named for."""
     modules = dict(model.named_modules())
-    halves: dict[str, dict[str, Tensor]] = {}
-    adapters: dict[str | None, str] = {}  # from the name in a key to the first key with that name
-    for key, tensor in sorted(tensors.items()):
-        bare = key.removeprefix(PREFIX)
-        match = LORA_KEY.fullmatch(bare)
-        if match is None:
-            raise refuse(f"tensor '{key}' {_what_it_is(bare, tensor, modules)}")
-        module_path, half = match["module"], match["half"]
-        if half in halves.setdefault(module_path, {}):
-            raise refuse(f"tensor '{key}': '{module_path}' has more than one lora_{half}; save one adapter per folder")
-        adapters.setdefault(match["adapter"], key)
-        _check_values(key, tensor, refuse)
-        halves[module_path][half] = tensor
-    if len(adapters) > 1:
-        first, second = list(adapters.values())[:2]
-        raise refuse(f"tensors '{first}' and '{second}' belong to two adapters; save one adapter per folder")
-    for module_path, pair in halves.items():
-        for half in "AB":
-            if half not in pair:
-                raise refuse(f"'{module_path}' has no lora_{half}, only the other half; save the adapter again")
-    return {module_path: (pair["A"], pair["B"]) for module_path, pair in halves.items()}
+    for pairs, is_embedding in ((linear, False), (embedding, True)):
+        for path in pairs:
+            module = modules.get(path)
+            if path in shapes and module is not None and (embedding_shape(module) is not None) is is_embedding:
+                continue
+            what = "not in the base model" if module is None else f"a {type(module).__name__}, not {KINDS}"
+            raise refuse(f"there are tensors for '{path}', which is {what}; was it trained on another model?")
+    return {**linear, **embedding}
 
 
-def _what_it_is(bare: str, tensor: Tensor, modules: Mapping[str, nn.Module]) -> str:
-    """Says what a tensor is that is neither lora_A nor lora_B, and what to do about it."""
-    if "lora_embedding_" in bare:
-        return "adapts an embedding; only linear layers can be adapted"
-    if "lora_magnitude_vector" in bare:
-        return f"belongs to DoRA: {REFUSED['use_dora']}"
-    if "lora_diag" in bare:
-        return f"belongs to KaSA: {REFUSED['kasa_config']}"
-    if "trainable_tokens" in bare:
-        return f"holds trained tokens: {REFUSED['trainable_token_indices']}"
-    if bare.endswith(".bias"):
-        return "is a trained bias, which cannot be weighted by a strength; train with bias='none' and lora_bias=False"
-    if ".base_layer." in bare:
-        return (
-            "is a copy of a base weight, which PEFT saves where an embedding or the output head is adapted; "
-            "only the linear layers inside the model can be adapted"
-        )
-    if isinstance(modules.get(bare.removesuffix(".weight")), nn.Embedding):
-        return (
-            f"{list(tensor.shape)} replaces an embedding or extends the vocabulary; "
-            "train the adapter without resizing the embeddings"
-        )
-    return "is not lora_A or lora_B of a module, and nothing else can be weighted by a strength; save a PEFT LoRA"
+def _tie_head(config: Mapping[str, Any], model: nn.Module, named: set[str], pairs: dict[str, Pair]) -> None:
+    """Adds the output head where PEFT ties its adapter to that of the embedding (`ensure_weight_tying`)."""
+    if not (config.get("ensure_weight_tying") and is_tied(model)):
+        return
+    paths = {id(module): path for path, module in model.named_modules()}
+    source, head = (paths.get(id(module), "") for module in (input_embedding(model), output_head(model)))
+    if source in named and source in pairs and head:
+        a, b = pairs[source]
+        pairs.setdefault(head, (b.t(), a.t()))
+        named.add(head)
 
 
-def _check_values(key: str, tensor: Tensor, refuse: Refuse) -> None:
-    if tensor.dtype not in DTYPES:
-        raise refuse(f"tensor '{key}' has dtype {tensor.dtype}, expected a floating-point type of 16 bits or more")
-    peak = tensor.abs().max().item() if tensor.numel() else 0.0
-    if not math.isfinite(peak):
-        raise refuse(
-            f"tensor '{key}' holds NaN or infinite values; take a checkpoint from before the training diverged"
-        )
-    if peak > LARGEST:
-        raise refuse(f"tensor '{key}' holds a value of magnitude {peak:g}; the largest accepted is {LARGEST:g}")
-
-
-def _expected_targets(
-    config: Mapping[str, Any], model: nn.Module, pairs: Mapping[str, object], refuse: Refuse
-) -> Iterable[str]:
-    """Returns the modules that the configuration targets, which must be those that there are tensors for."""
-    linears = _linears(model)
-    modules = dict(model.named_modules())
-    for module_path in pairs:
-        if module_path not in linears:
-            module = modules.get(module_path)
-            what = "not in the base model" if module is None else f"a {type(module).__name__}, not a linear layer"
-            raise refuse(f"there are tensors for '{module_path}', which is {what}; was it trained on another model?")
-    if config.get("target_modules") is None:
-        return list(pairs)  # PEFT saves null only where its own table chose the modules: the tensors say which
-    others = [path for path in modules if path and path not in linears]
-    named = targeted(config, model, linears, others, refuse)
-    if not named:
-        target = config["target_modules"]
+def _check_targets(
+    config: Mapping[str, Any],
+    model: nn.Module,
+    shapes: Collection[str],
+    pairs: dict[str, Pair],
+    mixture: MixtureTensors,
+    refuse: Refuse,
+) -> set[str]:
+    """Returns what the configuration targets, which must be that which there are tensors for."""
+    parameters = expected_parameters(config, model, refuse)
+    there = {*pairs, *mixture.stacked, *mixture.single}
+    target = config.get("target_modules")
+    if target is None and not parameters:
+        return there  # PEFT saves null only where its own table chose the modules: the tensors say which
+    named: set[str] = set()
+    if target:
+        others = [path for path, _ in model.named_modules() if path and path not in shapes]
+        linears = {path for path in shapes if linear_shape(model.get_submodule(path)) is not None}
+        if mixture.names:  # where experts were linear layers, so were routers
+            linears |= {path for path in shapes if router_shape(model.get_submodule(path)) is not None}
+        named = targeted(config, model, [*shapes, *mixture.names], {*linears, *mixture.names}, others, refuse)
+    if not named and (target or not parameters):
         raise refuse(f"target_modules {target!r} matches no module of the base model; was it trained on another model?")
-    if extra := sorted(set(pairs) - named):
+    named |= parameters
+    _tie_head(config, model, named, pairs)
+    there |= set(pairs)
+    if extra := sorted(there - named):
         raise refuse(f"there are tensors for '{extra[0]}', which target_modules does not include; make both agree")
-    if missing := sorted(named - set(pairs)):
+    if missing := sorted(named - there):
         raise refuse(
             f"target_modules includes '{missing[0]}', but {WEIGHTS_FILE} has no tensors for it; make both agree"
         )
     return named
 
 
-def _linears(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Returns (K, N) of each linear layer, by path."""
-    return {path: shape for path, module in model.named_modules() if (shape := linear_shape(module)) is not None}
-
-
-def _check_shapes(module: str, rank: int, a: Tensor, b: Tensor, model: nn.Module, refuse: Refuse) -> None:
-    shape = linear_shape(model.get_submodule(module))
-    assert shape is not None, "only linear layers get here"
-    k, n = shape
+def _check_shapes(module: str, rank: int, pair: Pair, shape: tuple[int, int], refuse: Refuse) -> None:
+    (a, b), (k, n) = pair, shape
     for half, tensor, expected in (("A", a, (rank, k)), ("B", b, (n, rank))):
         if tuple(tensor.shape) != expected:
             raise refuse(

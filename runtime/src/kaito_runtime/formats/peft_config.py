@@ -1,84 +1,24 @@
-"""The meaning of a PEFT `adapter_config.json`: which modules it adapts, and at which rank and scaling.
+"""What the installed PEFT and the model at hand add to the meaning of an `adapter_config.json`."""
 
-A configuration that means anything more is refused. The keys are in `keys`, the folder is read in `files`.
-"""
-
-import json
-import math
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
-from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
 
-from kaito_runtime.errors import AdapterLoadError
-from kaito_runtime.formats.keys import EXACT, HARMLESS, HARMLESS_INITS, HEADS, REFUSED, TASKS
-from kaito_runtime.formats.patterns import is_bounded
+from kaito_core.api.peft.config import Refuse, names_targeted
+from kaito_runtime.lora.targets import output_head
 
-__all__ = ["CONFIG_FILE", "LARGEST", "Refuse", "parse_config", "rank_and_scaling", "targeted"]
-
-CONFIG_FILE = "adapter_config.json"
-# Trained weights stay within fp16's range; sums over larger values could become infinite in a shared batch.
-LARGEST = 65504.0
-Refuse = Callable[[str], AdapterLoadError]
-"""Makes the refusal of one adapter from its reason."""
+__all__ = ["is_pefts_default", "targeted"]
 
 
-def parse_config(content: bytes, refuse: Refuse) -> dict[str, Any]:
-    """Returns the configuration in the bytes of an `adapter_config.json`.
+def is_pefts_default(key: str, value: object) -> bool:
+    """Returns whether a value is the installed PEFT's default for a key.
 
-    Raises:
-        AdapterLoadError: It is damaged, or asks for something that could not be applied exactly.
-    """
-    try:
-        config = json.loads(content, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
-        raise refuse(f"{CONFIG_FILE} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise refuse(f"{CONFIG_FILE} must be a JSON object, got {type(config).__name__}")
-    if config.get("peft_type") != "LORA":
-        raise refuse(f"peft_type must be 'LORA', got {_short(config.get('peft_type'))}")
-    if config.get("bias", "none") != "none":
-        raise refuse(f"bias must be 'none', got {_short(config['bias'])}: {REFUSED['bias']}")
-    for key, value in config.items():
-        if key in EXACT or key in HARMLESS or key == "bias":
-            continue
-        if key in REFUSED and value:
-            raise refuse(f"{key} is set to {_short(value)}: {REFUSED[key]}; train the adapter without it")
-        if key not in REFUSED and not _is_off(key, value):
-            raise refuse(f"{key} is set to {_short(value)}: the key is unknown here, so the result might not be exact")
-    _check_task(config.get("task_type"), refuse)
-    _check_init(config.get("init_lora_weights", True), refuse)
-    _check_types(config, refuse)
-    for key in ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern"):
-        # Lists of modules are compared as names, everything else is matched.
-        value = () if key.endswith("_modules") and isinstance(config.get(key), list) else config.get(key) or ()
-        for pattern in (value,) if isinstance(value, str) else value:
-            if not is_bounded(pattern):
-                raise refuse(f"{key} {_short(pattern)} could take forever to match; avoid nested repetitions")
-    return config
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuses duplicate keys: JSON parsers differ in which value they keep."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
-    return found
-
-
-def _is_off(key: str, value: object) -> bool:
-    """Returns whether a key that is in none of the tables has no effect.
-
-    PEFT gives the default to configurations that were written before the key existed, so the default must have none.
+    PEFT gives the default to configurations that were written before the key existed, so the default has no effect.
     """
     from peft import LoraConfig
 
-    if value is None or value is False or value in ("", [], {}):
-        return True
     field = next((field for field in fields(LoraConfig) if field.name == key), None)
     if field is None:
         return False
@@ -86,131 +26,31 @@ def _is_off(key: str, value: object) -> bool:
     return type(value) is type(default) and value == default
 
 
-def _check_task(task: object, refuse: Refuse) -> None:
-    if task in HEADS:
-        raise refuse(
-            f"task_type is {task!r}, which puts another head on the model; train the adapter with task_type 'CAUSAL_LM'"
-        )
-    if task is not None and task not in TASKS:
-        raise refuse(f"task_type must be one of {', '.join(TASKS)} or null, got {_short(task)}")
-
-
-def _check_init(init: object, refuse: Refuse) -> None:
-    if isinstance(init, bool) or (isinstance(init, str) and init.lower() in HARMLESS_INITS):
-        return
-    if not isinstance(init, str):
-        raise refuse(f"init_lora_weights must be true, false or a name, got {_short(init)}")
-    raise refuse(
-        f"init_lora_weights is {_short(init)}, which may train against changed base weights; "
-        "convert the adapter to a plain LoRA first (PEFT: path_initial_model_for_weight_conversion)"
-    )
-
-
-def _check_types(config: Mapping[str, Any], refuse: Refuse) -> None:
-    """Refuses values that PEFT or Python would accept and misread, such as the text "false"."""
-    for key in ("rank_pattern", "alpha_pattern"):
-        if not isinstance(config.get(key) or {}, dict):
-            raise refuse(f"{key} must map module patterns to numbers, got {_short(config[key])}")
-    if not isinstance(config.get("use_rslora", False), bool):
-        raise refuse(f"use_rslora must be true or false, got {_short(config['use_rslora'])}")
-    for key in ("target_modules", "exclude_modules", "layers_pattern"):
-        if not (config.get(key) is None or isinstance(config[key], str) or _is_list_of(config[key], str)):
-            raise refuse(f"{key} must be a pattern or a list of names, got {_short(config[key])}")
-    layers = config.get("layers_to_transform")
-    if not (layers is None or type(layers) is int or _is_list_of(layers, int)):
-        raise refuse(f"layers_to_transform must be a number or a list of numbers, got {_short(layers)}")
-    for key in ("layers_to_transform", "layers_pattern"):
-        if isinstance(config.get("target_modules"), str) and config.get(key) is not None:
-            target = _short(config["target_modules"])
-            raise refuse(f"{key} cannot be combined with a pattern in target_modules, {target}; drop one of them")
-    if config.get("layers_pattern") and layers is None:
-        raise refuse(f"layers_pattern is set to {_short(config['layers_pattern'])}, but layers_to_transform is not set")
-
-
 def targeted(
-    config: Mapping[str, Any], model: nn.Module, linears: Collection[str], others: Iterable[str], refuse: Refuse
+    config: Mapping[str, Any],
+    model: nn.Module,
+    candidates: Iterable[str],
+    linears: Collection[str],
+    others: Iterable[str],
+    refuse: Refuse,
 ) -> set[str]:
-    """Returns the linear layers that the configuration targets.
+    """Returns the layers that the configuration targets.
 
     Args:
         config: From `parse_config`, with target_modules.
-        linears: Paths of the model's linear layers.
-        others: Paths of its other modules, none of which may be targeted.
+        candidates: Names of the layers that can be adapted.
+        linears: Those that "all-linear" means, and the output head.
+        others: Paths of the model's other modules, none of which may be targeted.
 
     Raises:
-        AdapterLoadError: A pattern is broken, or a module that is not a linear layer is targeted.
+        AdapterLoadError: A pattern is broken, or a module that cannot be adapted is targeted.
     """
-    # PEFT's own matcher, so that the rules for suffixes, regular expressions and layer indices are PEFT's.
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    target = config["target_modules"]
-    if isinstance(target, str) and target.lower() == "all-linear":
-        output = getattr(model, "get_output_embeddings", lambda: None)()
-        candidates = {path for path, module in model.named_modules() if module is not output}
-        target = sorted(candidates & set(linears))
-    rules = SimpleNamespace(
-        target_modules=target,
-        target_parameters=None,
-        modules_to_save=None,
-        exclude_modules=config.get("exclude_modules"),
-        layers_to_transform=config.get("layers_to_transform"),
-        layers_pattern=config.get("layers_pattern"),
-    )
-    try:
-        named = {path for path in linears if check_target_module_exists(rules, path)}
-        stray = next((path for path in others if check_target_module_exists(rules, path)), None)
-    except (re.error, OverflowError, RecursionError) as error:
-        given = {key: config[key] for key in ("target_modules", "exclude_modules", "layers_pattern") if config.get(key)}
-        says = ", ".join(f"{key} {_short(value)}" for key, value in given.items())
-        raise refuse(f"{says} cannot be read as a regular expression: {error}") from error
-    if stray is not None:
-        what = type(model.get_submodule(stray)).__name__
-        raise refuse(f"target_modules includes '{stray}', a module of type {what}; only linear layers can be adapted")
-    return named
-
-
-def rank_and_scaling(config: Mapping[str, Any], module: str, refuse: Refuse) -> tuple[int, float]:
-    """Returns the rank and the scaling (alpha / rank, or alpha / sqrt(rank) for rsLoRA) of `module`.
-
-    Raises:
-        AdapterLoadError: One of them is not a number, or out of range.
-    """
-    rank = _pattern(config, "rank_pattern", "r", 8, module, refuse)
-    alpha = _pattern(config, "alpha_pattern", "lora_alpha", 8, module, refuse)
-    if not isinstance(rank, int) or rank < 1:
-        raise refuse(f"the rank of '{module}' must be an integer of 1 or more, got {rank!r}")
-    scaling = float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
-    if abs(scaling) > LARGEST:
-        raise refuse(f"lora_alpha of '{module}' gives a scaling of {scaling:g}; the largest accepted is {LARGEST:g}")
-    return rank, scaling
-
-
-def _pattern(config: Mapping[str, Any], key: str, fallback: str, default: int, module: str, refuse: Refuse) -> Any:
-    """Returns the value for `module`: that of the first pattern that matches its end, else the general one."""
-    from peft.utils.other import get_pattern_key
-
-    pattern = config.get(key) or {}
-    try:
-        value = pattern.get(get_pattern_key(pattern, module), config.get(fallback, default))
-    except (re.error, OverflowError, RecursionError) as error:
-        raise refuse(f"{key} {_short(sorted(pattern))} is not a regular expression: {error}") from error
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-        raise refuse(f"{fallback} of '{module}' must be a finite number, got {_short(value)}")
-    return value
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that no float can hold
-        return False
-
-
-def _is_list_of(value: object, kind: type) -> bool:
-    return isinstance(value, list) and all(type(item) is kind for item in value)
-
-
-def _short(value: object) -> str:
-    """Returns how a value is written, cut where it would fill the log."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
+    head = output_head(model)
+    linears = set(linears) - {path for path, module in model.named_modules() if module is head}
+    if stray := sorted(names_targeted(config, others, linears, refuse)):
+        what = type(model.get_submodule(stray[0])).__name__
+        raise refuse(
+            f"target_modules includes '{stray[0]}', a module of type {what}; only linear layers can be adapted, "
+            "and the input embedding"
+        )
+    return names_targeted(config, candidates, linears, refuse)

@@ -5,15 +5,17 @@ Without a GPU and without Triton's interpreter the references run, in fp32: slow
 that everything above the kernels is tested on any machine.
 """
 
+import torch
 import triton
 from torch import Tensor
 
 from kaito_runtime.kernels.expand_add import expand_add_, expand_add_reference_
 from kaito_runtime.kernels.gemm_expand import gemm_expand, gemm_expand_reference
+from kaito_runtime.kernels.launch import PAGE
 from kaito_runtime.kernels.shrink import shrink, shrink_reference
 from kaito_runtime.kernels.tiles import Tiles
 
-__all__ = ["paged_add_", "paged_linear"]
+__all__ = ["paged_add_", "paged_embed_add_", "paged_linear"]
 
 
 def _triton_runs(x: Tensor) -> bool:
@@ -54,3 +56,31 @@ def paged_add_(y: Tensor, x: Tensor, a_pool: Tensor, b_pool: Tensor, s: Tensor, 
         return expand_add_(y, shrink(x, a_pool, s, tiles), b_pool, tiles)
 
     return expand_add_reference_(y, shrink_reference(x, a_pool, s, tiles), b_pool, tiles)
+
+
+def paged_embed_add_(y: Tensor, ids: Tensor, a_pool: Tensor, b_pool: Tensor, s: Tensor, tiles: Tiles) -> Tensor:
+    """Adds (A^T[ids] * s) B^T to the live rows of `y`: `paged_add_` of one-hot rows, without the product with zeros.
+
+    Args:
+        y: `[T, N]`.
+        ids: `[T]`, columns of A.
+        a_pool: `[P*16, K]`.
+        b_pool: `[P, N, 16]`.
+        s: `[T, A]` fp32, strength * scaling of each adapter on each token.
+        tiles: The live pages of each tile of tokens.
+    """
+    u = _look_up(ids, a_pool, s, tiles)
+    return expand_add_(y, u, b_pool, tiles) if _triton_runs(y) else expand_add_reference_(y, u, b_pool, tiles)
+
+
+def _look_up(ids: Tensor, a_pool: Tensor, s: Tensor, tiles: Tiles) -> Tensor:
+    """Returns u as `shrink` does, `[1, T, width * 16]` fp32. Its shapes are known on the host: nothing waits."""
+    tile = torch.arange(len(ids), device=ids.device) // tiles.block_t
+    entry = tiles.start[tile, None] + torch.arange(tiles.width, device=ids.device)
+    there = entry < tiles.start[tile + 1, None]
+    entry = torch.where(there, entry, 0)
+    factor = torch.where(there, s.gather(1, tiles.adapters[entry].long()), 0.0)  # [T, width]
+    ranks = tiles.pages[entry, None].long() * PAGE + torch.arange(PAGE, device=ids.device)
+    # Strength 0 is exactly nothing, whatever the page holds.
+    u = torch.where(factor[..., None] != 0, a_pool[ranks, ids[:, None, None]].float() * factor[..., None], 0.0)
+    return u.reshape(1, len(ids), -1)

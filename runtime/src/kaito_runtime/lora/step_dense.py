@@ -47,6 +47,8 @@ class DenseStep(Step):
         super().__init__(spans, bank)
         self._rank = {version: bank.rank(version) for version in self._pages}
         self._work: dict[ScalingTable, tuple[DenseWork, ...]] = {}
+        self._together: dict[ScalingTable, DenseWork | None] = {}
+        self._mixes: dict[ScalingTable, tuple[DenseWork, ...]] = {}
         self.parts: dict[object, tuple[DensePart, ...]] = {}
 
     def plan(self, pool: DensePool, scalings: ScalingTable) -> tuple[DensePart, ...]:
@@ -60,6 +62,23 @@ class DenseStep(Step):
         if found is None:
             found = self._work[scalings] = self._plan(scalings)
         return found
+
+    def together(self, scalings: ScalingTable) -> DenseWork | None:
+        """Returns what layers with these scalings add, all adapters at once; None for nothing."""
+        if scalings not in self._together:
+            rows = list(self._live(scalings))
+            everyone = frozenset().union(*(row.factors for row in rows))
+            self._together[scalings] = self._group(everyone, rows) if rows else None
+        return self._together[scalings]
+
+    def mixes(self, scalings: ScalingTable) -> tuple[DenseWork, ...]:
+        """Returns what layers with these scalings add, the tokens of each mix of adapters apart."""
+        if scalings not in self._mixes:
+            mixes: dict[frozenset[tuple[AdapterVersion, float]], list[LiveRows]] = {}
+            for row in self._live(scalings):
+                mixes.setdefault(frozenset(row.factors.items()), []).append(row)
+            self._mixes[scalings] = tuple(self._group(frozenset(rows[0].factors), rows) for rows in mixes.values())
+        return self._mixes[scalings]
 
     def _plan(self, scalings: ScalingTable) -> tuple[DenseWork, ...]:
         rows = list(self._live(scalings))

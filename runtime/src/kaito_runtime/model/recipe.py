@@ -78,7 +78,7 @@ class Recipe:
     name: str
     architectures: tuple[str, ...] = ()
     prepare: Callable[[nn.Module], None] = field(default=_leave_alone)
-    lora_exclude: tuple[str, ...] = ("lm_head",)
+    lora_exclude: tuple[str, ...] = ()
     tp_plan: Callable[[Any], Mapping[str, str]] = field(default=_class_plan)
     cut: Callable[[nn.Module, int, int], Mapping[str, Shard]] = field(default=_cut_nothing)
     tool_formats: tuple[ToolFormat, ...] = ()

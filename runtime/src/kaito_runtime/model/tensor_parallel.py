@@ -20,7 +20,7 @@ from transformers.distributed.tensor_parallel import get_kv_heads_per_rank
 
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.lora.sharded import Shard, even_interval
-from kaito_runtime.lora.targets import linear_shape
+from kaito_runtime.lora.targets import linear_shape, output_head
 from kaito_runtime.model.recipe import Recipe
 
 __all__ = ["check_heads", "class_plan", "cut_model", "distributed_config"]
@@ -87,10 +87,11 @@ def cut_model(model: nn.Module, recipe: Recipe, rank: int, ranks: int) -> dict[s
     shards = dict(recipe.cut(model, rank, ranks))
     for path, shard in shards.items():
         _localise(model.get_submodule(path), shard)
+    head = output_head(model)
     for path, module in model.named_modules():
         if path in shards or linear_shape(module) is None or not isinstance(module.weight, DTensor):
             continue
-        if any(path == name or path.endswith(f".{name}") for name in recipe.lora_exclude):
+        if module is head or any(path == name or path.endswith(f".{name}") for name in recipe.lora_exclude):
             continue  # keeps transformers' hook
         shards[path] = shard = _planned(path, module, plan, rank, ranks)
         _localise(module, shard)

@@ -1,6 +1,6 @@
 """Every key of PEFT's `LoraConfig` in one of three tables: part of the formula, without effect, or refused unless off.
 
-docs/reference/adapter-checks.md is generated from the tables. The values are checked in `peft_config`.
+docs/reference/adapter-checks.md is generated from the tables. The values are checked in `config`.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,14 @@ EXACT: Mapping[str, str] = {
     "rank_pattern": "ranks of single modules, matched as PEFT does",
     "alpha_pattern": "alphas of single modules, matched as PEFT does",
     "target_modules": "matched as PEFT does; there must be tensors for exactly these modules",
+    "target_parameters": "stacked experts, routers and linear layers, matched as PEFT does",
     "exclude_modules": "matched as PEFT does",
     "layers_to_transform": "matched as PEFT does",
     "layers_pattern": "matched as PEFT does",
     "init_lora_weights": "any that leaves the base weights alone",
+    "modules_to_save": "only modules whose saved weights are the base model's",
+    "trainable_token_indices": "rows of the input embedding and the output head, as differences from the base model's",
+    "ensure_weight_tying": "an output head that is tied to an adapted embedding is adapted with it",
 }
 HARMLESS: Mapping[str, str] = {
     "auto_mapping": "names the base model's class",
@@ -37,15 +41,11 @@ HARMLESS: Mapping[str, str] = {
     "corda_config": "only matters with init_lora_weights='corda'",
     "lora_ga_config": "only matters with init_lora_weights='lora_ga'",
     "qalora_group_size": "only matters with use_qalora",
-    "ensure_weight_tying": "only matters to embeddings and the output head, which are refused",
 }
 REFUSED: Mapping[str, str] = {
     "bias": "trained biases cannot be weighted by a strength",
     "use_dora": "DoRA rescales the base weight by a learnt magnitude, which a strength cannot weigh",
-    "modules_to_save": "whole modules were trained and cannot be weighted by a strength",
     "lora_bias": "a bias on lora_B is not supported",
-    "trainable_token_indices": "trained token embeddings cannot be weighted by a strength",
-    "target_parameters": "LoRA on bare parameters is not supported, only on linear layers",
     "layer_replication": "it changes the layers of the base model",
     "alora_invocation_tokens": "an activated LoRA (aLoRA) applies to a part of the prompt only",
     "use_qalora": "QA-LoRA pools the input by groups",

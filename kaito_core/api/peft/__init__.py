@@ -1,0 +1,1 @@
+"""What a PEFT LoRA folder says, without torch: the configuration, the tensors' header, and which modules are meant."""
