@@ -71,7 +71,7 @@ roofline: install ## What the kernels should cost on H100 and A100: predicted, n
 clean: ## Remove .venv and what tools left
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: bench-imports bench-operator docs
+.PHONY: bench-imports bench-live bench-operator docs
 bench-imports: install ## What starting costs: the command line, a hundred plugins, every operator half
 	$(BIN)/python bench/bench_imports.py
 
@@ -81,6 +81,9 @@ docs: install ## Write the reference pages, the CRD and the preset schema anew, 
 	$(BIN)/python docs/reference/generate_validation.py
 	$(BIN)/python docs/reference/generate_adapter_checks.py
 	$(BIN)/python -m kaito_core.api.preset.schema > kaito_core/schemas/model-preset.json
+
+bench-live: install ## Edits of strengths and adapters on a server that answers without pause, and restarts by SIGKILL
+	$(BIN)/python -W ignore bench/bench_live.py
 
 bench-operator: install ## What the operator costs with 100 and 1,000 Workspaces, on each API that there is (bench/clusters.py)
 	$(BIN)/python bench/bench_operator.py

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kaito_core.cli import operator, plugins, presets
+from kaito_core.cli import adapter, operator, plugins, presets
 from kaito_core.cli.chat import chat
 from kaito_core.cli.install import crd, install
 from kaito_core.cli.new import new
@@ -48,6 +48,7 @@ def _options(
     context.obj = Session(strict_plugins=strict_plugins, config=config)
 
 
+app.add_typer(adapter.app, name="adapter")
 app.add_typer(presets.app, name="presets")
 app.add_typer(plugins.app, name="plugins")
 for command in (up, chat, validate, render, install, crd, new):

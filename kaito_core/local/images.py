@@ -19,7 +19,7 @@ from kaito_core.api.archive.members import Member, members_of, reading
 from kaito_core.api.messages import field_path
 from kaito_core.errors import ConfigError
 
-__all__ = ["unpack_data"]
+__all__ = ["opened_layers", "unpack_data"]
 
 _T = TypeVar("_T")
 
@@ -183,6 +183,20 @@ def _layers(image: _Image, path: Path, reference: str) -> Iterator[IO[bytes]]:
     raise ConfigError(
         f"--image: '{path}' is not an OCI layout (no index.json) or a `docker save` archive (no manifest.json)"
     )
+
+
+@contextmanager
+def opened_layers(path: Path) -> Iterator[Iterator[IO[bytes]]]:
+    """Yields the layers of the first image in a file or folder, the lowest first.
+
+    Raises:
+        ConfigError: It is not an image, or is damaged.
+    """
+    try:
+        with _opened(path) as image:
+            yield _layers(image, path, "")
+    except ArchiveError as error:
+        raise ConfigError(f"--image: '{path}' {error}") from error
 
 
 def unpack_data(reference: str, path: Path, root: Path) -> Path:

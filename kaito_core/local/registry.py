@@ -1,0 +1,180 @@
+"""Pushes images to a registry by the OCI distribution protocol.
+
+Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md,
+https://distribution.github.io/distribution/spec/auth/token/
+"""
+
+import base64
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+
+from kaito_core.builtin.image import is_image_reference
+from kaito_core.errors import ConfigError
+from kaito_core.local.pack import Blob, PackedImage
+
+__all__ = ["Registry", "docker_login", "push", "split_reference"]
+
+_CHUNK = 1 << 20
+_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+_DOCKER_HUB = "registry-1.docker.io"
+
+
+def split_reference(reference: str) -> tuple[str, str, str]:
+    """Returns (host, repository, tag) of an image reference.
+
+    Raises:
+        ConfigError: It is not one, or it has a digest, which a push decides.
+    """
+    if not is_image_reference(reference) or "@" in reference:
+        raise ConfigError(f"'{reference}' must be an image reference with a tag, such as registry.example/style:1")
+    first, slash, rest = reference.partition("/")
+    host = first if slash and ("." in first or ":" in first or first == "localhost") else ""
+    path = rest if host else reference
+    name, colon, tag = path.rpartition(":")
+    name, tag = (name, tag) if colon and "/" not in tag else (path, "latest")
+    if not host or host == "docker.io":
+        host, name = _DOCKER_HUB, name if "/" in name else f"library/{name}"
+    return host, name, tag
+
+
+def docker_login(host: str, config: Path | None = None) -> tuple[str, str] | None:
+    """Returns user and password of `docker login` for a registry, None where there are none.
+
+    Args:
+        host: Of the registry.
+        config: Docker's config.json; None: $DOCKER_CONFIG or ~/.docker.
+    """
+    path = config or Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
+    try:
+        entries = json.loads(path.read_text()).get("auths", {})
+    except (OSError, ValueError, AttributeError):
+        return None
+    names = (host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/")
+    names += ("https://index.docker.io/v1/",) if host == _DOCKER_HUB else ()
+    for name in names:
+        if token := (entries.get(name) or {}).get("auth"):
+            user, _, password = base64.b64decode(token).decode().partition(":")
+            return user, password
+    return None
+
+
+@dataclass
+class Registry:
+    """One repository of a registry.
+
+    Attributes:
+        client: Sends the requests.
+        base: URL of the registry.
+        repository: Name of the repository.
+        login: User and password, None for none.
+    """
+
+    client: httpx.Client
+    base: str
+    repository: str
+    login: tuple[str, str] | None = None
+    _authorization: str = ""
+
+    def has(self, blob: Blob) -> bool:
+        """Returns whether a blob is there already."""
+        return self._send("HEAD", f"/blobs/{blob.digest}", allowed=(200, 404)).status_code == 200
+
+    def upload(self, blob: Blob) -> None:
+        """Sends a blob.
+
+        Raises:
+            ConfigError: The registry refuses it, or does not answer.
+        """
+        started = self._send("POST", "/blobs/uploads/", allowed=(202,))
+        place = httpx.URL(started.headers["Location"])
+        url = place if place.is_absolute_url else httpx.URL(self.base).join(place)
+        url = url.copy_merge_params({"digest": blob.digest})
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
+        self._send("PUT", str(url), allowed=(201, 204), content=lambda: _chunks(blob.path), headers=headers)
+
+    def put_manifest(self, blob: Blob, reference: str) -> None:
+        """Sends a manifest or an index, under its digest or a tag.
+
+        Raises:
+            ConfigError: The registry refuses it, or does not answer.
+        """
+        content = blob.path.read_bytes()
+        headers = {"Content-Type": blob.media_type}
+        self._send("PUT", f"/manifests/{reference}", allowed=(201,), content=lambda: content, headers=headers)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        allowed: tuple[int, ...],
+        content: Callable[[], bytes | Iterator[bytes]] = lambda: b"",
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        url = path if path.startswith("http") else f"{self.base}/v2/{self.repository}{path}"
+        # What the registry's own address is asked for may carry its credentials, and nothing else.
+        own = httpx.URL(url).host == httpx.URL(self.base).host
+        try:
+            for attempt in range(2):
+                sent = dict(headers or {})
+                if self._authorization and own:
+                    sent["Authorization"] = self._authorization
+                answer = self.client.request(method, url, content=content(), headers=sent)
+                if answer.status_code != 401 or attempt or not own:
+                    break
+                self._authorization = self._authorize(answer.headers.get("WWW-Authenticate", ""))
+        except httpx.HTTPError as error:
+            raise ConfigError(f"registry {self.base} cannot be reached: {error}") from error
+        if answer.status_code in (401, 403):
+            raise ConfigError(
+                f"registry {self.base} refuses access to '{self.repository}' (HTTP {answer.status_code}); "
+                f"run docker login {httpx.URL(self.base).host} with a user who may push to it"
+            )
+        if answer.status_code not in allowed:
+            words = " ".join(answer.text.split())[:300]
+            raise ConfigError(f"registry {self.base}: {method} {path} gave HTTP {answer.status_code}: {words}")
+        return answer
+
+    def _authorize(self, challenge: str) -> str:
+        basic = "Basic " + base64.b64encode(":".join(self.login).encode()).decode() if self.login else ""
+        scheme, _, rest = challenge.partition(" ")
+        if scheme.lower() != "bearer":
+            return basic
+        given = dict(_PARAMETER.findall(rest))
+        query = {"service": given.get("service", ""), "scope": f"repository:{self.repository}:pull,push"}
+        realm = given.get("realm", "")
+        if httpx.URL(realm).scheme != "https" and httpx.URL(self.base).scheme == "https":
+            raise ConfigError(f"registry {self.base} asks for a login at '{realm}', which is not https")
+        answer = self.client.get(f"{realm}?{urlencode(query)}", headers={"Authorization": basic} if basic else {})
+        if answer.status_code != 200:
+            raise ConfigError(f"registry {self.base}: the login at {realm} failed (HTTP {answer.status_code})")
+        body = answer.json()
+        return f"Bearer {body.get('token') or body.get('access_token', '')}"
+
+
+def push(image: PackedImage, registry: Registry, tag: str) -> str:
+    """Pushes an image, and returns its digest.
+
+    Raises:
+        ConfigError: The registry refuses it, or does not answer.
+    """
+    for blob in image.blobs:
+        if not registry.has(blob):
+            registry.upload(blob)
+    for manifest in image.manifests:
+        registry.put_manifest(manifest, manifest.digest)
+    registry.put_manifest(image.index, tag)
+    return image.index.digest
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while part := file.read(_CHUNK):
+            yield part
