@@ -56,8 +56,8 @@ def docker_login(host: str, config: Path | None = None) -> tuple[str, str] | Non
         entries = json.loads(path.read_text()).get("auths", {})
     except (OSError, ValueError, AttributeError):
         return None
-    names = (host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/")
-    names += ("https://index.docker.io/v1/",) if host == _DOCKER_HUB else ()
+    names = [host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/"]
+    names += ["https://index.docker.io/v1/"] if host == _DOCKER_HUB else []
     for name in names:
         if token := (entries.get(name) or {}).get("auth"):
             user, _, password = base64.b64decode(token).decode().partition(":")

@@ -25,8 +25,12 @@ __all__ = ["WEIGHTS_FILE", "AdapterReport", "examine"]
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-_PAIR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<half>[AB])(?:\.[^.]+)?(?:\.weight)?")
+_PAIR = re.compile(
+    r"(?P<module>.+)\.lora_(?:(?P<half>[AB])(?:\.(?P<adapter>[^.]+))?\.weight"
+    r"|embedding_(?P<half_of_embedding>[AB])(?:\.(?P<adapter_of_embedding>[^.]+))?)"
+)
 _TOKENS = re.compile(r"(?P<module>.+)\.token_adapter\.trainable_tokens_delta(?:\.[^.]+)?")
+_WRAPPED = re.compile(r"(?:base_model|module|_orig_mod)\.|.*\._orig_mod\.")
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
 _LARGEST_CONFIG = 1 << 20
 _PAGE = 16  # ranks: adapters share memory in pages of as many
@@ -81,6 +85,8 @@ def examine(folder: Path) -> AdapterReport:
 
 def _examine(folder: Path, report: AdapterReport) -> None:
     config_path, weights_path = _files(folder)
+    for path in (config_path, weights_path):
+        _check_link(path)
     content = config_path.read_bytes()
     report.digest = _digest(content, weights_path)
     config = parse_config(content, _Refusal)
@@ -95,6 +101,8 @@ def _examine(folder: Path, report: AdapterReport) -> None:
     except HeaderError as error:
         raise _Refusal(f"{WEIGHTS_FILE} is damaged: {error}; fetch or save it again") from error
     pairs, tokens = _sorted(tensors, report)
+    _check_tokens(config, tokens)
+    _check_whole_modules(config, tensors)
     _check_targets(config, pairs, _Refusal)
     ranks = {module: _rank(config, module, shapes, report) for module, shapes in pairs.items()}
     ranks |= dict(tokens)
@@ -127,6 +135,14 @@ def _files(folder: Path) -> tuple[Path, Path]:
     return config, weights
 
 
+def _check_link(path: Path) -> None:
+    root, file = path.parent.resolve(), path.resolve()
+    # The hub's cache links from .../snapshots/REVISION to .../blobs.
+    blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else root
+    if not (file.is_relative_to(root) or file.is_relative_to(blobs)):
+        raise _Refusal(f"{path.name} is a link to a file outside of its folder; copy the file instead")
+
+
 def _digest(content: bytes, weights: Path) -> str:
     found = hashlib.sha256(content)
     with weights.open("rb") as file:
@@ -152,15 +168,25 @@ def _sorted(
 ) -> tuple[dict[str, tuple[Shape, Shape]], list[tuple[str, int]]]:
     """Returns the shapes of A and B by module, and the number of trained tokens by module."""
     halves: dict[str, dict[str, Shape]] = {}
+    adapters: dict[str | None, str] = {}  # from the name in a key to the first key with that name
     tokens: list[tuple[str, int]] = []
     for key, entry in sorted(tensors.items()):
         bare = key.removeprefix(_PREFIX)
         if match := _PAIR.fullmatch(bare):
-            if match["half"] in halves.setdefault(match["module"], {}):
-                raise _Refusal(f"tensor '{key}': '{match['module']}' has more than one lora_{match['half']}")
+            half = match["half"] or match["half_of_embedding"]
+            if _WRAPPED.match(bare):
+                raise _Refusal(
+                    f"there are tensors for '{match['module']}', which is in no base model; save it unwrapped"
+                )
+            if half in halves.setdefault(match["module"], {}):
+                raise _Refusal(f"tensor '{key}': '{match['module']}' has more than one lora_{half}")
             if len(entry.shape) != 2:
                 raise _Refusal(f"tensor '{key}' has shape {list(entry.shape)}, expected a matrix")
-            halves[match["module"]][match["half"]] = entry.shape
+            halves[match["module"]][half] = entry.shape
+            first = adapters.setdefault(match["adapter"] or match["adapter_of_embedding"], key)
+            if len(adapters) > 1:
+                other = next(found for found in adapters.values() if found != first)
+                raise _Refusal(f"tensors '{other}' and '{key}' belong to two adapters; save one adapter per folder")
         elif match := _TOKENS.fullmatch(bare):
             tokens.append((match["module"], entry.shape[0] if entry.shape else 0))
         elif (reason := _fault(bare)) or not bare.endswith((".weight", ".bias")):
@@ -180,6 +206,27 @@ def _fault(bare: str) -> str:
     if re.search(r"\.lora_[AB](\.[^.]+)?\.bias$", bare):
         return f"is a trained bias: {REFUSED['lora_bias']}"
     return "is not lora_A or lora_B of a module" if ".lora_" in bare else ""
+
+
+def _check_tokens(config: Mapping[str, Any], tokens: list[tuple[str, int]]) -> None:
+    given = config.get("trainable_token_indices")
+    if tokens and not given:
+        raise _Refusal(f"'{tokens[0][0]}' has trained tokens, but trainable_token_indices does not say which")
+    lists = list(given.values()) if isinstance(given, dict) else [given] if given else []
+    if not all(isinstance(ids, list) and all(type(i) is int and i >= 0 for i in ids) for ids in lists):
+        raise _Refusal("trainable_token_indices must list tokens")
+    if lists and not tokens:
+        raise _Refusal(f"trainable_token_indices names tokens, but {WEIGHTS_FILE} has no rows for them")
+    counts = {len(ids) for ids in lists}
+    for module, rows in tokens:
+        if rows not in counts:
+            raise _Refusal(f"the trained tokens of '{module}' are {rows}, but trainable_token_indices names others")
+
+
+def _check_whole_modules(config: Mapping[str, Any], tensors: Mapping[str, object]) -> None:
+    for name in config.get("modules_to_save") or ():
+        if not any(f".{name}." in f".{key}" for key in tensors if ".lora_" not in key):
+            raise _Refusal(f"modules_to_save names '{name}', but {WEIGHTS_FILE} has no tensors for it; make both agree")
 
 
 def _check_targets(config: Mapping[str, Any], pairs: Mapping[str, object], refuse: Refuse) -> None:

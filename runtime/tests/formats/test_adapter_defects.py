@@ -36,7 +36,27 @@ REFUSALS = [param for param in ALL if param.values[0].words is not None]
 EXACT_CASES = [param for param in ALL if param.values[0].words is None]
 TOLERANCE = 1e-4
 # Which layers the model has, their sizes, and its own weights.
-ONLY_THE_MODEL_TELLS: tuple[str, ...] = ()
+ONLY_THE_MODEL_TELLS = (
+    "a rank beyond the memory for adapters",
+    "a layer beyond the model, with tensors",
+    "more modules than there are tensors",
+    "an embedding without tensors",
+    "a block in place of its layers",
+    "a module without its pair",
+    "a model of another width",
+    "a model with more key heads",
+    "one tensor too many",
+    "a larger vocabulary",
+    "a trained bias",
+    "modules_to_save that differ",
+    "trained tokens beyond the vocabulary",
+    "an adapted output head on another base weight",
+    "an output head with a larger vocabulary",
+    "an embedding with the names of a linear layer",
+    "experts of a model without any",
+    "a bare parameter that is no layer",
+    "trained tokens of another module",
+)
 
 
 def slug(case: Case) -> str:
