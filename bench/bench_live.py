@@ -30,7 +30,7 @@ import httpx
 EDITS = 50
 CLIENTS = 2
 MODEL = "tiny"
-PROMPT = {"model": MODEL, "prompt": "hello", "max_tokens": 8, "temperature": 0, "ignore_eos": True}
+PROMPT = {"model": MODEL, "prompt": "hello", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
 PATIENCE_SECONDS = 120.0  # the bound of a hang
 LATE_SECONDS = 1.5  # from the configuration that names an adapter to its files
 
@@ -177,8 +177,9 @@ def write_files(folder: Path) -> Path:
 
     model = save_model(folder / "model", "llama")
     for seed, name in enumerate(("one", "two", "late", "other-1", "other-2"), start=1):
-        targets = ["q_proj", "v_proj"] if seed % 2 else "all-linear"
-        save_adapter(model, folder / "contents" / name, seed=seed, r=4 * seed, lora_alpha=8, target_modules=targets)
+        config: dict[str, Any] = {"r": 4 * seed, "lora_alpha": 8, "std": 0.3}
+        config["target_modules"] = ["q_proj", "v_proj"] if seed % 2 else "all-linear"
+        save_adapter(model, folder / "contents" / name, seed=seed, **config)
     shutil.copytree(folder / "contents" / "one", folder / "contents" / "broken")
     (folder / "contents" / "broken" / "adapter_model.safetensors").write_bytes(b"nonsense")
     return model

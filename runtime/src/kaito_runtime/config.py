@@ -40,6 +40,13 @@ class ConfigFile:
         self.path = path
         self._content: bytes | None = None
 
+    def has_changed(self) -> bool:
+        """Returns whether `read` would find another content. A file that cannot be read has not changed."""
+        try:
+            return self.path.read_bytes() != self._content
+        except OSError:
+            return False
+
     def read(self) -> ServingConfig | None:
         """Returns the configuration; None where the content is what the last call read, valid or not.
 

@@ -260,15 +260,33 @@ def test_rounds_that_fail_are_repeated_with_growing_pauses(world: World, monkeyp
     pauses: list[float] = []
     troubles = iter([OSError("no"), OSError("no"), None, OSError("no"), asyncio.CancelledError()])
 
-    async def sleep(seconds: float) -> None:
+    async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
     async def refresh() -> None:
         if trouble := next(troubles):
             raise trouble
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(world.manager, "_pause", pause)
     monkeypatch.setattr(world.manager, "refresh", refresh)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(world.manager.watch())
     assert pauses == [1, 2, 4, 1, 2]
+
+
+def test_an_edit_does_not_wait_for_the_next_look_at_the_folders(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.configure(2, [])
+    world.refresh()
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            world.configure(3, [])
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(world.manager._pause(1.0))
+    assert len(slept) == 2
+    world.refresh()
+    asyncio.run(world.manager._pause(1.0))
+    assert sum(slept[2:]) == pytest.approx(1.0)

@@ -5,6 +5,7 @@ What requests get meanwhile is the `catalog`'s.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 300.0  # between two rounds that fail
 _Content = tuple[str, str | None, str | None]
-_LOOK_SECONDS = 1.0  # between two looks at the configuration and the folders
+_LOOK_SECONDS = 1.0  # between two looks at the folders
+_PEEK_SECONDS = 0.2  # between two looks at whether the configuration has changed, which cost a read of a small file
 _FIXED = ("recipe", "dtype", "context_length")  # fields of the model that need a new process
 
 
@@ -76,7 +78,7 @@ class AdapterManager:
         """Refreshes forever. Files are polled, since Kubernetes replaces links above them."""
         pause_seconds = interval_seconds
         while True:
-            await asyncio.sleep(pause_seconds)
+            await self._pause(pause_seconds)
             try:
                 await self.refresh()
             except Exception:  # one bad round must not end the watch
@@ -84,6 +86,13 @@ class AdapterManager:
                 log.exception("the configuration could not be applied; next try in %g s", pause_seconds)
             else:
                 pause_seconds = interval_seconds
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, at most until the configuration changes: an edit does not wait for the next look at the folders."""
+        for _ in range(math.ceil(seconds / _PEEK_SECONDS)):
+            await asyncio.sleep(_PEEK_SECONDS)
+            if self._config_file is not None and self._config_file.has_changed():
+                return
 
     # Adapters that an admin loads by request, beside those of the configuration.
 
