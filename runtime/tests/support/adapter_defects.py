@@ -27,6 +27,18 @@ GOOD: Mapping[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj",
 Damage = Callable[[Path], object]
 Tensors = dict[str, Tensor]
 
+# What early versions of PEFT wrote, keys that are gone since among it.
+OLDEST: Mapping[str, Any] = {
+    "base_model_name_or_path": "x", "bias": "none", "enable_lora": None, "fan_in_fan_out": False,
+    "inference_mode": True, "lora_alpha": 8, "lora_dropout": 0.05, "merge_weights": False, "modules_to_save": None,
+    "peft_type": "LORA", "r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM",
+}  # fmt: skip
+OLD: Mapping[str, Any] = {
+    "alpha_pattern": {}, "auto_mapping": None, "init_lora_weights": True, "layers_pattern": None,
+    "layers_to_transform": None, "loftq_config": {}, "megatron_config": None, "megatron_core": "megatron.core",
+    "rank_pattern": {}, "revision": None,
+}  # fmt: skip
+
 PREFIX = "base_model.model.model.layers.0.self_attn.q_proj"
 A, B = f"{PREFIX}.lora_A.weight", f"{PREFIX}.lora_B.weight"
 
@@ -300,6 +312,12 @@ CONFIGURATION = (
          says(use_quantum_lora=True)),
     Case("an unknown key with a number", "quantum_scale is set to 0.5: the key is unknown here",
          says(quantum_scale=0.5)),
+    Case("a configuration as PEFT 0.2 wrote it", None, writes(CONFIG, json.dumps(OLDEST))),
+    Case("a configuration as PEFT 0.7 wrote it", None, writes(CONFIG, json.dumps(OLDEST | OLD))),
+    Case("a list of modules as text", "modules_to_save must be a list of names, got 'lm_head'",
+         says(modules_to_save="lm_head")),
+    Case("parameters as text", "target_parameters must be a list of names, got 'experts'",
+         says(target_parameters="experts")),
     Case("an empty object", "peft_type must be 'LORA', got None", writes(CONFIG, "{}")),
 )
 TARGETS = (
