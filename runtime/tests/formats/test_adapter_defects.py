@@ -55,7 +55,6 @@ ONLY_THE_MODEL_TELLS = (
     "an embedding with the names of a linear layer",
     "experts of a model without any",
     "a bare parameter that is no layer",
-    "trained tokens of another module",
 )
 
 
