@@ -7,7 +7,7 @@ import typer
 
 from kaito_core.cli import adapter, operator, plugins, presets
 from kaito_core.cli.chat import chat
-from kaito_core.cli.install import crd, install
+from kaito_core.cli.install import crd, install, uninstall
 from kaito_core.cli.new import new
 from kaito_core.cli.session import Session
 from kaito_core.cli.workspaces import render, up, validate
@@ -51,6 +51,6 @@ def _options(
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(presets.app, name="presets")
 app.add_typer(plugins.app, name="plugins")
-for command in (up, chat, validate, render, install, crd, new):
+for command in (up, chat, validate, render, install, uninstall, crd, new):
     app.command()(command)
 app.command(epilog=operator.settings_help())(operator.operator)

@@ -1,15 +1,19 @@
-"""The commands that print what a cluster needs: install and crd."""
+"""The commands install and crd, which print what a cluster needs, and uninstall."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kaito_core.api.yaml_text import dump_yaml
+from kaito_core.cli.cluster import KubeconfigOption, cluster_packages, on_cluster
 from kaito_core.cli.session import Session
 from kaito_core.errors import ConfigError
 
-__all__ = ["crd", "install"]
+__all__ = ["crd", "install", "uninstall"]
+
+if TYPE_CHECKING:
+    from kaito_core.controller.cluster import KubernetesCluster
 
 
 def crd() -> None:
@@ -44,6 +48,37 @@ def install(
         namespace=namespace, image=image, watches=watches, env=_variables(env or []), webhook=webhook
     )
     sys.stdout.write(dump_yaml(manifests))
+    made = {namespace, *(item["metadata"]["name"] for item in manifests if item["kind"] == "Namespace")}
+    missing = sorted({item["metadata"].get("namespace", namespace) for item in manifests} - made)
+    if missing:
+        typer.echo(f"these namespaces must exist before it is applied: {', '.join(missing)}", err=True)
+
+
+def uninstall(
+    namespace: Annotated[str, typer.Option(help="Namespace of the operator.")] = "kaito-system",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete the Workspaces without asking.")] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="Longest wait for the Workspaces to go, in seconds.")] = 900,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Delete the operator's Workspaces, wait until their machines are given back, then delete the operator.
+
+    The namespace stays. If it is interrupted, run it again. Workspaces that another operator serves stay.
+    """
+    with cluster_packages("kaito uninstall"):
+        from kaito_core.controller.install.uninstall import find_installed, remove_operator, remove_workspaces
+
+    async def work(cluster: "KubernetesCluster") -> None:
+        found = await find_installed(cluster, namespace)
+        names = [f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in found.workspaces]
+        if names and not yes:
+            typer.echo(f"Workspaces that will be deleted, with what serves them: {', '.join(names)}", err=True)
+            if not sys.stdin.isatty():
+                raise ConfigError("kaito uninstall deletes Workspaces: confirm it with --yes")
+            typer.confirm("Delete them?", abort=True, err=True)
+        await remove_workspaces(cluster, found, typer.echo, timeout_seconds=timeout)
+        await remove_operator(cluster, found, typer.echo)
+
+    on_cluster("kaito uninstall", kubeconfig, work)
 
 
 def _variables(values: list[str]) -> dict[str, str]:

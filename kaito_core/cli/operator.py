@@ -1,7 +1,6 @@
 """The command `kaito operator`. Its help lists every setting."""
 
 import logging
-import os
 import textwrap
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from kaito_core.cli.cluster import KubeconfigOption, cluster_packages
 from kaito_core.cli.session import Session
 from kaito_core.errors import KaitoError
 from kaito_core.settings import CONFIG_VARIABLE, setting_docs
@@ -29,9 +29,7 @@ class LogFormat(StrEnum):
 
 def operator(
     context: typer.Context,
-    kubeconfig: Annotated[
-        Path | None, typer.Option(help="Cluster to work on; default: the one that kubectl uses.", show_default=False)
-    ] = None,
+    kubeconfig: KubeconfigOption = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with settings; default: $KAITO_CONFIG.", show_default=False)
     ] = None,
@@ -40,20 +38,9 @@ def operator(
     ] = None,
 ) -> None:
     """Run the operator. It watches Workspaces and makes the cluster serve them."""
-    _have_a_home()
-    try:
+    with cluster_packages("kaito operator"):
         from kaito_core.controller.app import run_operator, spare_collector
         from kaito_core.controller.logs import configure
-    except ModuleNotFoundError as error:
-        missing = (error.name or "kaito_core").split(".")[0]
-        if missing == "kaito_core":
-            raise
-        typer.echo(
-            f"error: kaito operator needs the package '{missing}', which is not installed: "
-            "pip install 'kaito-core[operator]'",
-            err=True,
-        )
-        raise typer.Exit(2) from None
 
     session: Session = context.obj
     session.config = config or session.config
@@ -72,14 +59,6 @@ def operator(
     except Exception:
         log.critical("the operator has failed", exc_info=True)
         raise typer.Exit(1) from None
-
-
-def _have_a_home() -> None:
-    """Sets HOME for a user without a passwd entry: the Kubernetes client cannot be imported without a home."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = "/"  # as container runtimes do
 
 
 def settings_help() -> str:

@@ -19,13 +19,22 @@ from kaito_core.controller.install.rbac import (
 from kaito_core.controller.webhook.objects import webhook_configuration, webhook_service
 from kaito_core.reconcile.desired import relocate_image
 
-__all__ = ["OPERATOR_IMAGE", "installation"]
+__all__ = ["INSTALLED_BY", "NAME", "OPERATOR_IMAGE", "cluster_name", "installation"]
 
 OPERATOR_IMAGE = "ghcr.io/kaito-project/kaito-operator:0.1.0"
 NAME = "kaito-operator"
-_LABELS = {"app.kubernetes.io/name": NAME, MANAGED_BY_LABEL: "kaito-install"}
+#: Value of the label `app.kubernetes.io/managed-by`.
+INSTALLED_BY = "kaito-install"
+_LABELS = {"app.kubernetes.io/name": NAME, MANAGED_BY_LABEL: INSTALLED_BY}
 _SELECTOR = {"app.kubernetes.io/name": NAME}
 _RBAC_GROUP = "rbac.authorization.k8s.io"
+#: Above 0, which pods have by default: an operator must not wait for the models whose nodes it is to find.
+_PRIORITY = 1_000_000
+
+
+def cluster_name(namespace: str) -> str:
+    """Returns the name of what the operator of a namespace has elsewhere: several operators share a cluster."""
+    return f"{NAME}-{namespace}"
 
 
 def installation(
@@ -52,27 +61,30 @@ def installation(
     settings = environment.settings
     webhook = bool(settings.webhook_port)
     subject = {"kind": "ServiceAccount", "name": NAME, "namespace": namespace}
-    cluster_wide = cluster_rules(watches) if settings.namespaces else rules(watches)
+    everywhere = cluster_rules(watches) if settings.namespaces else rules(watches)
     own = (*(lease_rules() if settings.leader_election else ()), *(webhook_secret_rules() if webhook else ()))
+    name = cluster_name(namespace)
     return [
         workspace_crd(),
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": dict(_LABELS)}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(namespace)},
-        *_rights("", NAME, (*cluster_wide, *(webhook_rules() if webhook else ())), subject),
+        *_rights("", name, (*everywhere, *(webhook_rules(namespace) if webhook else ())), subject),
         *(_rights(namespace, NAME, own, subject) if own else ()),
+        _priority_class(name),
+        *([_metrics_service(namespace, settings.health_port)] if settings.health_port else []),
+        *([_disruption_budget(namespace)] if settings.leader_election else []),
+        _deployment(namespace, image or relocate_image(OPERATOR_IMAGE, settings.image_registry), environment),
+        # After everything else: one of these namespaces may not exist yet.
         *(
             manifest
             for served in settings.namespaces
-            # Not NAME: the role in its own namespace has that name, and the namespace may be the same.
-            for manifest in _rights(served, f"{NAME}-workspaces", namespace_rules(watches), subject)
+            for manifest in _rights(served, name, namespace_rules(watches), subject)
         ),
-        *([_metrics_service(namespace, settings.health_port)] if settings.health_port else []),
-        _deployment(namespace, image or relocate_image(OPERATOR_IMAGE, settings.image_registry), environment),
         # Last: while nothing serves the webhook, every write of a Workspace would wait for its timeout.
         *(
             [
                 webhook_service(namespace, dict(_LABELS), dict(_SELECTOR)),
-                webhook_configuration(namespace, dict(_LABELS)),
+                webhook_configuration(namespace, dict(_LABELS), settings.namespaces),
             ]
             if webhook
             else []
@@ -107,6 +119,26 @@ def _rights(namespace: str, name: str, granted: Sequence[Rule], subject: KubeObj
     ]
 
 
+def _priority_class(name: str) -> KubeObject:
+    return {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": _metadata(name=name),
+        "value": _PRIORITY,
+        "description": "Pods of the KAITO operator.",
+    }
+
+
+def _disruption_budget(namespace: str) -> KubeObject:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(namespace),
+        # Not minAvailable: during a rollout a drain would have to wait for a replica that cannot start.
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": dict(_SELECTOR)}},
+    }
+
+
 def _metrics_service(namespace: str, port: int) -> KubeObject:
     return {
         "apiVersion": "v1",
@@ -132,12 +164,12 @@ def _deployment(namespace: str, image: str, environment: Environment) -> KubeObj
             "replicas": 2 if elects else 1,  # one leads, the other stands by
             "strategy": surge if elects else {"type": "Recreate"},
             "selector": {"matchLabels": dict(_SELECTOR)},
-            "template": {"metadata": {"labels": dict(_LABELS)}, "spec": _pod(image, environment)},
+            "template": {"metadata": {"labels": dict(_LABELS)}, "spec": _pod(namespace, image, environment)},
         },
     }
 
 
-def _pod(image: str, environment: Environment) -> KubeObject:
+def _pod(namespace: str, image: str, environment: Environment) -> KubeObject:
     settings = environment.settings
     container: KubeObject = {
         "name": "operator",
@@ -163,6 +195,16 @@ def _pod(image: str, environment: Environment) -> KubeObject:
         container |= {"livenessProbe": _probe("/livez", 20), "readinessProbe": _probe("/readyz", 5)}
     pod: KubeObject = {
         "serviceAccountName": NAME,
+        "priorityClassName": cluster_name(namespace),
+        # Both replicas on one node would end together; where there is only one node, they may.
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": dict(_SELECTOR)},
+            }
+        ],
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
     }

@@ -7,7 +7,7 @@ from typing import Any
 from kaito_core.api import NODES, ResourceType
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.resources import CHILDREN, EVENTS, LEASE_NAME, LEASES
-from kaito_core.controller.webhook.objects import SECRETS, WEBHOOK_NAME, WEBHOOKS
+from kaito_core.controller.webhook.objects import SECRETS, WEBHOOK_NAME, WEBHOOKS, configuration_name
 from kaito_core.reconcile.objects.manifests import PODS
 from kaito_core.reconcile.takeover import UPSTREAM_LEASE, UPSTREAM_WEBHOOK
 
@@ -98,9 +98,9 @@ def lease_rules() -> tuple[Rule, ...]:
     )
 
 
-def webhook_rules() -> tuple[Rule, ...]:
-    """Returns the rules for the webhook configuration, into which the operator writes its authority."""
-    return (Rule(WEBHOOKS.group, (WEBHOOKS.plural,), ("get", "update"), (WEBHOOK_NAME,)),)
+def webhook_rules(namespace: str) -> tuple[Rule, ...]:
+    """Returns the rules for the webhook configuration, into which the operator of a namespace writes its authority."""
+    return (Rule(WEBHOOKS.group, (WEBHOOKS.plural,), ("get", "update"), (configuration_name(namespace),)),)
 
 
 def webhook_secret_rules() -> tuple[Rule, ...]:

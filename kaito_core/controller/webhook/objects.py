@@ -1,5 +1,7 @@
 """The webhook's objects on the cluster: names, Service and webhook configuration. Data and pure functions."""
 
+from collections.abc import Sequence
+
 from kaito_core.api import KubeObject, ResourceType
 from kaito_core.api.workspace.model import GROUP, VERSIONS, WORKSPACES
 
@@ -8,12 +10,13 @@ __all__ = [
     "SECRETS",
     "WEBHOOKS",
     "WEBHOOK_NAME",
+    "configuration_name",
     "service_hosts",
     "webhook_configuration",
     "webhook_service",
 ]
 
-#: Name of the Service, of the Secret and of the configuration.
+#: Name of the Service and of the Secret.
 WEBHOOK_NAME = "kaito-webhook"
 PATH = "/validate"
 SECRETS = ResourceType("", "v1", "secrets", "Secret")
@@ -24,6 +27,11 @@ WEBHOOKS = ResourceType(
     "ValidatingWebhookConfiguration",
     namespaced=False,
 )
+
+
+def configuration_name(namespace: str) -> str:
+    """Returns the name of the configuration, which belongs to the cluster, for an operator in that namespace."""
+    return f"{WEBHOOK_NAME}-{namespace}"
 
 
 def service_hosts(namespace: str) -> tuple[str, ...]:
@@ -45,15 +53,21 @@ def webhook_service(namespace: str, labels: dict[str, str], selector: dict[str, 
     }
 
 
-def webhook_configuration(namespace: str, labels: dict[str, str]) -> KubeObject:
+def webhook_configuration(namespace: str, labels: dict[str, str], served: Sequence[str] = ()) -> KubeObject:
     """Returns the webhook configuration, to which the operator adds its authority.
 
     While no operator answers, Workspaces are stored unchecked; the operator checks them once it is back.
+
+    Args:
+        namespace: The operator's namespace.
+        labels: Of the configuration.
+        served: The namespaces whose Workspaces the operator serves; none stands for all.
     """
+    within = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": list(served)}
     return {
         "apiVersion": WEBHOOKS.api_version,
         "kind": WEBHOOKS.kind,
-        "metadata": {"name": WEBHOOK_NAME, "labels": labels},
+        "metadata": {"name": configuration_name(namespace), "labels": labels},
         "webhooks": [
             {
                 "name": f"{WORKSPACES.plural}.{GROUP}",
@@ -68,6 +82,7 @@ def webhook_configuration(namespace: str, labels: dict[str, str]) -> KubeObject:
                         "scope": "Namespaced",
                     }
                 ],
+                **({"namespaceSelector": {"matchExpressions": [within]}} if served else {}),
                 "failurePolicy": "Ignore",
                 "matchPolicy": "Equivalent",
                 "sideEffects": "None",

@@ -26,7 +26,14 @@ from kaito_core.controller.cluster import KubernetesCluster
 from kaito_core.controller.plugin_thread import PluginThread
 from kaito_core.controller.webhook.admission import MalformedReviewError, review_response
 from kaito_core.controller.webhook.certificates import Bundle, make_bundle, read_bundle, renewed
-from kaito_core.controller.webhook.objects import PATH, SECRETS, WEBHOOK_NAME, WEBHOOKS, service_hosts
+from kaito_core.controller.webhook.objects import (
+    PATH,
+    SECRETS,
+    WEBHOOK_NAME,
+    WEBHOOKS,
+    configuration_name,
+    service_hosts,
+)
 from kaito_core.errors import BackendError, ClusterError
 from kaito_core.plugins import PluginRegistry
 
@@ -143,9 +150,10 @@ class Webhook:
 
     async def _trust(self, bundle: Bundle) -> None:
         """Writes the authorities into the webhook configuration, where it exists and holds others."""
-        configuration = await self._cluster.get(WEBHOOKS, WEBHOOK_NAME)
+        name = configuration_name(self._namespace)
+        configuration = await self._cluster.get(WEBHOOKS, name)
         if configuration is None:
-            log.warning("%s/%s is missing, so nothing calls the webhook", WEBHOOKS.kind, WEBHOOK_NAME)
+            log.warning("%s/%s is missing, so nothing calls the webhook", WEBHOOKS.kind, name)
             return
         trusted = base64.b64encode(bundle.authorities).decode()
         hooks = configuration.get("webhooks") or []

@@ -43,7 +43,9 @@ def test_installation_is_valid_and_complete(manifests: list[dict[str, object]]) 
         "ClusterRoleBinding",
         "Role",
         "RoleBinding",
+        "PriorityClass",
         "Service",
+        "PodDisruptionBudget",
         "Deployment",
     ]
 
@@ -84,10 +86,10 @@ def test_an_operator_of_some_namespaces_has_rights_in_these_alone() -> None:
     }
     assert set(roles) == {
         ("team-a", "kaito-operator"),
-        ("team-a", "kaito-operator-workspaces"),
-        ("team-b", "kaito-operator-workspaces"),
+        ("team-a", "kaito-operator-team-a"),
+        ("team-b", "kaito-operator-team-a"),
     }
-    in_b = roles["team-b", "kaito-operator-workspaces"]["rules"]
+    in_b = roles["team-b", "kaito-operator-team-a"]["rules"]
     assert {"workspaces", "deployments", "pods"} <= {resource for rule in in_b for resource in rule["resources"]}
     bindings = [item for item in manifests if item["kind"] == "RoleBinding"]
     assert {item["subjects"][0]["namespace"] for item in bindings} == {"team-a"}

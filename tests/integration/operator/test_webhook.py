@@ -27,7 +27,14 @@ from kaito_core.controller.install.manifests import installation
 from kaito_core.controller.plugin_thread import PluginThread
 from kaito_core.controller.watch.cache import Cache
 from kaito_core.controller.webhook.certificates import make_bundle
-from kaito_core.controller.webhook.objects import PATH, SECRETS, WEBHOOK_NAME, WEBHOOKS, service_hosts
+from kaito_core.controller.webhook.objects import (
+    PATH,
+    SECRETS,
+    WEBHOOK_NAME,
+    WEBHOOKS,
+    configuration_name,
+    service_hosts,
+)
 from kaito_core.controller.webhook.server import Webhook
 from kaito_core.errors import ClusterError
 from kaito_core.settings import Settings
@@ -104,7 +111,7 @@ def secret(cluster: FakeCluster) -> dict[str, str]:
 
 
 def trusted(cluster: FakeCluster) -> str:
-    found = cluster.get("validatingwebhookconfigurations", WEBHOOK_NAME, "") or {}
+    found = cluster.get("validatingwebhookconfigurations", configuration_name(NAMESPACE), "") or {}
     return str(found["webhooks"][0]["clientConfig"].get("caBundle", ""))
 
 
@@ -148,8 +155,8 @@ def test_the_api_server_trusts_it_and_asks_before_each_write(cluster: FakeCluste
 
 
 def test_an_old_fault_stays_editable_and_deletable(cluster: FakeCluster, replica: Replica) -> None:
-    hooks = cluster.get("validatingwebhookconfigurations", WEBHOOK_NAME, "") or {}
-    cluster.delete("validatingwebhookconfigurations", WEBHOOK_NAME, "")
+    hooks = cluster.get("validatingwebhookconfigurations", configuration_name(NAMESPACE), "") or {}
+    cluster.delete("validatingwebhookconfigurations", configuration_name(NAMESPACE), "")
     cluster.create(workspace("old", "gone-with-an-upgrade"))
     kept = {key: value for key, value in hooks["metadata"].items() if key in ("name", "labels")}
     cluster.create({**hooks, "metadata": kept})

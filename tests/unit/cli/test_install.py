@@ -38,3 +38,11 @@ def test_settings_and_options_of_plugins_reach_the_operator() -> None:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     variables = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert given.items() <= variables.items()
+
+
+def test_served_namespaces_that_it_does_not_make_are_named() -> None:
+    result = kaito("install", "--namespace", "team-a", "--env", "KAITO_NAMESPACES=team-a,team-c,team-b")
+    assert result.stderr == "these namespaces must exist before it is applied: team-b, team-c\n"
+    kinds = [manifest["kind"] for manifest in yaml.safe_load_all(result.stdout)]
+    assert kinds.index("Deployment") < len(kinds) - 1, "rights in them come last, so that the rest is applied"
+    assert kaito("install").stderr == ""

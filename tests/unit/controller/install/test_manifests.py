@@ -50,7 +50,7 @@ def test_without_a_leader_election_there_is_never_a_second_operator() -> None:
 
 def test_a_port_of_the_webhook_brings_the_webhook() -> None:
     made = manifests(KAITO_WEBHOOK_PORT="8443")
-    assert ("ValidatingWebhookConfiguration", "kaito-webhook") in made
+    assert ("ValidatingWebhookConfiguration", "kaito-webhook-serving") in made
     assert {"name": "webhook", "containerPort": 8443, "protocol": "TCP"} in container(made)["ports"]
     assert made.keys() == manifests(webhook=True).keys()
 
