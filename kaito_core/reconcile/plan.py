@@ -10,6 +10,7 @@ from kaito_core.errors import BackendError, NotReadyError, WorkspaceError
 from kaito_core.reconcile.actions import Action, Apply, Delete
 from kaito_core.reconcile.desired import Desired
 from kaito_core.reconcile.difference import difference
+from kaito_core.reconcile.objects.service import is_open_to_all
 from kaito_core.reconcile.observed import Observed
 from kaito_core.reconcile.status import Outlook, failure, outlook
 from kaito_core.reconcile.takeover import is_made_by_another
@@ -52,9 +53,25 @@ def plan(desired: Desired, observed: Observed, now: datetime) -> Plan:
     kind = desired.workload["kind"]
     changing = any(isinstance(action, Apply) and action.manifest["kind"] == kind for action in actions)
     workspace, current = desired.workspace, outlook(desired, observed, changing=changing)
-    said = news(workspace, desired.notices)
+    said = (*news(workspace, desired.notices), *_unguarded(desired))
     planned = _finish(workspace.status, workspace.generation, actions, current, now, events=said)
     return replace(planned, announced=_takeovers(actions, observed))
+
+
+def _unguarded(desired: Desired) -> tuple[Event, ...]:
+    """Returns a warning, once per generation, where anybody may use a model that is served outside the cluster."""
+    workspace = desired.workspace
+    if workspace.inference.preset is None or not is_open_to_all(workspace):
+        return ()
+    containers = desired.workload["spec"]["template"]["spec"]["containers"]
+    asks_for_key = any("--api-key-file" in str(each) for each in containers)
+    if asks_for_key or workspace.status.get("observedGeneration") == workspace.generation:
+        return ()
+    message = (
+        "a load balancer serves the model outside the cluster, and no API key is required: limit it to "
+        "inference.service.loadBalancerSourceRanges, or put a gateway that asks for a key in front"
+    )
+    return (Event("Warning", "ServedWithoutKey", message),)
 
 
 def _takeovers(actions: Iterable[Action], observed: Observed) -> tuple[Event, ...]:

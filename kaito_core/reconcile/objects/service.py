@@ -8,7 +8,14 @@ from kaito_core.api import KubeObject, Workspace
 from kaito_core.api.serving import PORT
 from kaito_core.errors import FieldError
 
-__all__ = ["LOAD_BALANCER_ANNOTATION", "PORT_ANNOTATION", "check_service", "service_metadata", "service_spec"]
+__all__ = [
+    "LOAD_BALANCER_ANNOTATION",
+    "PORT_ANNOTATION",
+    "check_service",
+    "is_open_to_all",
+    "service_metadata",
+    "service_spec",
+]
 
 LOAD_BALANCER_ANNOTATION = "kaito.sh/enablelb"  # upstream's; exactly "True" turns it on
 PORT_ANNOTATION = "kaito.sh/port"  #: port of the container of a Workspace's own template: a number or a port's name
@@ -62,6 +69,12 @@ def service_spec(workspace: Workspace, selector: Mapping[str, str]) -> KubeObjec
         if asked.load_balancer_source_ranges:
             spec["loadBalancerSourceRanges"] = list(asked.load_balancer_source_ranges)
     return spec
+
+
+def is_open_to_all(workspace: Workspace) -> bool:
+    """Returns whether addresses outside the cluster reach the Service, with no range of them to which it is limited."""
+    asked = workspace.inference.service
+    return _type(workspace) == _BALANCER and not (asked is not None and asked.load_balancer_source_ranges)
 
 
 def _type(workspace: Workspace) -> str:

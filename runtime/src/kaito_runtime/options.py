@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaito_runtime.errors import ServeError
+from kaito_runtime.keys import ApiKeys
 
 __all__ = ["ALONE", "Ranks", "ServeOptions"]
 
@@ -24,7 +25,9 @@ class ServeOptions:
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
         adapters_dir: Folder with one folder per adapter; None: adapters have absolute paths.
-        api_key: Bearer token of all routes but the probes and the page; None: they need none.
+        api_keys: Bearer tokens, of which all routes but the probes and the page require one; None: they need none.
+        key_requests: Most requests of an API key in a minute; None for no limit.
+        key_tokens: Most tokens of an API key in a minute; None for no limit.
         admin_token: Bearer token of the admin routes; None turns them off.
         cache_gib: Size of the key-value cache; None for the default of the device.
         step_tokens: Most tokens in one forward pass.
@@ -40,7 +43,9 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 5000
     adapters_dir: Path | None = None
-    api_key: str | None = None
+    api_keys: ApiKeys | None = None
+    key_requests: int | None = None
+    key_tokens: int | None = None
     admin_token: str | None = None
     cache_gib: float | None = None
     step_tokens: int = 512

@@ -23,6 +23,7 @@ from kaito_runtime.errors import RequestError, ServeError, one_line
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.follower_probes import serving_probes
 from kaito_runtime.http.health import Health
+from kaito_runtime.http.key_limits import KeyLimits
 from kaito_runtime.http.sockets import bind
 from kaito_runtime.openai.codec import TextCodec
 from kaito_runtime.options import Ranks, ServeOptions
@@ -70,7 +71,8 @@ class Server(uvicorn.Server):
             codec,
             self._adapters,
             self.health,
-            api_key=options.api_key,
+            api_keys=options.api_keys,
+            limits=KeyLimits(options.key_requests, options.key_tokens),
             admin_token=options.admin_token,
             request_seconds=options.request_seconds,
             lifespan=self._lifespan,

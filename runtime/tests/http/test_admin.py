@@ -22,6 +22,7 @@ from kaito_runtime.errors import RequestError
 from kaito_runtime.http.admin import adapter_folder
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
+from kaito_runtime.keys import ApiKeys
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 ADMIN = {"authorization": "Bearer token"}
@@ -43,6 +44,8 @@ class Site:
         self.manager = AdapterManager(self.engine, config, adapters_dir=self.root, config_file=file)
         self.refresh()
         health = Health(self.engine, self.manager, warm=True)
+        key = options.pop("api_key", None)
+        options["api_keys"] = None if key is None else ApiKeys.of(key)
         app = create_app(self.engine, ByteCodec(), self.manager, health, **{"admin_token": "token", **options})
         self.client = TestClient(app, raise_server_exceptions=False)
 
@@ -241,7 +244,9 @@ def test_admins_and_users_have_tokens_of_their_own(tmp_path: Path, api_key: str 
 def live(tiny_llama: Path, tiny_adapters: Path, tmp_path: Path) -> Iterator[Live]:
     copytree(tiny_adapters, tmp_path / "adapters")
     config = ServingConfig.model_validate({"model": {"name": "tiny"}, "adapters": [{"name": "one"}]})
-    with serving(tiny_llama, config, adapters_dir=tmp_path / "adapters", admin_token="token", api_key="key") as live:
+    with serving(
+        tiny_llama, config, adapters_dir=tmp_path / "adapters", admin_token="token", api_keys=ApiKeys.of("key")
+    ) as live:
         yield live
 
 

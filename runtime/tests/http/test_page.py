@@ -11,6 +11,7 @@ import pytest
 from live import Live, serving, until
 
 from kaito_core.api.serving import ServingConfig
+from kaito_runtime.keys import ApiKeys
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -26,7 +27,7 @@ def live(tiny_llama: Path, tiny_adapters: Path) -> Iterator[Live]:
         "blends": [{"name": "both", "strengths": {"one": 1.0, "two": -0.5}}],
     }
     with serving(
-        tiny_llama, ServingConfig.model_validate(config), adapters_dir=tiny_adapters, api_key="sesame"
+        tiny_llama, ServingConfig.model_validate(config), adapters_dir=tiny_adapters, api_keys=ApiKeys.of("sesame")
     ) as server:
         yield server
 

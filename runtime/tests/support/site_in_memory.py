@@ -12,6 +12,7 @@ from kaito_core.api.serving import ServingConfig
 from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.http.app import create_app
 from kaito_runtime.http.health import Health
+from kaito_runtime.keys import ApiKeys
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -34,6 +35,8 @@ class Site:
         asyncio.run(self.manager.refresh())
         self.health = Health(self.engine, self.manager, warm=True)
         codec = options.pop("codec", None) or ByteCodec()
+        if key := options.pop("api_key", None):
+            options["api_keys"] = ApiKeys.of(key)
         self.app = create_app(self.engine, codec, self.manager, self.health, **options)
         self.client = TestClient(self.app, raise_server_exceptions=False)
 

@@ -278,3 +278,19 @@ def test_plans_are_deterministic_and_come_to_rest(
     fresh.settle()
     assert set(w.children) == set(fresh.children)
     assert w.child("Service")["spec"] == fresh.child("Service")["spec"]
+
+
+@pytest.mark.parametrize(
+    ("service", "warned"),
+    [
+        ({"type": "LoadBalancer"}, True),
+        ({"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}, False),
+        ({"type": "ClusterIP"}, False),
+    ],
+)
+def test_a_model_that_anybody_may_use_gets_one_warning(world: Make, service: dict[str, Any], warned: bool) -> None:
+    w = world({"preset": {"name": "one-gpu"}, "service": service})
+    first = [event.reason for event in w.step().events]
+    assert ("ServedWithoutKey" in first) is warned
+    w.settle()
+    assert w.step().events == ()

@@ -13,6 +13,7 @@ from kaito_core.api.serving import ADAPTERS_PATH, PORT
 from kaito_runtime.cli.failure import fail
 from kaito_runtime.config import ConfigError, ConfigFile, config_from_flags
 from kaito_runtime.errors import ServeError
+from kaito_runtime.keys import ApiKeys
 
 __all__ = ["serve"]
 
@@ -78,9 +79,30 @@ def serve(
     api_key_file: Annotated[
         Path | None,
         typer.Option(
-            help="File with the bearer token that requests must carry; probes and the page need none.",
-            metavar="FILE",
+            help="File with the bearer token that requests must carry, or with lines NAME: TOKEN, or a folder with a "
+            "file per token, as a mounted Secret; read again when it changes. Probes and the page need none.",
+            metavar="FILE_OR_DIR",
             rich_help_panel=_WHO,
+        ),
+    ] = None,
+    key_requests: Annotated[
+        int | None,
+        typer.Option(
+            "--key-requests-per-minute",
+            min=1,
+            help="Most requests of an API key in a minute; more get 429. If not given, there is no limit.",
+            metavar="N",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    key_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--key-tokens-per-minute",
+            min=1,
+            help="Most tokens of an API key in a minute, of prompts and answers; then requests get 429.",
+            metavar="N",
+            rich_help_panel=_LIMITS,
         ),
     ] = None,
     admin_token_file: Annotated[
@@ -170,9 +192,11 @@ def serve(
         serving = config_file.read() if config_file is not None else None
         if serving is None:
             serving = config_from_flags(model, name=name, adapters=adapter or [], dtype=dtype or "auto")
-        api_key = None if api_key_file is None else _read_key(api_key_file, "--api-key-file")
+        api_keys = None if api_key_file is None else _read_keys(api_key_file)
+        if api_keys is None and (key_requests or key_tokens):
+            raise ConfigError("limits of API keys need --api-key-file")
         admin_token = None if admin_token_file is None else _read_key(admin_token_file, "--admin-token-file")
-        if admin_token is not None and admin_token == api_key:
+        if admin_token is not None and api_keys is not None and api_keys.has(admin_token):
             raise ConfigError("--admin-token-file must not have the API key in it: users must not change adapters")
 
         from kaito_runtime.options import ServeOptions
@@ -185,7 +209,9 @@ def serve(
                 host=host,
                 port=port,
                 adapters_dir=adapters_dir,
-                api_key=api_key,
+                api_keys=api_keys,
+                key_requests=key_requests,
+                key_tokens=key_tokens,
                 admin_token=admin_token,
                 cache_gib=cache_gib,
                 step_tokens=step_tokens,
@@ -200,6 +226,13 @@ def serve(
         )
     except ServeError as error:
         fail(error)
+
+
+def _read_keys(path: Path) -> ApiKeys:
+    try:
+        return ApiKeys.read(path)
+    except ServeError as error:
+        raise ConfigError(f"--api-key-file: {error}") from error
 
 
 def _read_key(path: Path, option: str) -> str:

@@ -17,12 +17,14 @@ from kaito_runtime.http.admin import ADMIN_PATHS, add_admin_routes
 from kaito_runtime.http.auth import ApiKey, BodyLimit
 from kaito_runtime.http.errors import install_error_handlers
 from kaito_runtime.http.health import Health
+from kaito_runtime.http.key_limits import KeyLimits
 from kaito_runtime.http.metrics import Metrics
 from kaito_runtime.http.page import add_chat_page
 from kaito_runtime.http.responses import add_responses_route
 from kaito_runtime.http.status import add_status_routes
 from kaito_runtime.http.tokens import add_token_routes
 from kaito_runtime.http.upstream import UpstreamRequest, answer_upstream, result_body
+from kaito_runtime.keys import ApiKeys
 from kaito_runtime.openai.codec import TextCodec
 from kaito_runtime.openai.replies import Piece, Reply, error_body, sse
 from kaito_runtime.openai.requests import ChatRequest, CompletionRequest
@@ -47,7 +49,8 @@ def create_app(
     adapters: AdapterManager,
     health: Health,
     *,
-    api_key: str | None = None,
+    api_keys: ApiKeys | None = None,
+    limits: KeyLimits | None = None,
     admin_token: str | None = None,
     request_seconds: float | None = None,
     lifespan: Lifespan | None = None,
@@ -56,18 +59,22 @@ def create_app(
 
     Args:
         adapters: The model ids and their adapters.
-        api_key: Bearer token that every route but the probes and the chat page requires; None: no route requires one.
+        api_keys: Bearer tokens, of which every route but the probes and the chat page requires one; None: none does.
+        limits: What each of them may ask for; None for no limits.
         admin_token: Bearer token that the admin routes require; None turns them off.
         request_seconds: Time limit of a request; None for none.
         lifespan: What starts and stops with the application.
     """
-    metrics = Metrics(engine, adapters)
+    limits = limits or KeyLimits()
+    metrics = Metrics(engine, adapters, api_keys, limits)
     service = CompletionService(engine, codec, adapters, metrics, request_seconds)
     app = FastAPI(title="kaito-runtime", version=version("kaito-runtime"), lifespan=lifespan)
     app.add_middleware(BodyLimit, limit=_BODY_BYTES)
     # Admins have their own token: a user with the API key must not change the answers of others.
     own_keys = {} if admin_token is None else dict.fromkeys(ADMIN_PATHS, admin_token)
-    app.add_middleware(ApiKey, key=api_key, own_keys=own_keys, open_paths=_OPEN_PATHS)
+    app.add_middleware(
+        ApiKey, keys=api_keys, limits=limits, own_keys=own_keys, open_paths=_OPEN_PATHS, refused=metrics.refused
+    )
     install_error_handlers(app, metrics)
     add_chat_page(app)
     add_generation_routes(app, service, adapters, health)

@@ -10,6 +10,8 @@ from prometheus_client.registry import Collector
 from kaito_runtime.adapters.catalog import AdapterState
 from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.engine.protocol import Engine
+from kaito_runtime.http.key_limits import CURRENT_KEY, KeyLimits
+from kaito_runtime.keys import ApiKeys
 
 __all__ = ["Metrics"]
 
@@ -19,15 +21,24 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 class Metrics:
     """Counts requests and tokens as they come; figures of engine and adapters are read when Prometheus scrapes."""
 
-    def __init__(self, engine: Engine, adapters: AdapterManager) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        adapters: AdapterManager,
+        api_keys: ApiKeys | None = None,
+        limits: KeyLimits | None = None,
+    ) -> None:
         self._adapters = adapters
+        self._limits = limits or KeyLimits()
         self._registry = CollectorRegistry()
-        self._registry.register(_Snapshot(engine, adapters))
+        self._registry.register(_Snapshot(engine, adapters, api_keys))
         counter = self._counter
         self._requests = counter("kaito_requests", "Requests that were accepted.", ["model"])
         self._adapter_requests = counter(
             "kaito_adapter_requests", "Accepted requests, by adapter that applies.", ["adapter"]
         )
+        self._key_requests = counter("kaito_key_requests", "Accepted requests, by name of the API key.", ["key"])
+        self._key_tokens = counter("kaito_key_tokens", "Tokens of prompts and answers, by API key.", ["key"])
         self._refused = counter("kaito_requests_refused", "Requests that ended with an error, by code.", ["code"])
         self._prompt = counter("vllm:prompt_tokens", "Tokens of prompts.", ["model_name"])
         self._generated = counter("vllm:generation_tokens", "Tokens that were generated.", ["model_name"])
@@ -40,11 +51,20 @@ class Metrics:
         self._prompt.labels(self._model).inc(prompt_tokens)
         for adapter in adapters:
             self._adapter_requests.labels(adapter).inc()
+        if key := CURRENT_KEY.get():
+            self._key_requests.labels(key).inc()
+            self._count_tokens(key, prompt_tokens)
 
     def token(self, seconds: float, *, first: bool) -> None:
         """Counts a token and the time since the one before, or since the request."""
         self._generated.labels(self._model).inc()
+        if key := CURRENT_KEY.get():
+            self._count_tokens(key, 1)
         (self._first if first else self._next).labels(self._model).observe(seconds)
+
+    def _count_tokens(self, key: str, count: int) -> None:
+        self._key_tokens.labels(key).inc(count)
+        self._limits.add_tokens(key, count)
 
     def refused(self, code: str) -> None:
         """Counts an error response."""
@@ -66,8 +86,15 @@ class Metrics:
 
 
 class _Snapshot(Collector):
-    def __init__(self, engine: Engine, adapters: AdapterManager, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        adapters: AdapterManager,
+        api_keys: ApiKeys | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._engine = engine
+        self._api_keys = api_keys
         self._adapters = adapters
         self._clock = clock
 
@@ -97,6 +124,9 @@ class _Snapshot(Collector):
         if (serving := self._adapters.catalog.serving_generation) is not None:
             text = "Generation that the default model id answers with; absent while it cannot be served."
             yield _gauge("kaito_serving_generation", text, {}, serving)
+        if self._api_keys is not None:
+            text = "1 while the API keys cannot be read again, and those of before are valid."
+            yield _gauge("kaito_api_keys_stale", text, {}, float(bool(self._api_keys.error)))
         strength = GaugeMetricFamily("kaito_adapter_strength", "Declared strength.", labels=["adapter"])
         memory = GaugeMetricFamily("kaito_adapter_memory_bytes", "Memory of a loaded adapter.", labels=["adapter"])
         seconds = GaugeMetricFamily("kaito_adapter_load_seconds", "Time that loading it took.", labels=["adapter"])
