@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-slow lint fmt kernels bench-runtime bench-kernels bench-gpu roofline clean
+.PHONY: help install demo test test-fast test-slow lint fmt kernels bench-runtime bench-host bench-kernels bench-gpu roofline clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-installs: install ## Packages and disk of a fresh environment; BEFORE=fold
 
 bench-kernels: install ## Ratios of our LoRA layers to the base model and to PEFT, on this CPU
 	$(BIN)/python runtime/bench/bench_kernels.py
+
+bench-host: install ## The host's share of a decode step: Python beyond the plain model's forward pass
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore runtime/bench/bench_host.py
 
 bench-gpu: install ## The same against cuBLAS and PEFT on a GPU, where there is one
 	$(BIN)/python runtime/bench/bench_gpu.py

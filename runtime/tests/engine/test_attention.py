@@ -1,90 +1,166 @@
 """Packed attention against attention of each request on its own, in float64."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from kaito_runtime.engine.attention import NAME, packed_attention, plan_attention
-from kaito_runtime.engine.batching import Batcher
-from kaito_runtime.model.memory import BatchLimits
-from kaito_runtime.testing.models import load_fp32
+from kaito_runtime.engine.attention import CacheMemory, PackedPlan, Span, Upload, packed_attention
 
-HEADS, GROUPS, WIDTH = 6, 2, 8
+HEADS, GROUPS, WIDTH, BLOCK = 6, 2, 8, 4
 SPANS = {
     "prompts from their start": [(5, 5), (3, 3)],
     "a prompt that goes on": [(4, 11)],
+    "one answer": [(1, 7)],
+    "one key": [(1, 1)],
+    "a whole block": [(1, 8), (3, 8)],
     "answers of equal length": [(1, 7), (1, 7)],
     "answers of very different lengths": [(1, 1), (1, 2), (1, 3), (1, 40), (1, 33), (1, 64)],
     "everything at once": [(1, 9), (6, 6), (1, 12), (2, 30), (1, 9)],
 }
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "window": {"sliding_window": 4},
+    "window of one": {"sliding_window": 1},
+    "long window": {"sliding_window": 50},
+    "softcap": {"softcap": 1.5},
+    "sinks": {"s_aux": torch.linspace(-2, 2, HEADS, dtype=torch.float64)},
+    "all": {"sliding_window": 4, "softcap": 1.5, "s_aux": torch.linspace(-2, 2, HEADS, dtype=torch.float64)},
+}
 
 
-def attend(spans: list[tuple[int, int]], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attends with all keys but the newest in the cache, in cells that lie in no order, among others of no number."""
+def place(spans: Sequence[tuple[int, int]], *, side_by_side: bool) -> tuple[list[Span], CacheMemory, list[int]]:
+    """Returns the spans with blocks, a cache full of what is no number, and the cells of all keys."""
+    counts = [-(-keys // BLOCK) for _, keys in spans]
+    blocks = list(range(2 * sum(counts)))
+    if not side_by_side:
+        blocks = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(1)).tolist()
+    memory = CacheMemory(len(blocks), BLOCK)
+    placed, cells = [], []
+    for (queries, keys), count in zip(spans, counts, strict=True):
+        own, blocks = blocks[:count], blocks[count:]
+        placed.append(Span(queries, keys, own))
+        cells += [own[i // BLOCK] * BLOCK + i % BLOCK for i in range(keys)]
+    return placed, memory, cells
+
+
+def attend(
+    spans: list[tuple[int, int]], query: Tensor, key: Tensor, value: Tensor, *, side_by_side: bool, **kind: Any
+) -> Tensor:
+    """Attends with all keys but the newest in the cache, among others that are no numbers."""
+    placed, memory, cells = place(spans, side_by_side=side_by_side)
     ends = torch.tensor([keys for _, keys in spans]).cumsum(0).tolist()
     new = torch.cat([torch.arange(end - queries, end) for (queries, _), end in zip(spans, ends, strict=True)])
-    cells = torch.randperm(3 * key.shape[2], generator=torch.Generator().manual_seed(1))[: key.shape[2]]
-    held = []
-    for part in (key, value):
-        memory = torch.full((3 * part.shape[2], GROUPS, WIDTH), torch.nan, dtype=part.dtype)
-        memory[cells] = part[0].transpose(0, 1)
-        memory[cells[new]] = torch.nan
-        held.append(memory)
-    plan = plan_attention(spans, cells, cells[new], {7: (held[0], held[1])})
-    module, cache = SimpleNamespace(layer_idx=7), SimpleNamespace(plan=plan)
-    out = packed_attention(module, query, key[:, :, new], value[:, :, new], None, scaling=0.3, cache=cache)[0]
-    for part, memory in zip((key, value), held, strict=True):
-        torch.testing.assert_close(memory[cells], part[0].transpose(0, 1), msg="the new keys were not kept")
+    held = memory.layer(7, key, value)
+    for part, memory_of in zip((key, value), held, strict=True):
+        memory_of.fill_(torch.nan)
+        memory_of[cells] = part[0].transpose(0, 1)
+        memory_of[torch.tensor(cells)[new]] = torch.nan
+    plan = PackedPlan(placed, memory, Upload(torch.device("cpu")), torch.float64)
+    module = SimpleNamespace(layer_idx=7)
+    out = packed_attention(module, query, key[:, :, new], value[:, :, new], None, scaling=0.3, cache=plan, **kind)[0]
+    for part, memory_of in zip((key, value), held, strict=True):
+        torch.testing.assert_close(memory_of[cells], part[0].transpose(0, 1), msg="the new keys were not kept")
     return out
 
 
-def alone(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def alone(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+) -> Tensor:
     """[H, Tq, D] queries, whose own keys are the last of [Hkv, Tk, D]."""
     key, value = (part.repeat_interleave(HEADS // GROUPS, dim=0) for part in (key, value))
     scores = 0.3 * query @ key.transpose(1, 2)
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
     queries, keys = scores.shape[1:]
-    later = torch.arange(keys)[None] > torch.arange(keys - queries, keys)[:, None]
-    return scores.masked_fill(later, -torch.inf).softmax(-1) @ value
+    own = torch.arange(keys - queries, keys)[:, None]
+    seen = torch.arange(keys)[None] <= own
+    if sliding_window is not None:
+        seen &= torch.arange(keys)[None] > own - sliding_window
+    scores = scores.masked_fill(~seen, -torch.inf)
+    if s_aux is not None:
+        scores = torch.cat([scores, s_aux.view(-1, 1, 1).expand(-1, queries, 1)], -1)
+    return scores.softmax(-1)[..., :keys] @ value
 
 
+@pytest.mark.parametrize("side_by_side", [True, False], ids=["side by side", "scattered"])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("spans", SPANS.values(), ids=SPANS)
-def test_each_request_sees_its_own_keys_up_to_its_own_place(spans: list[tuple[int, int]]) -> None:
+def test_each_request_sees_its_own_keys_up_to_its_own_place(
+    spans: list[tuple[int, int]], kind: dict[str, Any], side_by_side: bool
+) -> None:
     generator = torch.Generator().manual_seed(0)
     total_q, total_k = (sum(column) for column in zip(*spans, strict=True))
     query = torch.randn(1, HEADS, total_q, WIDTH, generator=generator, dtype=torch.float64)
-    key, value = torch.randn(2, 1, GROUPS, total_k, WIDTH, generator=generator, dtype=torch.float64)
-    found = attend(spans, query, key, value)[0].transpose(0, 1)
+    key = torch.randn(1, GROUPS, total_k, WIDTH, generator=generator, dtype=torch.float64)
+    value = torch.randn(1, GROUPS, total_k, WIDTH - 2, generator=generator, dtype=torch.float64)
+    found = attend(spans, query, key, value, side_by_side=side_by_side, **kind)[0].transpose(0, 1)
     q = k = 0
     for queries, keys in spans:
         rows = slice(q, q + queries)
-        truth = alone(query[0, :, rows], key[0, :, k : k + keys], value[0, :, k : k + keys])
-        torch.testing.assert_close(found[:, rows], truth)
+        truth = alone(query[0, :, rows], key[0, :, k : k + keys], value[0, :, k : k + keys], **kind)
+        torch.testing.assert_close(found[:, rows], truth, atol=1e-6, rtol=1e-5)  # softmax of scores is in float32
         q, k = q + queries, k + keys
 
 
 def test_padding_at_most_doubles_the_keys_that_are_read() -> None:
+    """Those of long sequences are read where they are, on a CPU."""
     lengths = [10 + i % 3 for i in range(100)] + [1000]
-    cells, layer = torch.arange(sum(lengths)), torch.zeros(0, GROUPS, WIDTH)
-    plan = plan_attention([(1, length) for length in lengths], cells, cells[: len(lengths)], {0: (layer, layer)})
-    assert sum(len(decode.cells) for decode in plan.decodes) < 2 * sum(lengths)
+    placed, memory, _ = place([(1, length) for length in lengths], side_by_side=False)
+    plan = PackedPlan(placed, memory, Upload(torch.device("cpu")), torch.float32).groups(None)
+    assert sum(len(decode.cells) for decode in plan.decodes if isinstance(decode.cells, Tensor)) < 2 * sum(lengths)
     assert sum(decode.batch for decode in plan.decodes) == len(lengths)
 
 
-@pytest.mark.parametrize("field", ["softcap", "s_aux", "position_bias"])
-def test_what_it_does_not_do_is_refused(field: str) -> None:
-    with pytest.raises(ValueError, match=field):
+def test_keys_beyond_the_window_are_not_read() -> None:
+    placed, memory, cells = place([(1, 1000)], side_by_side=False)
+    decode = PackedPlan(placed, memory, Upload(torch.device("cpu")), torch.float32).groups(5).decodes[0]
+    assert isinstance(decode.cells, Tensor)
+    assert decode.cells.tolist() == cells[-5:]
+
+
+def test_long_sequences_on_a_cpu_are_computed_alone_wherever_they_are() -> None:
+    for side_by_side in (True, False):
+        placed, memory, _ = place([(1, 20), (1, 21), (1, 3000), (1, 3001)], side_by_side=side_by_side)
+        key = torch.zeros(1, GROUPS, 1, WIDTH)
+        memory.layer(0, key, key)
+        groups = PackedPlan(placed, memory, Upload(torch.device("cpu")), torch.float32).groups(None)
+        assert sorted(decode.batch for decode in groups.decodes) == [1, 1, 2]
+        assert isinstance(groups.decodes[0].cells, slice) == side_by_side
+
+
+def test_a_pass_is_copied_in_one_piece_to_one_place() -> None:
+    upload = Upload(torch.device("cpu"))
+    first = upload([np.arange(40)])[0].data_ptr()
+    one, two = upload([np.arange(3), np.arange(6).reshape(2, 3) + 10])
+    assert (one.tolist(), two.tolist()) == ([0, 1, 2], [10, 11, 12, 13, 14, 15])
+    assert one.data_ptr() == first
+    assert two.data_ptr() == first + 3 * 8
+
+
+def test_windows_are_known_from_the_second_pass_on() -> None:
+    """Then they are copied with the rest of the pass."""
+    placed, memory, _ = place([(1, 9)], side_by_side=False)
+    upload = Upload(torch.device("cpu"))
+    PackedPlan(placed, memory, upload, torch.float32).groups(5)
+    plan = PackedPlan(placed, memory, upload, torch.float32)
+    first = plan.written.data_ptr()
+    cells = plan.groups(5).decodes[0].cells
+    assert isinstance(cells, Tensor)
+    assert cells.data_ptr() == first + 8
+
+
+@pytest.mark.parametrize("missing", [{"position_bias": 1, "cache": SimpleNamespace()}, {}], ids=["bias", "plan"])
+def test_what_it_does_not_do_is_refused(missing: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"position_bias|does not pass on"):
         none: Any = torch.zeros(1, 1, 1, 1)
-        packed_attention(SimpleNamespace(), none, none, none, None, cache=None, dropout=0.0, **{field: 1})
-
-
-def test_models_with_plain_attention_get_it_and_others_keep_theirs(tiny_llama: Any) -> None:
-    limits = BatchLimits(cache_tokens=64, page_tokens=8, step_tokens=16, requests=4)
-    plain, eager = load_fp32(tiny_llama), load_fp32(tiny_llama)
-    eager.set_attn_implementation("eager")
-    for model in (plain, eager):
-        Batcher(model, limits)
-    assert plain.config._attn_implementation == NAME
-    assert eager.config._attn_implementation == "paged|eager"
+        packed_attention(SimpleNamespace(), none, none, none, None, dropout=0.0, **missing)

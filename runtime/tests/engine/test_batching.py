@@ -1,6 +1,5 @@
-"""The contract with transformers' continuous batching: each name that `batching` uses, and what it relies on."""
+"""Forward passes over many requests give what the model alone gives."""
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from transformers import (
     AttentionInterface,
     BloomConfig,
     BloomForCausalLM,
-    ContinuousBatchingConfig,
     GPTJConfig,
     GPTJForCausalLM,
     MixtralConfig,
@@ -21,9 +19,8 @@ from transformers import (
     StableLmConfig,
     StableLmForCausalLM,
 )
-from transformers.generation.continuous_batching import cache, continuous_api, input_outputs, model_runner, scheduler
-from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState, RequestStatus
 
+from kaito_runtime.engine.attention import NAME, CacheMemory
 from kaito_runtime.engine.batching import Batcher, Row
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.model.memory import BatchLimits, cache_bytes_per_token
@@ -41,65 +38,14 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "parameters"),
-    [
-        (
-            continuous_api.ContinuousMixin,
-            "init_continuous_batching",
-            ["generation_config", "continuous_batching_config"],
-        ),
-        (continuous_api.ContinuousBatchingManager, "_create_batch_processor", []),
-        (continuous_api.ContinuousBatchProcessor, "prepare_next_batch", []),
-        (continuous_api.ContinuousBatchProcessor, "_generation_step", ["model"]),
-        (continuous_api.ContinuousBatchProcessor, "update_batch", []),
-        (model_runner.ModelRunner, "_sample", ["scores", "output_ids"]),
-        (scheduler.Scheduler, "add_waiting_request", ["state"]),
-        (scheduler.Scheduler, "set_request_cancellation", ["request_id"]),
-        (scheduler.Scheduler, "clear_cancelled_requests", []),
-        (cache.PagedAttentionCache, "compute_free_capacity", []),
-        (cache.CacheAllocator, "get_cache_for_block_table", ["layer_idx"]),
-        (input_outputs.ContinuousBatchingIOs, "get_model_kwargs", []),
-        (cache, "group_layers_by_attn_type", ["config"]),
-        (AttentionInterface, "register", ["key", "value"]),
-        (RequestState, "__init__", ["request_id", "initial_tokens", "max_new_tokens", "eos_token_id"]),
-        (FutureRequestState, "__init__", ["state", "has_new_token", "query_length"]),
-        (
-            ContinuousBatchingConfig,
-            "__init__",
-            [
-                "page_size",
-                "num_blocks",
-                "max_batch_tokens",
-                "max_requests_per_batch",
-                "max_blocks_per_request",
-                "allow_block_sharing",
-                "use_async_batching",
-                "use_cuda_graph",
-                "seed",
-                "auto_switch_to_flash",
-            ],
-        ),
-    ],
-    ids=lambda value: getattr(value, "__name__", None),
-)
-def test_transformers_has_what_is_used(owner: Any, name: str, parameters: list[str]) -> None:
-    assert set(parameters) <= set(inspect.signature(getattr(owner, name)).parameters)
-
-
-def test_sampling_of_transformers_is_called_through_the_instance() -> None:
-    assert "self._sample(scores, output_ids)" in inspect.getsource(model_runner.ModelRunner)
-    assert "self.requests_in_batch" in inspect.getsource(input_outputs.ContinuousBatchingIOs)
-    assert RequestStatus.FINISHED.name == "FINISHED"
-    assert cache.FULL_ATTENTION == "full_attention"
-
-
 class Recorder(Batcher):
     """A batcher that takes the most likely tokens and writes down who asked."""
 
     def __init__(self, model: nn.Module, limits: BatchLimits = LIMITS) -> None:
         self.asked: list[list[str]] = []
         self.tokens: dict[str, list[int]] = {}
+        self.scored: dict[str, list[torch.Tensor]] = {}
+        self.most_rows = 0
         super().__init__(model, limits)
 
     def most_likely(self, request_ids: Sequence[str], logits: torch.Tensor) -> list[int]:
@@ -111,10 +57,16 @@ class Recorder(Batcher):
             self.tokens.setdefault(request_id, []).append(token)
         return tokens
 
+    def keep_scores(self, request_id: str, first: int, logits: torch.Tensor) -> None:
+        kept = self.scored.setdefault(request_id, [])
+        assert first == len(kept) + 1, "each token after the first is scored once, in order"
+        kept += logits.clone()
+        self.most_rows = max(self.most_rows, len(logits))
+
     def run(self) -> list[tuple[tuple[Row, ...], set[str]]]:
         passes = []
         while rows := self.prepare():
-            passes.append((rows, self.step(self.most_likely)))
+            passes.append((rows, self.step(self.most_likely, self.keep_scores)))
         return passes
 
 
@@ -132,13 +84,13 @@ def truth(model: Path, prompt: list[int], count: int) -> list[int]:
 
 
 def test_rows_are_in_packed_order_and_prompts_are_cut_to_the_step(batcher: Recorder) -> None:
-    batcher.add("long", range(20), 2, ())
+    batcher.add("long", range(30), 2, ())
     batcher.add("short", [1, 2, 3], 2, ())
     first, second, third = (rows for rows, _ in batcher.run()[:3])
-    assert first == (Row("long", 16, False, 0),)
-    assert set(second) == {Row("long", 4, True, 16), Row("short", 3, True, 0)}
-    assert [row.tokens for row in third] == [1, 1]
-    assert [sorted(ids) for ids in batcher.asked[:3]] == [[], ["long", "short"], ["long", "short"]]
+    assert first == (Row("long", 13, False, 0), Row("short", 3, True, 0))
+    assert second == (Row("short", 1, True, 3), Row("long", 15, False, 13))
+    assert third == (Row("long", 2, True, 28),)
+    assert batcher.asked[:3] == [["short"], ["short"], ["long"]]
 
 
 def test_tokens_are_those_of_the_model_alone(batcher: Recorder, tiny_llama: Path) -> None:
@@ -163,9 +115,20 @@ def test_more_requests_than_fit_the_cache_are_all_answered(tiny_llama: Path) -> 
     prompts = {str(i): [i, i + 1, i + 2] for i in range(6)}
     for request_id, prompt in prompts.items():
         batcher.add(request_id, prompt, 24, ())
-    batcher.run()
+    passes = batcher.run()
     assert batcher.tokens == {name: truth(tiny_llama, prompt, 24) for name, prompt in prompts.items()}
     assert batcher.cache_use == 0
+    again = [row for rows, _ in passes for row in rows if row.before == 0]
+    assert len(again) > len(prompts), "none was ever computed again: the cache is too large for this test"
+
+
+def test_answer_ends_where_the_cache_does(tiny_llama: Path) -> None:
+    batcher = Recorder(load_fp32(tiny_llama), BatchLimits(cache_tokens=32, page_tokens=8, step_tokens=16, requests=4))
+    batcher.add("a", [1, 2, 3], 100, ())
+    batcher.run()
+    assert batcher.tokens["a"] == truth(tiny_llama, [1, 2, 3], 29)
+    with pytest.raises(ValueError, match="the prompt has 33 tokens, the key-value cache holds 32"):
+        batcher.add("b", range(33), 1, ())
 
 
 def test_dropped_requests_leave_no_trace(batcher: Recorder) -> None:
@@ -194,13 +157,43 @@ def test_pass_that_raises_leaves_the_others_alone(batcher: Recorder, tiny_llama:
     assert batcher.tokens == {"b": truth(tiny_llama, [1, 2, 3], 4)}
 
 
-def test_prefixes_are_never_shared(batcher: Recorder) -> None:
-    """transformers finds them by tokens alone, and they may have been computed under other adapters."""
-    assert not batcher._processor.cache.use_prefix_sharing
+@pytest.mark.parametrize("max_tokens", [0, 3])
+def test_every_token_of_a_prompt_is_scored_as_in_one_pass(max_tokens: int, batcher: Recorder, tiny_llama: Path) -> None:
+    prompts = {"a": [(7 * i) % 250 for i in range(40)], "b": [4], "c": [1, 2]}
+    batcher.add("beside", [9, 8, 7], 20, ())
+    for request_id, prompt in prompts.items():
+        batcher.add(request_id, prompt, max_tokens, (), scores_prompt=True)
+    batcher.run()
+    for request_id, prompt in prompts.items():
+        with torch.no_grad():
+            expected = load_fp32(tiny_llama)(torch.tensor([prompt])).logits[0, :-1]
+        scored = batcher.scored.get(request_id, [])
+        torch.testing.assert_close(torch.stack(scored) if scored else expected[:0], expected)
+        assert batcher.tokens.get(request_id, []) == truth(tiny_llama, prompt, max_tokens)
+    assert batcher.tokens["beside"] == truth(tiny_llama, [9, 8, 7], 20)
+    assert batcher.cache_use == 0
+
+
+def test_few_tokens_are_scored_in_one_pass(tiny_llama: Path) -> None:
+    """Each takes memory for the whole vocabulary."""
+    batcher = Recorder(load_fp32(tiny_llama), BatchLimits(cache_tokens=512, page_tokens=8, step_tokens=512))
+    batcher.add("a", [i % 250 for i in range(400)], 1, (), scores_prompt=True)
+    batcher.add("b", [i % 250 for i in range(100)], 1, (), scores_prompt=True)
+    rows = [sum(row.scores for row in rows) for rows, _ in batcher.run()]
+    assert sum(rows) == 399 + 99
+    assert max(rows) <= 128
+
+
+def test_prefixes_are_never_shared_unless_asked_for(batcher: Recorder) -> None:
+    for request_id in ("a", "b"):
+        batcher.add(request_id, range(40), 1, ())
+    assert all(row.before == 0 or row.request_id == "a" for rows, _ in batcher.run()[:1] for row in rows)
+    assert batcher.prefix_tokens == (0, 0)
 
 
 def test_cache_size_is_that_of_keys_and_values(batcher: Recorder) -> None:
-    assert cache_bytes_per_token(batcher._model) == 2 * 2 * 2 * 8 * 4  # two kinds, layers, heads, width, bytes
+    per_token = sum(part.nbytes for layer in batcher._memory._layers.values() for part in layer) / 256
+    assert per_token == cache_bytes_per_token(batcher._model) == 2 * 2 * 2 * 8 * 4  # kinds, layers, heads, width, bytes
 
 
 @pytest.mark.parametrize(
@@ -210,7 +203,7 @@ def test_cache_size_is_that_of_keys_and_values(batcher: Recorder) -> None:
         # Attention of their own: one ignores the paged cache, the other stumbles over it.
         (lambda: GPTJForCausalLM(GPTJConfig(n_positions=64, rotary_dim=4, **GPT)), r"differ by \d+%\): its attention"),
         (lambda: BloomForCausalLM(BloomConfig(**GPT)), r"differ by \d+%\): its attention"),
-        (lambda: StableLmForCausalLM(StableLmConfig(**SMALL)), "cannot run in continuous batches: AttributeError"),
+        (lambda: StableLmForCausalLM(StableLmConfig(**SMALL)), "ValueError: StableLmAttention does not pass on"),
     ],
     ids=["linear", "gptj", "bloom", "stablelm"],
 )
@@ -220,11 +213,19 @@ def test_model_that_cannot_be_batched_is_refused(model: Any, why: str) -> None:
         Batcher(model().eval(), LIMITS)
 
 
+def test_layers_of_other_kinds_are_refused_by_their_names(tiny_llama: Path) -> None:
+    """A window of chunks shows only beyond the length of one, which may be too long for the check at the start."""
+    model = load_fp32(tiny_llama)
+    model.config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(ModelLoadError, match="layers of the type 'chunked_attention'; served are 'full_attention'"):
+        Batcher(model, LIMITS)
+
+
 def test_cache_that_does_not_fit_is_refused_with_its_size_and_what_to_do(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    footprint = MemoryError("Memory footprint 66418487040 is more than available memory 61171071713")
-    monkeypatch.setattr(cache.PagedAttentionCache, "__init__", Mock(side_effect=footprint))
+    full = MemoryError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 66418487040 bytes")
+    monkeypatch.setattr(CacheMemory, "layer", Mock(side_effect=full))
     with pytest.raises(ModelLoadError, match=r"memory for a key-value cache of 256 tokens.*--cache-gib"):
         Recorder(load_fp32(tiny_llama))
 
@@ -235,10 +236,6 @@ def test_rounding_does_not_refuse_a_model(dtype: torch.dtype) -> None:
     Batcher(MixtralForCausalLM(MixtralConfig(**SMALL)).to(dtype).eval(), LIMITS)
 
 
-def test_offset_of_a_request_counts_its_keys_once_a_pass_is_prepared(batcher: Recorder) -> None:
-    batcher.add("long", range(20), 2, ())
-    offsets = []
-    while batcher.prepare():
-        offsets.append([future.state.position_offset for future in batcher._in_batch()])
-        batcher.step(batcher.most_likely)
-    assert offsets == [[16], [20], [21]]
+def test_models_call_the_paged_attention(batcher: Recorder) -> None:
+    assert batcher._model.config._attn_implementation == NAME
+    assert NAME in AttentionInterface().valid_keys()

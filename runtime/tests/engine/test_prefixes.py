@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.generation.continuous_batching import cache
-from transformers.generation.continuous_batching.cache_allocators import cache_allocator
 
 from kaito_runtime.engine.batching import Batcher
 from kaito_runtime.engine.runner import Runner
@@ -127,11 +125,3 @@ def test_strengths_and_content_decide_and_answers_stay_exact(
     asked, found = runners[0][0]._batcher.prefix_tokens
     assert (asked, found) == (14 * 30, 8 * 24), "the second round finds all, and strength 0 is the base model"
     assert len({tuple(choose.tokens[f"0-0-{m}"]) for m in range(6)}) == 6, "the mixes must differ"
-
-
-def test_transformers_has_what_is_used() -> None:
-    allocator, paged = cache_allocator.CacheAllocator, cache.PagedAttentionCache
-    assert callable(paged.search_prefix_match) and callable(paged.mark_complete_blocks) and callable(paged.free_blocks)
-    assert allocator.match_prefix_blocks and cache_allocator.BlockLedger().cached_blocks == {}
-    one, two = (cache_allocator.compute_block_hash(None, [first, 5]) for first in (-1, 1))
-    assert one != two, "negative numbers are hashed"

@@ -8,11 +8,12 @@ import pytest
 import torch
 from live import until
 
-from kaito_runtime.engine import torch_engine
+from kaito_runtime.engine import live_jobs, torch_engine
 from kaito_runtime.engine.protocol import EngineStats, Job, Sampling, Token
 from kaito_runtime.errors import AdapterLoadError, RequestError
 from kaito_runtime.model.memory import BatchLimits
 from kaito_runtime.testing.harness import GREEDY, LIMITS, Harness, running
+from kaito_runtime.testing.models import load_fp32
 
 PROMPT = [10, 20, 30]
 
@@ -363,6 +364,90 @@ def test_job_may_go_on_after_end_tokens(tiny_llama: Path, harness: Harness) -> N
         tokens = ending.tokens([Job(PROMPT, 8, {}, GREEDY, ignores_end=True)])[0]
     assert [token.id for token in tokens] == free
     assert tokens[-1].finish == "length"
+
+
+def read_all(harness: Harness, jobs: list[Job]) -> list[tuple[list[Token], Any]]:
+    """Returns the tokens of each job, and its prompt's."""
+
+    async def drain(stream: Any) -> list[Token]:
+        return [token async for token in stream]
+
+    async def both() -> list[tuple[list[Token], Any]]:
+        streams = [harness.engine.submit(job) for job in jobs]
+        tokens = await asyncio.gather(*(drain(stream) for stream in streams))
+        return [(each, stream.prompt) for each, stream in zip(tokens, streams, strict=True)]
+
+    return harness.portal.call(both)
+
+
+def test_prompts_come_with_log_probabilities_of_the_same_pass(harness: Harness, tiny_llama: Path) -> None:
+    prompts = [[(7 * i) % 250 for i in range(100)], [5, 6, 7], [8]]  # the first takes several passes
+    jobs = [Job(prompt, 3, {}, GREEDY, prompt_logprobs=2) for prompt in prompts]
+    found = read_all(harness, [*jobs, Job([9, 8], 30, {harness.one: 1.0}, GREEDY)])
+    assert found[-1][1] == ()
+    for prompt, (tokens, scored) in zip(prompts, found, strict=False):
+        assert [token.id for token in tokens] == harness.answer(prompt, {}, 3)
+        assert [token.id for token in scored] == prompt
+        assert (scored[0].logprob, scored[0].top) == (None, ())
+        with torch.no_grad():
+            truth = load_fp32(tiny_llama)(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        for place, token in enumerate(scored[1:]):
+            assert token.logprob == pytest.approx(float(truth[place, token.id]), abs=1e-4)
+            assert [one for one, _ in token.top] == truth[place].topk(2).indices.tolist()
+            assert [value for _, value in token.top] == pytest.approx(truth[place].topk(2).values.tolist(), abs=1e-4)
+    until(lambda: idle(harness), "released")
+
+
+def test_prompt_alone_is_computed_with_its_adapters(harness: Harness) -> None:
+    base, adapted, plain = read_all(
+        harness,
+        [
+            Job(PROMPT, 0, {}, prompt_logprobs=0),
+            Job(PROMPT, 0, {harness.two: 1.0}, prompt_logprobs=0),
+            Job(PROMPT, 0, {harness.two: 1.0}),
+        ],
+    )
+    assert [tokens for tokens, _ in (base, adapted, plain)] == [[], [], []]
+    assert [token.id for token in base[1]] == [token.id for token in adapted[1]] == PROMPT
+    assert base[1][1].logprob != pytest.approx(adapted[1][1].logprob, abs=1e-3)
+    assert plain[1] == ()
+    assert references(harness)["two"] == 0
+    until(lambda: idle(harness), "released")
+
+
+def test_prompt_that_cannot_be_scored_fails_alone(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = harness.answer([9, 8], {}, 5)
+    monkeypatch.setattr(live_jobs, "score_tokens", lambda *_: 1 / 0)
+
+    async def run() -> list[int]:
+        bad = harness.engine.submit(Job(PROMPT, 5, {harness.one: 1.0}, GREEDY, prompt_logprobs=1))
+        good = harness.engine.submit(Job([9, 8], 5, {}, GREEDY))
+        with pytest.raises(RequestError, match="could not be scored: ZeroDivisionError") as caught:
+            await anext(bad)
+        assert caught.value.code == "scoring_failed"
+        return [token.id async for token in good]
+
+    assert harness.portal.call(run) == alone
+    assert references(harness)["one"] == 0
+    until(lambda: idle(harness), "released")
+
+
+def test_prompt_whose_logits_are_not_finite_fails(harness: Harness) -> None:
+    def spoil(module: Any, inputs: Any, output: Any) -> Any:
+        hook.remove()
+        return output * float("nan")
+
+    hook = harness.loaded.model.lm_head.register_forward_hook(spoil)
+    with pytest.raises(RequestError, match="not finite"):
+        read_all(harness, [Job(PROMPT, 0, {}, prompt_logprobs=0)])
+    assert harness.engine.stats().failures_in_a_row == 0
+    until(lambda: idle(harness), "released")
+
+
+def test_prompt_longer_than_the_cache_fails_alone_and_says_why(harness: Harness) -> None:
+    with pytest.raises(RequestError, match="the prompt has 3000 tokens, the key-value cache holds 2048"):
+        harness.answer([1] * 3000, {harness.one: 1.0})
+    assert references(harness)["one"] == 0
 
 
 def test_failed_stream_frees_its_job(harness: Harness) -> None:

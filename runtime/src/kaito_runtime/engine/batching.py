@@ -1,52 +1,39 @@
-"""Batcher: continuous batching with transformers. What the runtime uses of its internals is here and in `attention`.
+"""Batcher: forward passes over many requests. Which requests take part is decided in `scheduler`.
 
-transformers schedules requests, owns the paged key-value cache and runs the forward pass. Its own loop thread is not
-used: with a loop of our own, tokens are chosen per request, adapters are set per token before the pass, and a pass that
-raises ends only its requests. `tests/engine/test_batching.py` fails by name where a new version of transformers moves
-something that is used here.
+Of transformers, only public names are used: the model's forward pass, and the registry of attention functions.
 """
 
 from __future__ import annotations
 
-import logging
+import inspect
 from collections.abc import Callable, Collection, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import ContinuousBatchingConfig, GenerationConfig
-from transformers.generation.continuous_batching.cache import FULL_ATTENTION, group_layers_by_attn_type
-from transformers.generation.continuous_batching.requests import RequestState, RequestStatus
 
 from kaito_runtime.engine import attention
-from kaito_runtime.engine.prefixes import Prefixes
+from kaito_runtime.engine.attention import CacheMemory, PackedPlan, Span, Upload
+from kaito_runtime.engine.scheduler import Request, Row, Scheduler
 from kaito_runtime.engine.self_check import BatchCheck
 from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.lora.records import Span as LoraSpan
 from kaito_runtime.lora.records import Span
 from kaito_runtime.model.memory import BatchLimits, memory_for
+from kaito_runtime.model.rope import RotaryTables
 
-__all__ = ["Batcher", "Choose", "Row"]
-
-logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)
-
+__all__ = ["Batcher", "Choose", "Row", "Score"]
 
 Choose = Callable[[Sequence[str], Tensor], Sequence[int]]
 """Returns the next tokens of requests, given their ids and logits ([n, V], float32)."""
+Score = Callable[[str, int, Tensor], None]
+"""Takes the logits ([n, V], float32) of tokens of a request's prompt: its id, the first of the tokens, logits."""
+_LAYERS = {"full_attention", "sliding_attention"}
 
 
-class Row(NamedTuple):
-    """One request's part of a forward pass.
-
-    Attributes:
-        tokens: Number of its tokens in the pass.
-        samples: Whether its next token is chosen after the pass; not so where a long prompt continues in the next.
-        before: Number of its tokens that were computed before; at its first pass, those of a shared prefix.
-    """
-
-    request_id: str
-    tokens: int
-    samples: bool
-    before: int
+def score_nothing(request_id: str, first: int, logits: Tensor) -> None:
+    """Takes logits of prompts where nobody asks for them."""
 
 
 class Batcher:
@@ -60,35 +47,38 @@ class Batcher:
         longest: Longest sequence that the cache can hold, in tokens.
 
     Raises:
-        ModelLoadError: transformers cannot run this model in continuous batches, or computes something else in them, or
-            there is not enough memory.
+        ModelLoadError: The model's attention cannot be replaced, it computes something else in batches, or there is not
+            enough memory.
     """
 
     def __init__(self, model: nn.Module, limits: BatchLimits) -> None:
         wrapped: Any = model
         self._model = wrapped
-        self._rows: tuple[Row, ...] = ()
-        self._choose: Choose | None = None
-        self._prefixes: Prefixes | None = None
+        blocks = -(-limits.cache_tokens // limits.page_tokens)
         what = f"a key-value cache of {limits.cache_tokens} tokens and a first pass"
         try:
             with memory_for(what, "set --cache-gib or --step-tokens lower, or take a machine with more memory"):
-                check = BatchCheck(wrapped)
-                manager = wrapped.init_continuous_batching(
-                    GenerationConfig(do_sample=False, eos_token_id=-1), _config(limits)
+                _refuse_other_layers(wrapped)
+                self._ropes = RotaryTables(model)
+                check = BatchCheck(wrapped, limits, self._ropes)
+                wrapped.set_attn_implementation(attention.NAME)
+                self._keeps_some = "logits_to_keep" in inspect.signature(wrapped.forward).parameters
+                self._memory = CacheMemory(blocks, limits.page_tokens)
+                self._upload = Upload(wrapped.device)
+                self._scheduler = Scheduler(
+                    blocks=blocks,
+                    block_tokens=limits.page_tokens,
+                    step_tokens=limits.step_tokens,
+                    requests=limits.requests,
+                    reuse_prefixes=limits.reuse_prefixes,
+                    rope_of=self._ropes.table_of,
                 )
-                packed = _use_packed_attention(wrapped)
-                self._processor = manager._create_batch_processor()
-                self._layers = attention.cache_layers(self._processor.cache) if packed else None
-                self._processor.output_router = _Nowhere()
-                self._processor.model_runner._sample = self._sample
+                self.longest = self._scheduler.longest
                 check.run(self)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
             why = f"{type(error).__name__}: {error}"
             raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {why}") from error
-        self.longest = self._processor.cache.max_tokens_read
-        if limits.reuse_prefixes:
-            self._prefixes = Prefixes(self._processor.cache)
+        self._scheduler.forget_prefixes()
 
     def add(
         self,
@@ -97,151 +87,117 @@ class Batcher:
         max_tokens: int,
         end_tokens: Collection[int],
         salt: Hashable = None,
+        *,
+        scores_prompt: bool = False,
     ) -> None:
-        """Queues a request.
+        """Queues a request; see `Scheduler.add`.
 
-        Args:
-            request_id: Not that of another request.
-            prompt: Tokens.
-            max_tokens: At least 1; prompt and answer together must fit the cache.
-            end_tokens: Tokens that end the answer.
-            salt: Only requests with equal salts share prefixes.
+        Raises:
+            ValueError: It can never be computed.
         """
-        if self._prefixes is not None:
-            self._prefixes.expect(request_id, salt)
-        self._processor.scheduler.add_waiting_request(
-            RequestState(
-                request_id=request_id,
-                initial_tokens=list(prompt),
-                max_new_tokens=max_tokens,
-                eos_token_id=list(end_tokens),
-            )
-        )
+        self._scheduler.add(request_id, prompt, max_tokens, end_tokens, salt, scores_prompt=scores_prompt)
 
     def drop(self, request_ids: Collection[str]) -> None:
         """Forgets requests at once and frees their cache; unknown ids are ignored. Not between `prepare` and `step`."""
-        if self._prefixes is not None:
-            self._prefixes.forget(request_ids, spoilt=True)  # perhaps dropped because their keys are not finite
-        for request_id in request_ids:
-            self._processor.scheduler.set_request_cancellation(request_id)
-        self._processor.scheduler.clear_cancelled_requests()
-        self._processor.scheduler.block_new_requests = False
+        self._scheduler.drop(request_ids)
 
     def prepare(self) -> tuple[Row, ...]:
         """Chooses the rows of the next pass, in packed order; empty if there is nothing to do."""
-        self._rows = ()
-        if self._processor.prepare_next_batch():
-            self._rows = tuple(
-                Row(
-                    future.state.request_id,
-                    future.query_length,
-                    future.has_new_token,
-                    # The offset has moved already: it is the number of keys, the new ones included.
-                    future.state.position_offset - future.query_length,
-                )
-                for future in self._in_batch()
-            )
-            if self._layers is not None:
-                spans = [(row.tokens, row.before + row.tokens) for row in self._rows]
-                inputs = self._processor.inputs_and_outputs.get_model_kwargs()
-                (read,), (written,) = inputs["read_index"], inputs["write_index"]  # one each: all layers are alike
-                self._processor.cache.plan = attention.plan_attention(spans, read, written, self._layers)
-        return self._rows
+        return self._scheduler.plan()
 
-    def head_spans(self, spans: Sequence[Span]) -> list[Span] | None:
+    def head_spans(self, spans: Sequence[LoraSpan]) -> list[LoraSpan] | None:
         """Returns the spans of the rows that the output head gets, given those of the tokens; None: all tokens.
 
-        transformers gives the head one row per request: first those whose next token is chosen, then some that nobody
-        reads.
+        Those whose next token is chosen come first, then those that score a prompt.
         """
-        if not self._processor.model_runner.supports_logits_to_keep(self._model):
+        if not self._keeps_some:
             return None
-        head: list[Span] = [
-            (1, strengths) for row, (_, strengths) in zip(self._rows, spans, strict=True) if row.samples
-        ]
-        return [*head, (len(self._rows) - len(head), {})] if len(head) < len(self._rows) else head
+        planned = list(zip(self._scheduler.planned(), spans, strict=True))
+        head: list[LoraSpan] = [(1, strengths) for (_, row), (_, strengths) in planned if row.samples]
+        return head + [(row.scores, strengths) for (_, row), (_, strengths) in planned if row.scores]
 
-    def step(self, choose: Choose) -> set[str]:
-        """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it."""
-        self._choose = choose
-        states = [future.state for future in self._in_batch()]
-        with torch.inference_mode():  # cheaper for each operation than no_grad, which transformers uses
-            self._processor._generation_step(self._model)
-        self._processor.update_batch()
-        complete = {state.request_id for state in states if state.status == RequestStatus.FINISHED}
-        if self._prefixes is not None:
-            self._prefixes.forget(complete, spoilt=False)
-        return complete
+    def step(self, choose: Choose, score: Score = score_nothing) -> set[str]:
+        """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it.
+
+        Args:
+            choose: Returns the next tokens.
+            score: Takes the logits of tokens of prompts, if a request asks for them; called before `choose`.
+        """
+        planned = self._scheduler.planned()
+        with torch.inference_mode():
+            logits = self._forward(planned)
+            asking = [row.request_id for _, row in planned if row.samples]
+            start = len(asking)
+            for request, row in planned:
+                if row.scores:
+                    score(row.request_id, _first_scored(request, row), logits[start : start + row.scores])
+                    start += row.scores
+            tokens = choose(asking, logits[: len(asking)])
+        return self._scheduler.commit(tokens)
 
     @property
     def running(self) -> int:
         """Number of requests that hold cache pages."""
-        return len(self._processor.scheduler.active_requests)
+        return self._scheduler.running
 
     @property
     def waiting(self) -> int:
         """Number of requests that wait for a place in the batch."""
-        return len(self._processor.scheduler.waiting_requests)
+        return self._scheduler.waiting
 
     @property
     def cache_use(self) -> float:
         """Share of the cache that is in use, in [0, 1]; prefixes that are only kept to be shared do not count."""
-        cache = self._processor.cache
-        free = cache.compute_free_capacity(relative=False) + (self._prefixes.spare_bytes if self._prefixes else 0)
-        return float(1.0 - free / (cache.num_sectors * cache.bytes_per_sector))
+        return self._scheduler.pool.held / self._scheduler.pool.blocks
 
     @property
     def prefix_tokens(self) -> tuple[int, int]:
         """(prompt tokens so far, those of them that were found computed)."""
-        return (0, 0) if self._prefixes is None else (self._prefixes.asked, self._prefixes.found)
+        return self._scheduler.asked, self._scheduler.found
 
-    def _in_batch(self) -> list[Any]:
-        return list(self._processor.inputs_and_outputs.requests_in_batch)
+    def _forward(self, planned: Sequence[tuple[Request, Row]]) -> Tensor:
+        """Returns the logits of the rows that sample, then of the tokens that score a prompt; [n, V], float32."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        last: list[int] = []
+        scoring: list[int] = []
+        spans = []
+        for request, row in planned:
+            start, end = row.before, row.before + row.tokens
+            if row.scores:
+                first = len(tokens) + _first_scored(request, row) - 1 - start
+                scoring += range(first, first + row.scores)
+            tokens += request.tokens[start:end]
+            positions += range(start, end)
+            spans.append(Span(row.tokens, end, request.blocks))
+            if row.samples:
+                last.append(len(tokens) - 1)
+        wanted = last + scoring
+        everything = len(wanted) == len(tokens) and not scoring
+        parts = [np.asarray(part, dtype=np.int64) for part in (tokens, positions, [] if everything else wanted)]
+        plan = PackedPlan(spans, self._memory, self._upload, self._model.dtype, parts)
+        ids, places, kept = plan.more
+        keep = {} if everything or not self._keeps_some else {"logits_to_keep": kept}
+        if self._ropes.boundaries:
+            self._ropes.set([(row.tokens, len(request.tokens)) for request, row in planned])
+        try:
+            logits: Tensor = self._model(
+                input_ids=ids[None], position_ids=places[None], use_cache=False, cache=plan, **keep
+            ).logits[0]
+        finally:
+            self._ropes.clear()
+        return (logits if everything or keep else logits[kept]).float()
 
-    def _sample(self, scores: Tensor, output_ids: Tensor) -> None:
-        assert self._choose is not None
-        asking = [row.request_id for row in self._rows if row.samples]
-        tokens = self._choose(asking, scores[0, : len(asking)])
-        output_ids[0, : len(asking)] = torch.tensor(tokens, dtype=output_ids.dtype, device=output_ids.device)
+
+def _first_scored(request: Request, row: Row) -> int:
+    """Returns the first token of the prompt that the pass scores."""
+    return max(row.before + 1, request.scored)
 
 
-def _use_packed_attention(model: Any) -> bool:
-    """Replaces the model's attention by ours where every layer does plain attention over the whole sequence."""
+def _refuse_other_layers(model: Any) -> None:
     config = model.config.get_text_config()
-    if config._attn_implementation != "sdpa" or set(group_layers_by_attn_type(config)) != {FULL_ATTENTION}:
-        return False
-    model.set_attn_implementation(attention.NAME)
-    return True
-
-
-def _config(limits: BatchLimits) -> ContinuousBatchingConfig:
-    """Gives every size: transformers would take seconds, and most of the memory, to find them."""
-    return ContinuousBatchingConfig(
-        page_size=limits.page_tokens,
-        num_blocks=-(-limits.cache_tokens // limits.page_tokens),
-        max_batch_tokens=limits.step_tokens,
-        max_requests_per_batch=min(limits.requests, limits.step_tokens),
-        max_blocks_per_request=0,
-        # Off by default: a prompt that is computed in parts is rounded differently, so the last bit of an answer would
-        # depend on earlier requests.
-        allow_block_sharing=limits.reuse_prefixes,
-        # Tokens are chosen in Python between two passes, so neither may run ahead of the other.
-        use_async_batching=False,
-        use_cuda_graph=False,
-        seed=0,  # unused: each request has a generator of its own
-        auto_switch_to_flash=False,  # would look for kernels on the network
-    )
-
-
-class _Nowhere:
-    """In place of transformers' output router: results are read from the requests themselves."""
-
-    def deliver(self, output: object) -> None:
-        """Ignores a result."""
-
-    def deliver_batch(self, outputs: object) -> None:
-        """Ignores results."""
-
-    def fail_and_deliver(self, state: RequestState, error: Exception) -> None:
-        """Raises: only requests of transformers' own queue, which is not used, can get here."""
-        raise RuntimeError(f"transformers refused request {state.request_id}: {error}") from error
+    if others := sorted(set(getattr(config, "layer_types", None) or ()) - _LAYERS):
+        raise ModelLoadError(
+            f"{type(model).__name__} cannot run in continuous batches: its configuration has layers of the type "
+            f"{', '.join(map(repr, others))}; served are {', '.join(map(repr, sorted(_LAYERS)))}"
+        )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from kaito_runtime.engine.batching import Row
-from kaito_runtime.engine.protocol import Job, Token, TokenStream
+from kaito_runtime.engine.prompt_scores import score_tokens
+from kaito_runtime.engine.protocol import Job, PromptScores, PromptToken, Token, TokenStream
 from kaito_runtime.engine.sampling import Choice, Sampler, choose
-from kaito_runtime.errors import RequestError
+from kaito_runtime.errors import RequestError, one_line
 
 __all__ = ["Event", "LiveJob", "LiveJobs"]
 
-Event = tuple[TokenStream, Token | Exception]
-"""What to put into a stream: its next token, or the error that ends it."""
+log = logging.getLogger(__name__)
+
+Event = tuple[TokenStream, Token | PromptScores | Exception]
+"""What to put into a stream: its prompt, its next token, or the error that ends it."""
 _NO_TOKEN = 0  # given to the batch, on all ranks, for a row that fails; no client sees it
 
 
@@ -26,6 +30,7 @@ class LiveJob:
     Attributes:
         ends: Tokens that end it.
         cached: Prompt tokens that were found computed; None before its first pass.
+        prompt: The prompt's tokens that are scored so far; None where none is to be, or all were delivered.
     """
 
     job: Job
@@ -33,10 +38,14 @@ class LiveJob:
     sampler: Sampler
     ends: frozenset[int]
     cached: int | None = None
+    prompt: list[PromptToken] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prompt = None if self.job.prompt_logprobs is None else [PromptToken(self.job.prompt[0])]
 
 
 class LiveJobs:
-    """The jobs in the engine, by request id. A forward pass is `begin`, `choose` and `collect`."""
+    """The jobs in the engine, by request id. A forward pass is `begin`, `score`, `choose` and `collect`."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, LiveJob] = {}
@@ -90,6 +99,27 @@ class LiveJobs:
                 tokens.append(outcome[0])
         return tokens
 
+    def score(self, request_id: str, first: int, logits: Tensor) -> None:
+        """Keeps the log-probabilities of tokens of a prompt.
+
+        Args:
+            first: The first of the tokens that are scored.
+
+        Shapes:
+            logits: [n, V], float32.
+        """
+        live = self._jobs[request_id]
+        assert live.prompt is not None and live.job.prompt_logprobs is not None
+        tokens = live.job.prompt[first : first + len(logits)]
+        try:
+            live.prompt += score_tokens(tokens, logits, live.job.prompt_logprobs)
+        except Exception as error:  # of whatever kind: it must not fail the other requests of the batch
+            if not isinstance(error, RequestError):
+                log.exception("the prompt of a request could not be scored; it fails")
+                message = f"the prompt could not be scored: {one_line(error)}"
+                error = RequestError(message, status=500, code="scoring_failed")
+            self._failed[request_id] = error
+
     @property
     def failed(self) -> dict[str, RequestError]:
         """Errors of the last pass, each of one job alone."""
@@ -98,10 +128,18 @@ class LiveJobs:
     def collect(self, complete: Collection[str]) -> list[Event]:
         """Ends a pass: returns its tokens, and removes the jobs that are complete."""
         events: list[Event] = []
+        for request_id in complete:
+            live = self._jobs.get(request_id)
+            if live is not None and request_id not in self._chosen:  # its prompt alone was asked for
+                del self._jobs[request_id]
+                events.append((live.stream, PromptScores(tuple(live.prompt or ()), "length")))
         for request_id, (token, logprob, top) in self._chosen.items():
             live = self._jobs.get(request_id)
             if live is None:
                 continue
+            if live.prompt is not None:
+                events.append((live.stream, PromptScores(tuple(live.prompt))))
+                live.prompt = None
             finish = None
             if request_id in complete:
                 finish = "stop" if token in live.ends else "length"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from kaito_runtime.engine.batching import Batcher, Choose, Row
+from kaito_runtime.engine.batching import Batcher, Choose, Row, Score, score_nothing
 from kaito_runtime.lora.inject import LoraModel
 from kaito_runtime.lora.records import AdapterVersion, AdapterWeights, ResidentAdapter
 from kaito_runtime.model.memory import BatchLimits
@@ -53,11 +53,14 @@ class Runner:
         max_tokens: int,
         end_tokens: Collection[int],
         strengths: Mapping[AdapterVersion, float],
+        *,
+        scores_prompt: bool = False,
     ) -> None:
         """Queues a request, which holds its adapter versions until it ends.
 
         Raises:
             KeyError: A version is not resident (any more); nothing is queued.
+            ValueError: See `Scheduler.add`; nothing is queued.
         """
         held: list[AdapterVersion] = []
         try:
@@ -66,7 +69,7 @@ class Runner:
                 held.append(version)
             # By content, whatever the names. A sorted tuple, not a set: two names may stand for the same content.
             salt = tuple(sorted((version.digest, strength) for version, strength in strengths.items() if strength))
-            self._batcher.add(request_id, prompt, max_tokens, end_tokens, salt or None)
+            self._batcher.add(request_id, prompt, max_tokens, end_tokens, salt or None, scores_prompt=scores_prompt)
         except Exception:
             for version in held:
                 self._lora.bank.release(version)
@@ -83,15 +86,16 @@ class Runner:
         self._rows = self._batcher.prepare()
         return self._rows
 
-    def step(self, choose: Choose) -> set[str]:
+    def step(self, choose: Choose, score: Score = score_nothing) -> set[str]:
         """Runs the pass that `prepare` chose and returns the ids of the requests that are complete after it.
 
         Args:
             choose: Returns the next tokens.
+            score: Takes the logits of tokens of prompts, if a request asks for them; called before `choose`.
         """
         spans = [(row.tokens, self._held[row.request_id]) for row in self._rows]
         self._lora.routing.set(spans, self._batcher.head_spans(spans))
-        complete = self._batcher.step(choose)
+        complete = self._batcher.step(choose, score)
         self._release(complete)
         return complete
 

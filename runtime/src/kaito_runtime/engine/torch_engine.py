@@ -121,8 +121,6 @@ class TorchEngine:
         """See `Engine.submit`."""
         if not self.alive:
             raise RequestError("the engine has stopped", status=503, code="engine_stopped")
-        if job.prompt_logprobs is not None or job.max_tokens < 1:
-            raise RequestError("log-probabilities of prompts are not computed yet", status=501, code="unsupported")
         if self._open >= self.most_jobs:
             raise RequestError(
                 f"the server is full: {self._open} requests are running or waiting",
@@ -187,7 +185,14 @@ class TorchEngine:
         ends = frozenset() if job.ignores_end else self._end_tokens
         try:
             live = LiveJob(job, stream, Sampler(job.sampling, self._device), ends)
-            self._runner.add(request_id, job.prompt, job.max_tokens, ends, job.strengths)
+            self._runner.add(
+                request_id,
+                job.prompt,
+                job.max_tokens,
+                ends,
+                job.strengths,
+                scores_prompt=job.prompt_logprobs is not None,
+            )
         except Exception as error:
             refusal = RequestError(f"the request cannot start: {error}", status=500, code="engine_error")
             self._worker.run_in_loop(partial(self._deliver, [(stream, refusal)]))
@@ -230,7 +235,7 @@ class TorchEngine:
                 return
             rows = [row.request_id for row in batch]
             self._jobs.begin(batch)
-            complete = self._runner.step(self._choose)
+            complete = self._runner.step(self._choose, self._jobs.score)
         except Exception as error:  # of whatever kind: the requests of the pass end, and the others go on
             log.exception("a forward pass of %d requests failed", len(rows))
             stats = self._stats

@@ -116,10 +116,11 @@ class Follower:
         max_tokens: int,
         end_tokens: Sequence[int],
         strengths: Sequence[tuple[int, float]],
+        scores_prompt: bool,
     ) -> None:
         live = {self._versions[number]: strength for number, strength in strengths}
         try:
-            self._runner.add(request_id, prompt, max_tokens, end_tokens, live)
+            self._runner.add(request_id, prompt, max_tokens, end_tokens, live, scores_prompt=scores_prompt)
         except Exception:
             log.exception("request %s cannot start on this rank", request_id)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from kaito_runtime.engine.batching import Choose, Row
+from kaito_runtime.engine.batching import Choose, Row, Score, score_nothing
 from kaito_runtime.engine.runner import Runner
 from kaito_runtime.errors import AdapterLoadError, GroupLostError, one_line
 from kaito_runtime.lora.inject import LoraModel
@@ -67,11 +67,13 @@ class Lead(Runner):
         max_tokens: int,
         end_tokens: Collection[int],
         strengths: Mapping[AdapterVersion, float],
+        *,
+        scores_prompt: bool = False,
     ) -> None:
         """See `Runner.add`."""
         numbered = [(self._numbers[version], strength) for version, strength in strengths.items()]
-        self._group.send("add", request_id, list(prompt), max_tokens, list(end_tokens), numbered)
-        super().add(request_id, prompt, max_tokens, end_tokens, strengths)
+        self._group.send("add", request_id, list(prompt), max_tokens, list(end_tokens), numbered, scores_prompt)
+        super().add(request_id, prompt, max_tokens, end_tokens, strengths, scores_prompt=scores_prompt)
 
     def drop(self, request_ids: Collection[str]) -> None:
         """See `Runner.drop`. Does not need the other ranks: requests are dropped when those are lost, too."""
@@ -89,7 +91,7 @@ class Lead(Runner):
         self._group.send("compute", rows)
         return rows
 
-    def step(self, choose: Choose) -> set[str]:
+    def step(self, choose: Choose, score: Score = score_nothing) -> set[str]:
         """See `Runner.step`. Tokens are chosen on this rank alone, and sent to the others.
 
         A pass that fails on all ranks fails its requests; one that fails on some ranks ends all of them.
@@ -101,7 +103,7 @@ class Lead(Runner):
             return tokens
 
         try:
-            return super().step(choose_for_all)
+            return super().step(choose_for_all, score)
         except GroupLostError:
             raise
         except Exception as error:
