@@ -1,4 +1,7 @@
-"""Packed attention against attention of each request on its own, in float64."""
+"""Packed attention against attention of each request on its own, in float64.
+
+Where there is no GPU, the kernel's reference stands in for it; `kernels/interpret` compares the two.
+"""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -9,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kaito_runtime.engine.attention import CacheMemory, PackedPlan, Span, Upload, packed_attention
+from kaito_runtime.engine.attention import packed_attention
+from kaito_runtime.engine.packing import CacheMemory, PackedPlan, Span, Upload
 
 HEADS, GROUPS, WIDTH, BLOCK = 6, 2, 8, 4
 SPANS = {
@@ -33,13 +37,15 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def place(spans: Sequence[tuple[int, int]], *, side_by_side: bool) -> tuple[list[Span], CacheMemory, list[int]]:
+def place(
+    spans: Sequence[tuple[int, int]], *, side_by_side: bool, kernel: bool = False
+) -> tuple[list[Span], CacheMemory, list[int]]:
     """Returns the spans with blocks, a cache full of what is no number, and the cells of all keys."""
     counts = [-(-keys // BLOCK) for _, keys in spans]
     blocks = list(range(2 * sum(counts)))
     if not side_by_side:
         blocks = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(1)).tolist()
-    memory = CacheMemory(len(blocks), BLOCK)
+    memory = CacheMemory(len(blocks), BLOCK, kernel=kernel)
     placed, cells = [], []
     for (queries, keys), count in zip(spans, counts, strict=True):
         own, blocks = blocks[:count], blocks[count:]
@@ -49,10 +55,10 @@ def place(spans: Sequence[tuple[int, int]], *, side_by_side: bool) -> tuple[list
 
 
 def attend(
-    spans: list[tuple[int, int]], query: Tensor, key: Tensor, value: Tensor, *, side_by_side: bool, **kind: Any
+    spans: list[tuple[int, int]], query: Tensor, key: Tensor, value: Tensor, *, where: str, **kind: Any
 ) -> Tensor:
     """Attends with all keys but the newest in the cache, among others that are no numbers."""
-    placed, memory, cells = place(spans, side_by_side=side_by_side)
+    placed, memory, cells = place(spans, side_by_side=where == "side by side", kernel=where == "by the kernel")
     ends = torch.tensor([keys for _, keys in spans]).cumsum(0).tolist()
     new = torch.cat([torch.arange(end - queries, end) for (queries, _), end in zip(spans, ends, strict=True)])
     held = memory.layer(7, key, value)
@@ -92,18 +98,18 @@ def alone(
     return scores.softmax(-1)[..., :keys] @ value
 
 
-@pytest.mark.parametrize("side_by_side", [True, False], ids=["side by side", "scattered"])
+@pytest.mark.parametrize("where", ["side by side", "scattered", "by the kernel"])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("spans", SPANS.values(), ids=SPANS)
 def test_each_request_sees_its_own_keys_up_to_its_own_place(
-    spans: list[tuple[int, int]], kind: dict[str, Any], side_by_side: bool
+    spans: list[tuple[int, int]], kind: dict[str, Any], where: str
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     total_q, total_k = (sum(column) for column in zip(*spans, strict=True))
     query = torch.randn(1, HEADS, total_q, WIDTH, generator=generator, dtype=torch.float64)
     key = torch.randn(1, GROUPS, total_k, WIDTH, generator=generator, dtype=torch.float64)
     value = torch.randn(1, GROUPS, total_k, WIDTH - 2, generator=generator, dtype=torch.float64)
-    found = attend(spans, query, key, value, side_by_side=side_by_side, **kind)[0].transpose(0, 1)
+    found = attend(spans, query, key, value, where=where, **kind)[0].transpose(0, 1)
     q = k = 0
     for queries, keys in spans:
         rows = slice(q, q + queries)

@@ -20,8 +20,9 @@ from transformers import (
     StableLmForCausalLM,
 )
 
-from kaito_runtime.engine.attention import NAME, CacheMemory
+from kaito_runtime.engine.attention import NAME
 from kaito_runtime.engine.batching import Batcher, Row
+from kaito_runtime.engine.packing import CacheMemory
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.model.memory import BatchLimits, cache_bytes_per_token
 from kaito_runtime.testing.models import load_fp32

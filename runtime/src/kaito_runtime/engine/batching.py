@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kaito_runtime.engine import attention
-from kaito_runtime.engine.attention import CacheMemory, PackedPlan, Span, Upload
+from kaito_runtime.engine.packing import CacheMemory, PackedPlan, Span, Upload
 from kaito_runtime.engine.scheduler import Request, Row, Scheduler
 from kaito_runtime.engine.self_check import BatchCheck
 from kaito_runtime.errors import ModelLoadError
@@ -63,7 +63,7 @@ class Batcher:
                 check = BatchCheck(wrapped, limits, self._ropes)
                 wrapped.set_attn_implementation(attention.NAME)
                 self._keeps_some = "logits_to_keep" in inspect.signature(wrapped.forward).parameters
-                self._memory = CacheMemory(blocks, limits.page_tokens)
+                self._memory = CacheMemory(blocks, limits.page_tokens, kernel=wrapped.device.type == "cuda")
                 self._upload = Upload(wrapped.device)
                 self._scheduler = Scheduler(
                     blocks=blocks,

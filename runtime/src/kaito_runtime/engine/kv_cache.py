@@ -1,6 +1,6 @@
 """Blocks of the key-value cache: who holds each, and which hold prefixes that may be shared. Numbers only, no tensors.
 
-Their memory is in `attention`; which request gets blocks, and when, is decided in `scheduler`.
+Their memory is in `packing`; which request gets blocks, and when, is decided in `scheduler`.
 """
 
 from __future__ import annotations
