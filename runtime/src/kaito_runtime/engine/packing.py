@@ -109,9 +109,12 @@ class Upload:
         self._device = device
         self._host = torch.empty(0, dtype=torch.int64)
         self._there = self._host
+        self._copied: torch.cuda.Event | None = None
 
     def __call__(self, parts: Sequence[np.ndarray]) -> list[Tensor]:
-        """Returns the parts on the device, flat. They hold until the next call, which must wait for the pass."""
+        """Returns the parts on the device, flat. They hold until the next call, in the order of the device's stream."""
+        if self._copied is not None:
+            self._copied.synchronize()  # a pass that chooses no token is followed by another without a wait
         sizes = [part.size for part in parts]
         total = sum(sizes)
         if total > len(self._host):
@@ -121,6 +124,8 @@ class Upload:
         np.concatenate([part.ravel() for part in parts], out=self._host.numpy()[:total])
         if self._there is not self._host:
             self._there[:total].copy_(self._host[:total], non_blocking=True)
+            self._copied = self._copied or torch.cuda.Event()
+            self._copied.record()
         return list(self._there[:total].split(sizes))
 
 

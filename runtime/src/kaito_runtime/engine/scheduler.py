@@ -21,6 +21,7 @@ __all__ = ["Request", "Row", "Scheduler"]
 
 _SCORED_TOKENS = 128
 """Most prompt tokens of one pass whose log-probabilities are asked for: each takes memory for the whole vocabulary."""
+_GROWS = 512  # tokens by which a request is expected to grow: most ask for more than they use
 
 
 class Row(NamedTuple):
@@ -290,9 +291,8 @@ class Scheduler:
                 self.pool.release(found)
                 return
             del self._waiting[0]
-            request.blocks = found + self.pool.take(
-                needed, found[-1] if found else None, self._blocks_for(request.most)
-            )
+            room = self._blocks_for(min(request.most, len(request.tokens) + _GROWS))
+            request.blocks = found + self.pool.take(needed, found[-1] if found else None, room)
             request.found = request.published = len(found)
             request.computed = len(found) * self.pool.block_tokens
             if self._reuses and len(request.tokens) == request.prompt:
