@@ -81,10 +81,11 @@ class CacheMemory:
             cells = self.blocks * self.block_tokens
             if key.device.type == "cpu":
                 self.alone = max(self.alone, _ALONE // (key.shape[1] * key.shape[3]))
-            held = self._layers[index] = tuple(  # type: ignore[assignment]
+            keys, values = (
                 torch.zeros(cells, new.shape[1], new.shape[3], dtype=new.dtype, device=new.device)
                 for new in (key, value)
             )
+            held = self._layers[index] = (keys, values)
         return held
 
     def cells(self, blocks: Sequence[int], first: int, end: int) -> slice | np.ndarray:
@@ -124,9 +125,9 @@ class Upload:
         np.concatenate([part.ravel() for part in parts], out=self._host.numpy()[:total])
         if self._there is not self._host:
             self._there[:total].copy_(self._host[:total], non_blocking=True)
-            self._copied = self._copied or torch.cuda.Event()
+            self._copied = self._copied or torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
-        return list(self._there[:total].split(sizes))
+        return list(torch.split(self._there[:total], sizes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +228,9 @@ class PackedPlan:
         self._groups = {window: draft.finish(sent, dtype) for window, draft in drafts.items()}
         self.paged: PagedDecode | None = None
         if one_each is not None:
-            queries, table, lengths = (sent[part] if isinstance(part, int) else part for part in one_each)
-            self.paged = PagedDecode(queries, table.view(len(sent[one_each[2]]), -1), lengths)
+            places, table, counts = one_each
+            rows = sent[places] if isinstance(places, int) else places
+            self.paged = PagedDecode(rows, sent[table].view(sent[counts].numel(), -1), sent[counts])
 
     def groups(self, window: int | None) -> Groups:
         """Returns what attention with this window does."""
