@@ -100,6 +100,31 @@ def test_each_row_of_a_mixed_batch_gets_its_own_head_and_embedding(
             assert (served - truth(model, None, 0, sequence)[len(job.prompt) - 1 :]).abs().max() > 100 * TOLERANCE
 
 
+def test_prompts_are_scored_under_the_head_of_their_own_adapter(
+    model: Path, folders: Mapping[str, Path], harness: Any
+) -> None:
+    """The head gets the rows that choose tokens first, then those that score prompts."""
+    head = harness.load("scored", folders["head"])
+    prompts = [[40 + (7 * number + i) % 60 for i in range(90 - 20 * number)] for number in range(3)]
+    sets = ({head: 1.0}, {}, {head: -0.5})
+    jobs = [
+        Job(prompt, 2, strengths, GREEDY, prompt_logprobs=0) for prompt, strengths in zip(prompts, sets, strict=True)
+    ]
+
+    async def run() -> list[Any]:
+        streams = [harness.engine.submit(job) for job in (*jobs, Job([9, 8], 30, {head: 2.0}, GREEDY))]
+        for stream in streams:
+            async for _ in stream:
+                pass
+        return [stream.prompt for stream in streams]
+
+    for prompt, strengths, scored in zip(prompts, sets, harness.portal.call(run), strict=False):
+        folder = folders["head"] if strengths else None
+        expected = truth(model, folder, strengths.get(head, 0.0), prompt).log_softmax(-1)
+        for place, token in enumerate(scored[1:]):
+            assert abs(token.logprob - float(expected[place, token.id])) <= TOLERANCE
+
+
 def test_trained_tokens_are_weighed_by_their_difference(model: Path, folders: Mapping[str, Path], harness: Any) -> None:
     """Half of a trained row is half way from the base model's row to it."""
     from safetensors.torch import load_file

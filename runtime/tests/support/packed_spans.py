@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import torch
 
-from kaito_runtime.engine.packing import CacheMemory, Span
+from kaito_runtime.engine.packing import CacheMemory, Piece
 
 BLOCK = 4
 
 
 def place(
     spans: Sequence[tuple[int, int]], *, side_by_side: bool, kernel: bool = False
-) -> tuple[list[Span], CacheMemory, list[int]]:
+) -> tuple[list[Piece], CacheMemory, list[int]]:
     """Returns the spans with blocks, a cache full of what is no number, and the cells of all keys."""
     counts = [-(-keys // BLOCK) for _, keys in spans]
     blocks = list(range(2 * sum(counts)))
@@ -21,6 +21,6 @@ def place(
     placed, cells = [], []
     for (queries, keys), count in zip(spans, counts, strict=True):
         own, blocks = blocks[:count], blocks[count:]
-        placed.append(Span(queries, keys, own))
+        placed.append(Piece(queries, keys, own))
         cells += [own[i // BLOCK] * BLOCK + i % BLOCK for i in range(keys)]
     return placed, memory, cells

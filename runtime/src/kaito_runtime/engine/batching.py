@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from kaito_runtime.engine import attention
-from kaito_runtime.engine.packing import CacheMemory, PackedPlan, Span, Upload
+from kaito_runtime.engine.packing import CacheMemory, PackedPlan, Piece, Upload
 from kaito_runtime.engine.scheduler import Request, Row, Scheduler
 from kaito_runtime.engine.self_check import BatchCheck
 from kaito_runtime.errors import ModelLoadError
-from kaito_runtime.lora.records import Span as LoraSpan
 from kaito_runtime.lora.records import Span
 from kaito_runtime.model.memory import BatchLimits, memory_for
 from kaito_runtime.model.rope import RotaryTables
@@ -105,7 +104,7 @@ class Batcher:
         """Chooses the rows of the next pass, in packed order; empty if there is nothing to do."""
         return self._scheduler.plan()
 
-    def head_spans(self, spans: Sequence[LoraSpan]) -> list[LoraSpan] | None:
+    def head_spans(self, spans: Sequence[Span]) -> list[Span] | None:
         """Returns the spans of the rows that the output head gets, given those of the tokens; None: all tokens.
 
         Those whose next token is chosen come first, then those that score a prompt.
@@ -113,7 +112,7 @@ class Batcher:
         if not self._keeps_some:
             return None
         planned = list(zip(self._scheduler.planned(), spans, strict=True))
-        head: list[LoraSpan] = [(1, strengths) for (_, row), (_, strengths) in planned if row.samples]
+        head: list[Span] = [(1, strengths) for (_, row), (_, strengths) in planned if row.samples]
         return head + [(row.scores, strengths) for (_, row), (_, strengths) in planned if row.scores]
 
     def step(self, choose: Choose, score: Score = score_nothing) -> set[str]:
@@ -161,7 +160,7 @@ class Batcher:
         positions: list[int] = []
         last: list[int] = []
         scoring: list[int] = []
-        spans = []
+        pieces = []
         for request, row in planned:
             start, end = row.before, row.before + row.tokens
             if row.scores:
@@ -169,13 +168,13 @@ class Batcher:
                 scoring += range(first, first + row.scores)
             tokens += request.tokens[start:end]
             positions += range(start, end)
-            spans.append(Span(row.tokens, end, request.blocks))
+            pieces.append(Piece(row.tokens, end, request.blocks))
             if row.samples:
                 last.append(len(tokens) - 1)
         wanted = last + scoring
         everything = len(wanted) == len(tokens) and not scoring
         parts = [np.asarray(part, dtype=np.int64) for part in (tokens, positions, [] if everything else wanted)]
-        plan = PackedPlan(spans, self._memory, self._upload, self._model.dtype, parts)
+        plan = PackedPlan(pieces, self._memory, self._upload, self._model.dtype, parts)
         ids, places, kept = plan.more
         keep = {} if everything or not self._keeps_some else {"logits_to_keep": kept}
         if self._ropes.boundaries:

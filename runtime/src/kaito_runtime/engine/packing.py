@@ -21,8 +21,8 @@ __all__ = [
     "Groups",
     "PackedPlan",
     "PagedDecode",
+    "Piece",
     "Prefill",
-    "Span",
     "Upload",
     "seen_mask",
 ]
@@ -32,7 +32,7 @@ __all__ = [
 _ALONE = 16384
 
 
-class Span(NamedTuple):
+class Piece(NamedTuple):
     """One request's part of a packed batch.
 
     Attributes:
@@ -206,7 +206,7 @@ class PackedPlan:
 
     def __init__(
         self,
-        spans: Sequence[Span],
+        spans: Sequence[Piece],
         memory: CacheMemory,
         upload: Upload,
         dtype: torch.dtype,
@@ -248,7 +248,7 @@ def _indices(cells: slice | np.ndarray) -> range | np.ndarray:
     return range(cells.start, cells.stop) if isinstance(cells, slice) else cells
 
 
-def _one_each(spans: Sequence[Span], parts: list[np.ndarray]) -> tuple[slice | int, int, int] | None:
+def _one_each(spans: Sequence[Piece], parts: list[np.ndarray]) -> tuple[slice | int, int, int] | None:
     """Returns queries, table and lengths of the requests with one query each, as parts of what will be copied."""
     places, held, lengths = [], [], []
     q = 0
@@ -272,11 +272,13 @@ def _one_each(spans: Sequence[Span], parts: list[np.ndarray]) -> tuple[slice | i
 class _Draft:
     """Groups whose integers are not on the device yet: they are numbered as parts of what will be copied."""
 
-    def __init__(self, spans: Sequence[Span], memory: CacheMemory, window: int | None, parts: list[np.ndarray]) -> None:
+    def __init__(
+        self, spans: Sequence[Piece], memory: CacheMemory, window: int | None, parts: list[np.ndarray]
+    ) -> None:
         self._window = window
         self._decodes: list[tuple[int, slice | int, slice | int, slice | int | None, int]] = []
         self._prefills: list[tuple[slice, slice | int | None, int, int]] = []
-        decodes: dict[int, list[tuple[int, Span, int]]] = defaultdict(list)
+        decodes: dict[int, list[tuple[int, Piece, int]]] = defaultdict(list)
         q = 0
         for span in spans:
             queries, keys, blocks = span
@@ -297,7 +299,7 @@ class _Draft:
         for group in decodes.values():
             self._group(group, memory, parts)
 
-    def _group(self, group: Sequence[tuple[int, Span, int]], memory: CacheMemory, parts: list[np.ndarray]) -> None:
+    def _group(self, group: Sequence[tuple[int, Piece, int]], memory: CacheMemory, parts: list[np.ndarray]) -> None:
         lengths = [span.keys - first for _, span, first in group]
         longest = max(lengths)
         places = [place for place, _, _ in group]
