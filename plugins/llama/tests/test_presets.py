@@ -19,6 +19,7 @@ ARCHITECTURES = {
     "llama-2-13b": (40, 5120, 40, 40, 13824, 32000, 2),
     "llama-2-70b": (80, 8192, 64, 8, 28672, 32000, 2),
     "llama-3.1-8b": (32, 4096, 32, 8, 14336, 128256, 2),
+    "deepseek-r1-distill-llama-8b": (32, 4096, 32, 8, 14336, 128256, 2),
     "llama-3.3-70b": (80, 8192, 64, 8, 28672, 128256, 2),
     "smollm2-135m": (30, 576, 9, 3, 1536, 49152, 1),
 }
@@ -32,7 +33,7 @@ def architecture(preset: ModelPreset) -> tuple[int, int, int, int, int, int, int
 def test_names() -> None:
     assert [preset.name for preset in kaito_model_presets()] == [
         *("llama-2-7b", "llama-2-7b-chat", "llama-2-13b", "llama-2-13b-chat", "llama-2-70b", "llama-2-70b-chat"),
-        *("llama-3.1-8b-instruct", "llama-3.3-70b-instruct", "smollm2-135m-instruct"),
+        *("llama-3.1-8b-instruct", "deepseek-r1-distill-llama-8b", "llama-3.3-70b-instruct", "smollm2-135m-instruct"),
     ]
     assert BY_NAME["llama-2-13b-chat"].weights.repository == "meta-llama/Llama-2-13b-chat-hf"
 
@@ -72,7 +73,8 @@ def test_larger_models_span_nodes() -> None:
 
 
 def test_meta_models_ask_for_a_token() -> None:
-    assert {preset.name for preset in PRESETS if not preset.weights.gated} == {"smollm2-135m-instruct"}
+    open_to_all = {preset.name for preset in PRESETS if not preset.weights.gated}
+    assert open_to_all == {"smollm2-135m-instruct", "deepseek-r1-distill-llama-8b"}
     assert {preset.access for preset in PRESETS if preset.license == "llama2"} == {"private"}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Phi3Config, Phi3ForCausalLM
+from transformers import Phi3Config, Phi3ForCausalLM, PhiConfig, PhiForCausalLM
 
 from kaito_runtime.testing.truth import TINY, check_adapters_are_exact, save_random
 
@@ -31,6 +31,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def test_adapters_give_the_logits_of_the_merged_model(config: dict[str, Any], tmp_path: Path) -> None:
     model = Phi3ForCausalLM(Phi3Config(**TINY, **config))
     check_adapters_are_exact(save_random(model, tmp_path), ["qkv_proj"])
+
+
+@pytest.mark.slow
+def test_adapters_of_phi_2_give_the_logits_of_the_merged_model(tmp_path: Path) -> None:
+    model = PhiForCausalLM(PhiConfig(**TINY, partial_rotary_factor=0.5))
+    check_adapters_are_exact(save_random(model, tmp_path), ["q_proj", "v_proj", "dense"])
 
 
 def test_why_contexts_are_short() -> None:

@@ -1,4 +1,6 @@
-"""The Llama presets, as data: Llama 2, 3.1 and 3.3, and SmolLM2, which has the Llama architecture and runs on a CPU."""
+"""The Llama presets, as data: Llama 2, 3.1 and 3.3, and two more of the Llama architecture: DeepSeek R1 distilled into
+Llama 3.1, and SmolLM2, which runs on a CPU.
+"""
 
 from typing import Any
 
@@ -112,6 +114,38 @@ PRESETS = (
         license="llama3.1",
         sources={
             "weights.revision": _PIN,
+            "weights.size_gib": _CATALOG,
+            "gpus": "smallest number of 24 GiB GPUs that holds gpu_memory_gib",
+            "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens (0.25 GiB), as KAITO v0.12.0 computes it",
+            "memory_gib": _MEMORY,
+            "disk_gib": _CATALOG,
+            "context_length": _CATALOG,
+            "heads": _CATALOG,
+            "kv_bytes_per_token": _kv(8, 128, 32),
+            "startup_seconds": "15 minutes and 18 s per GiB of weights, at least 30 minutes, as in KAITO v0.12.0",
+        },
+    ),
+    ModelPreset(
+        name="deepseek-r1-distill-llama-8b",
+        family="llama",
+        architecture="LlamaForCausalLM",
+        recipe="llama",
+        weights=Weights(
+            repository="deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+            revision="6a6f4aa4197940add57724a7707d069478df56b1",
+            size_gib=14.96,
+        ),
+        gpus=1,
+        gpu_memory_gib=18,
+        memory_gib=16,
+        disk_gib=94,
+        context_length=131072,
+        heads=8,
+        kv_bytes_per_token=131072,
+        startup_seconds=1800,
+        license="MIT",
+        sources={
+            "weights.revision": _SEEN,
             "weights.size_gib": _CATALOG,
             "gpus": "smallest number of 24 GiB GPUs that holds gpu_memory_gib",
             "gpu_memory_gib": "weights * 1.02, 2.3 GiB a GPU and 2048 tokens (0.25 GiB), as KAITO v0.12.0 computes it",

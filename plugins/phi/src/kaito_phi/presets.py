@@ -1,4 +1,4 @@
-"""The Phi presets, as data: Phi 3, 3.5 and 4, all of the Phi-3 architecture."""
+"""The Phi presets, as data: Phi 2, and Phi 3, 3.5 and 4, which are all of the Phi-3 architecture."""
 
 from typing import Any
 
@@ -69,7 +69,38 @@ def _preset(
     )
 
 
+_KAITO = "KAITO v0.3.1, preset registry"
+
 PRESETS = (
+    ModelPreset(
+        name="phi-2",
+        family="phi",
+        architecture="PhiForCausalLM",
+        weights=Weights(
+            repository="microsoft/phi-2", revision="b10c3eba545ad279e7208ee3a5d644566f001670", size_gib=5.18
+        ),
+        dtype="float16",
+        gpus=1,
+        gpu_memory_gib=12,
+        memory_gib=16,
+        disk_gib=50,
+        context_length=2048,
+        heads=32,
+        kv_bytes_per_token=327680,
+        license="MIT",
+        sources={
+            "weights.revision": "commit named by public projects that pin this repository; not checked against the hub",
+            "weights.size_gib": "config.json: the parameters, 2 bytes each",
+            "gpus": _KAITO,
+            "gpu_memory_gib": _KAITO,
+            "memory_gib": _SOURCES["memory_gib"],
+            "disk_gib": _KAITO,
+            "context_length": "config.json: max_position_embeddings",
+            "heads": "config.json",
+            "kv_bytes_per_token": "config.json: 2 * 32 key-value heads * 80 * 32 layers * 2 bytes",
+            "startup_seconds": f"{_KAITO}: 30 minutes",
+        },
+    ),
     _preset("microsoft/Phi-3-mini-4k-instruct", "0a67737cc96d2554230f90338b163bc6380a2a85", **_MINI),
     _preset(
         "microsoft/Phi-3-mini-128k-instruct", "072cb7562cb8c4adf682a8e186aaafa49469eb5d", long_factors=True, **_MINI

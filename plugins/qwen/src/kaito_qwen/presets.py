@@ -1,4 +1,4 @@
-"""The Qwen presets, as data: Qwen 2.5 Coder, and DeepSeek R1 distilled into a model of the same architecture."""
+"""The Qwen presets, as data: Qwen 2.5 Coder, DeepSeek R1 distilled into the same architecture, and Qwen 3."""
 
 from typing import Any
 
@@ -30,6 +30,27 @@ def _preset(repository: str, revision: str, *, size_gib: float, **numbers: Any) 
         gpus=1,
         memory_gib=16,
         sources=_SOURCES,
+        **numbers,
+    )
+
+
+def _qwen3(repository: str, revision: str, *, size_gib: float, **numbers: Any) -> ModelPreset:
+    return ModelPreset(
+        name=repository.partition("/")[2].lower(),
+        family="qwen3",
+        architecture="Qwen3ForCausalLM",
+        weights=Weights(repository=repository, revision=revision, size_gib=size_gib),
+        gpus=1,
+        memory_gib=16,
+        license="Apache-2.0",
+        sources=_SOURCES
+        | {
+            "weights.revision": "commit named by public projects that pin this repository; not checked against the hub",
+            "weights.size_gib": "config.json: the parameters, 2 bytes each",
+            "disk_gib": "weights and 80 GiB, as KAITO v0.12.0 computes it",
+            "context_length": "config.json: max_position_embeddings; the catalogue's Qwen3-8B-AWQ has the same",
+            "heads": "config.json; the catalogue's Qwen3-8B-AWQ has the same",
+        },
         **numbers,
     )
 
@@ -68,5 +89,15 @@ PRESETS = (
         heads=8,
         kv_bytes_per_token=196608,
         license="MIT",
+    ),
+    _qwen3(
+        "Qwen/Qwen3-8B",
+        "b968826d9c46dd6066d109eabc6255188de91218",
+        size_gib=15.26,
+        gpu_memory_gib=19,
+        disk_gib=95,
+        context_length=40960,
+        heads=8,
+        kv_bytes_per_token=147456,
     ),
 )
