@@ -3,7 +3,7 @@
 from kaito_core.api.adapter import AdapterRef, AdapterSource, FetchStep
 from kaito_core.api.cluster import NODES, Cluster, KubeObject, ResourceType
 from kaito_core.api.labels import matches
-from kaito_core.api.nodes import GpuSku, MakesTypes, NodeProvider, NodeRequest, NodeState, RejectedNode
+from kaito_core.api.nodes import Closes, GpuSku, MakesTypes, NodeProvider, NodeRequest, NodeState, RejectedNode, Starts
 from kaito_core.api.preset.model import ModelPreset, Weights
 from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
 from kaito_core.api.strength import parse_strength
@@ -16,6 +16,7 @@ __all__ = [
     "NODES",
     "AdapterRef",
     "AdapterSource",
+    "Closes",
     "Cluster",
     "FetchStep",
     "GpuSku",
@@ -32,6 +33,7 @@ __all__ = [
     "ServedBlend",
     "ServedModel",
     "ServingConfig",
+    "Starts",
     "Weights",
     "Workload",
     "Workspace",

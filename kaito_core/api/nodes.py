@@ -11,12 +11,14 @@ __all__ = [
     "GPU_RESOURCES",
     "INSTANCE_TYPE_LABEL",
     "NVIDIA_GPU",
+    "Closes",
     "GpuSku",
     "MakesTypes",
     "NodeProvider",
     "NodeRequest",
     "NodeState",
     "RejectedNode",
+    "Starts",
 ]
 
 NVIDIA_GPU = "nvidia.com/gpu"
@@ -176,6 +178,25 @@ class NodeProvider(Protocol):
 
     async def release(self, request: NodeRequest, cluster: Cluster) -> bool:
         """Deletes what `ensure` made, and returns True once nothing is left; a type that does not exist has nothing."""
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """A node provider with something to set up, such as a session of its cloud's API. Optional for a node provider."""
+
+    async def start(self, cluster: Cluster) -> None:
+        """Sets up; called once, before the first `ensure`, in the event loop that all later calls are made in.
+
+        An exception, or more than 30 seconds, is logged, and the provider is asked for nodes all the same.
+        """
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """A node provider with something to give up when the operator ends. Optional for a node provider."""
+
+    async def close(self) -> None:
+        """Gives up what `start` set up; called once, after the last call, and given 5 seconds."""
 
 
 @runtime_checkable

@@ -67,6 +67,6 @@ def _has(provider: NodeProvider, instance_type: str, asked: Callable[[NodeProvid
     """Returns a provider's answer; one that fails has nothing, and the others are asked."""
     try:
         return asked(provider, instance_type)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _log.exception("node provider '%s' failed: %s", provider.name, error)
         return False

@@ -43,7 +43,7 @@ def install(
     from kaito_core.controller.install.manifests import installation
 
     session: Session = context.obj
-    watches = [watch for provider in session.registry.providers.values() for watch in provider.watches]
+    watches = session.registry.watched_types()
     manifests = installation(
         namespace=namespace, image=image, watches=watches, env=_variables(env or []), webhook=webhook
     )

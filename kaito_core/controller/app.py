@@ -24,6 +24,7 @@ from kaito_core.controller.watch.resync import Resync
 from kaito_core.controller.watch.triggers import affected, is_urgent
 from kaito_core.controller.webhook.server import Webhook
 from kaito_core.controller.work.loop import Loop, Outcome
+from kaito_core.controller.work.provider_life import running_providers
 from kaito_core.controller.work.reconciler import Reconciler
 from kaito_core.controller.work.replicas import Ask, Replicas, ask_over_http
 from kaito_core.errors import ClusterError
@@ -176,8 +177,7 @@ async def _operate(
     ask: Ask,
     on_pass: OnPass,
 ) -> None:
-    providers = [resource for provider in plugins.providers.values() for resource in provider.watches]
-    watched = watched_resources((*CHILDREN.values(), PODS), providers)
+    watched = watched_resources((*CHILDREN.values(), PODS), plugins.watched_types())
     types = [item.resource for item in watched]
     async with await connect(Cache(watched), types, kubeconfig, settings.api_timeout_seconds) as cluster:
         operator = Operator(settings, plugins, cluster, ask, ready, on_pass)
@@ -210,8 +210,9 @@ async def _operate(
                     return
                 cluster.may_write = lambda: election.leads
                 keeper = asyncio.create_task(_lead(election, operator, stopping), name="lease")
-            operator.start()
-            await watch(registry, options, settings.namespaces, stopping)
+            async with running_providers(plugins, cluster):
+                operator.start()
+                await watch(registry, options, settings.namespaces, stopping)
             if keeper is not None and keeper.done() and not keeper.cancelled():
                 raise ClusterError("the Lease is lost: another operator may lead; start again to stand by")
         finally:

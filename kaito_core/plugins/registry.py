@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kaito_core import hookspecs
-from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, PodChange, Weights, Workspace
+from kaito_core.api import AdapterSource, GpuSku, ModelPreset, NodeProvider, PodChange, ResourceType, Weights, Workspace
 from kaito_core.api.frozen import frozen
 from kaito_core.api.workspace.model import PROVIDER_ANNOTATION
 from kaito_core.builtin.scheduler import SchedulerProvider
@@ -182,6 +182,18 @@ class PluginRegistry:
                 continue
             yield from ((name, sku) for sku in skus)
 
+    def watched_types(self) -> tuple[ResourceType, ...]:
+        """Returns the resource types that node providers want to be watched; one that fails is logged and has none."""
+        found: list[ResourceType] = []
+        for name, provider in sorted(self._providers.items()):
+            plugin, function = self.origin("node provider", name), f"watches of node provider '{name}'"
+            try:
+                with plugin_call(plugin, function):
+                    found += checked(function, provider.watches, ResourceType)
+            except Exception:
+                _log.exception("plugin '%s': %s failed", plugin, function)
+        return tuple(dict.fromkeys(found))
+
     def provider(self, workspace: Workspace, node_types: Collection[str] = ()) -> NodeProvider:
         """Returns the node provider of a Workspace: the one it names, the settings' one, or the plugins' answer.
 
@@ -218,15 +230,17 @@ class PluginRegistry:
         raise UnknownProviderError("", known, "resource.instanceType")
 
     def objections(self, workspace: Workspace, preset: ModelPreset | None) -> list[FieldError]:
-        """Returns what plugins object to; one whose hook fails is logged and does not count."""
+        """Returns what plugins object to, each with its plugin; one whose hook fails is logged and does not count."""
         hook = "kaito_validate_workspace"
         errors: list[FieldError] = []
         for plugin, answer in self._loader.call_each(hook, workspace=frozen(workspace), preset=preset):
             try:
                 with plugin_call(plugin, hook):  # the answer may be a generator, which runs now
-                    errors.extend(checked(hook, answer, FieldError))
+                    found = checked(hook, answer, FieldError)
             except Exception:
                 _log.exception("plugin '%s': %s failed", plugin, hook)
+                continue
+            errors += [FieldError(each.field, f"{each.message} (says plugin '{plugin}')") for each in found]
         return errors
 
     def pod_changes(

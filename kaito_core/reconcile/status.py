@@ -12,6 +12,7 @@ from kaito_core.api.conditions import (
     WORKSPACE_SUCCEEDED,
     Condition,
 )
+from kaito_core.api.serving import PORT
 from kaito_core.api.strength import strength_text
 from kaito_core.api.workload import WORKSPACE_LABEL
 from kaito_core.errors import BackendError, CapacityError, NotReadyError, WorkspaceError
@@ -170,20 +171,30 @@ def _adapter_rows(desired: Desired, observed: Observed) -> tuple[dict[str, Any],
         # In an earlier configuration the names may stand for other files.
         if pod in observed.reports and observed.reports[pod].generation == desired.workspace.generation
     ]
+    silent = [name for name in serving if name not in observed.reports]
     return tuple(
-        _adapter_row(entry, [row for report in reports for row in report.adapters], len(serving), observed)
+        _adapter_row(entry, [row for report in reports for row in report.adapters], len(serving), observed, silent)
         for entry in desired.adapters
     )
 
 
 def _adapter_row(
-    entry: ResolvedAdapter, rows: Iterable[Mapping[str, Any]], replicas: int, observed: Observed
+    entry: ResolvedAdapter,
+    rows: Iterable[Mapping[str, Any]],
+    replicas: int,
+    observed: Observed,
+    silent: Sequence[str],
 ) -> dict[str, Any]:
     adapter = entry.adapter
     reported = [row for row in rows if row.get("name") == adapter.name]
     failed = next((row for row in reported if row.get("state") == "Failed"), None)
     applied = sum(row.get("state") == "Ready" and row.get("strength") == adapter.strength for row in reported)
     state, message = "Loading", f"{applied} of {replicas} replicas have applied it"
+    if silent:
+        message += (
+            f"; pod '{silent[0]}' serves, but does not answer the operator on port {PORT}: let it in where a "
+            "NetworkPolicy or a service mesh keeps it out"
+        )
     if failed is not None:
         state, message = "Failed", str(failed.get("message", ""))
     elif replicas and applied == replicas:

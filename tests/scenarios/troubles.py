@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from kaito_testing.world.pods import PodFailure
 from scenarios.support.karpenter import first_claim, install_nodeclaims, refuse
 from scenarios.support.pods import QUOTA
 from scenarios.support.state import add_node, warn
-from scenarios.support.world import World, adapter, workspace
+from scenarios.support.world import World, adapter, conditions, workspace
 
 __all__ = ["FAULTS", "Trouble"]
 
@@ -86,6 +87,49 @@ def _taken_node(world: World) -> None:
     world.apply(workspace("w", "on-gpu", resource={"preferredNodes": ["gpu-1"]}))
 
 
+def _on_the_rack(world: World) -> None:
+    world.apply(workspace("w", "on-gpu", resource={"labelSelector": {"matchLabels": {"rack": "a"}}}))
+
+
+def _node_that_is(**parts: Any) -> Callable[[World], object]:
+    """Returns the cause of a node that does not fit: spec, and status.allocatable, that differ from others'."""
+
+    def cause(world: World) -> None:
+        labels = {"rack": "a", **parts.get("labels", {})}
+        add_node(world, "gpu-1", gpus=1, labels=labels)
+        if spec := parts.get("spec"):
+            world.cluster.patch("nodes", "gpu-1", {"spec": spec}, "")
+        if amounts := parts.get("allocatable"):
+            world.cluster.patch("nodes", "gpu-1", {"status": {"allocatable": amounts}}, "", subresource="status")
+        _on_the_rack(world)
+
+    return cause
+
+
+def _gpu_of_a_job(world: World) -> None:
+    add_node(world, "gpu-1", gpus=1, labels={"rack": "a"})
+    one = {"nvidia.com/gpu": "1"}
+    container = {"name": "c", "image": "registry.example/job:1", "resources": {"limits": one, "requests": one}}
+    spec = {"nodeName": "gpu-1", "containers": [container]}
+    metadata = {"name": "batch-job", "namespace": world.namespace}
+    world.cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    _on_the_rack(world)
+
+
+def _empty_pool(world: World) -> None:
+    annotations = {"kaito.sh/node-provider": "scheduler"}
+    resource = {"labelSelector": {"matchLabels": {"pool": "gpu"}}}
+    world.apply(workspace("w", "on-gpu", resource=resource, annotations=annotations))
+    world.wait_reason("w", "ResourceReady", "WaitingForNodes")
+    world.wait(
+        "the scheduler's words",
+        lambda: (
+            "nodes are available"
+            in conditions(world.get("workspaces", "w")).get("ResourceReady", {}).get("message", "")
+        ),
+    )
+
+
 def _too_small(world: World) -> None:
     world.apply(workspace("w", "on-gpu", resource={"instanceType": "Standard_NV12ads_A10_v5"}))
 
@@ -106,6 +150,8 @@ def _refused(world: World) -> None:
     world.cluster.fail("PATCH", "/deployments/w$", 403, times=10**9, message=words)
     world.apply(workspace("w"))
 
+
+_TAINT = {"key": "team", "value": "other", "effect": "NoSchedule"}
 
 FAULTS = (
     Trouble(
@@ -195,6 +241,75 @@ FAULTS = (
         _taken_node,
         "GPUs are not shared. Give this Workspace other nodes, or delete the Workspace that is named; its GPUs are then"
         " used within half a minute.",
+    ),
+    Trouble(
+        "A pod that is no Workspace's has the GPUs",
+        "NodesNotReady",
+        _gpu_of_a_job,
+        "The message names the pod. End it, or give the Workspace other nodes.",
+    ),
+    Trouble(
+        "The node is cordoned",
+        "NodesNotReady",
+        _node_that_is(spec={"unschedulable": True}),
+        "`kubectl uncordon NODE` lets pods onto it again. A pod that serves on a node when it is cordoned is left"
+        " alone; the status then says `NodesImpaired`.",
+    ),
+    Trouble(
+        "The node is kept for others",
+        "NodesNotReady",
+        _node_that_is(spec={"taints": [_TAINT]}),
+        "Have the pods tolerate the taint in `inference.pod.tolerations`, or take it off the node. Taints of the names"
+        " of GPU resources, and `sku=gpu`, are tolerated always.",
+    ),
+    Trouble(
+        "The node's disk is too small",
+        "NodesNotReady",
+        _node_that_is(allocatable={"ephemeral-storage": "20Gi"}),
+        "Every pod needs room for all of the weights: give the Workspace nodes with a larger disk;"
+        " `kaito presets show NAME` shows how much a model needs.",
+    ),
+    Trouble(
+        "The node's GPUs are too small",
+        "NodesNotReady",
+        _node_that_is(labels={"nvidia.com/gpu.memory": "8192"}),
+        "The memory is what GPU feature discovery says in a label of the node. Use nodes with larger GPUs, or a smaller"
+        " preset; `kaito presets show NAME` shows what a preset needs.",
+    ),
+    Trouble(
+        "No node has the labels",
+        "NodesNotReady",
+        _on_the_rack,
+        "Compare `resource.labelSelector` with `kubectl get nodes --show-labels`. Where the cluster's autoscaler makes"
+        " nodes for pods that wait, [have the pods made first](serve-on-a-cluster.md#pools-at-zero).",
+    ),
+    Trouble(
+        "The pool has no node yet",
+        "WaitingForNodes",
+        _empty_pool,
+        "Nothing has failed: the pods wait for the autoscaler's nodes. These are the scheduler's words; where the"
+        " autoscaler says something (`NotTriggerScaleUp`), its words follow. `kubectl describe pod` shows them too.",
+    ),
+    Trouble(
+        "Nobody makes the machine type",
+        "UnknownInstanceType",
+        lambda world: world.apply(workspace("w", "on-gpu", resource={"instanceType": "Large-1"})),
+        "Correct `resource.instanceType`, or leave it out where nodes are prepared. `kaito plugins list` shows the node"
+        " providers that are installed.",
+    ),
+    Trouble(
+        "The hub's name means several presets",
+        "InvalidWorkspace",
+        lambda world: world.apply(workspace("w", "example/Example-7B")),
+        "A preset can be named by the hub's name of its weights where it alone serves them. Write the name of the one"
+        " that you mean.",
+    ),
+    Trouble(
+        "The namespace's quota asks for limits",
+        "FailedCreate",
+        _fails("FailedCreate", f"failed quota: {QUOTA}: must specify limits.cpu,limits.memory"),
+        "Give the pods what the quota counts, in `inference.pod.resources`, or once for all Workspaces in"
+        " [a setting](../reference/settings.md); the pods are then created without further action.",
     ),
     Trouble(
         "A node that was asked for does not exist",

@@ -365,7 +365,7 @@ def test_a_plugin_that_fails_to_object_is_ignored_and_reported(
     registry.register(plugin(kaito_validate_workspace=lambda: [FieldError("x", "is bad")]), "good")
     registry.register(plugin(kaito_validate_workspace=lambda: hook()), "bad")
     with caplog.at_level(logging.ERROR):
-        assert registry.objections(workspace(), None) == [FieldError("x", "is bad")]
+        assert registry.objections(workspace(), None) == [FieldError("x", "is bad (says plugin 'good')")]
     assert [record.getMessage() for record in caplog.records] == ["plugin 'bad': kaito_validate_workspace failed"]
 
 
@@ -421,3 +421,18 @@ def test_the_scheduler_serves_where_it_is_named_or_set() -> None:
     assert autoscaled.provider(workspace()).name == "cloud", "its machine type is one that a cloud makes"
     unlisted = workspace().model_copy(update={"resource": Resource.model_validate({"instanceType": "other"})})
     assert autoscaled.provider(unlisted).name == "scheduler"
+
+
+def test_a_provider_that_breaks_later_keeps_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    broken, whole = Provider("broken", creates=True), Provider("whole", creates=True, skus=["big"])
+    broken.makes_type = lambda instance_type: exit(1)  # type: ignore[attr-defined]
+    registry = registry_with(providers=[broken, whole])
+    broken.watches = "nodes"  # type: ignore[assignment]
+    with caplog.at_level(logging.ERROR):
+        assert registry.watched_types() == ()
+        assert registry.provider(workspace()).name == "whole"
+        unlisted = workspace().model_copy(update={"resource": Resource.model_validate({"instanceType": "other"})})
+        with pytest.raises(UnknownInstanceTypeError):
+            registry.provider(unlisted)
+    assert "watches of node provider 'broken' failed" in caplog.text
+    assert "node provider 'broken' failed: 1" in caplog.text

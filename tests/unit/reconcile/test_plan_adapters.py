@@ -272,3 +272,17 @@ def test_an_adapter_with_a_volume_of_its_own_stays_in_the_template(world: Make, 
     w.run_pods()
     _block(w, "disk")
     assert w.actions() == []
+
+
+def test_a_replica_that_keeps_the_operator_out_is_named(world: Make, adapters: Make) -> None:
+    w = world(adapters(style=0.5))
+    w.settle()
+    w.answering = False
+    w.edit(**adapters(style=0.75))
+    (row,) = w.step().status["adapters"]
+    (pod,) = w.pods
+    assert (row["state"], row["message"]) == (
+        "Loading",
+        f"0 of 1 replicas have applied it; pod '{pod}' serves, but does not answer the operator on port 5000: let "
+        "it in where a NetworkPolicy or a service mesh keeps it out",
+    )

@@ -104,7 +104,7 @@ STATES: dict[str, Change] = {
     "small GPUs": labels({"nvidia.com/gpu.memory": "4096"}),
     "another machine type": labels({"node.kubernetes.io/instance-type": "Standard_NV6"}),
     "another pool": labels({"pool": "b"}),
-    "without labels": lambda node: node["metadata"].update(labels=None),
+    "without labels": lambda node: node["metadata"].update(labels={}),
     "shared GPUs": labels({"nvidia.com/gpu.replicas": "4", "nvidia.com/gpu.product": "A100-SHARED"}),
     "replicas in words": labels({"nvidia.com/gpu.replicas": "some"}),
 }
