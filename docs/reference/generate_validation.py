@@ -4,6 +4,7 @@ Run it after a change of a rule: `python docs/reference/generate_validation.py`.
 """
 
 import re
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,11 @@ def page() -> str:
         "A Workspace is checked in three places, by one set of rules:",
         _table(("place", "when", "what it sees"), _PLACES),
         _INTRO,
+        "## The fields",
+        "What each field does, as `kubectl explain workspace.FIELD` says too. `[]` is an entry of a list. A test changes "
+        "each one and finds the change in a manifest, in what is asked of nodes, or in a message: none is accepted and "
+        "ignored.",
+        _table(("field", "meaning"), tuple(_fields(_SCHEMA))),
         "## The rules",
         "Every place is tested with the same table of Workspaces "
         f"(`testing/src/kaito_testing/cases/workspaces.py`, {len(CASES)} rows), from which this one is written. The "
@@ -231,6 +237,17 @@ def page() -> str:
         _table(("upstream", "kaito", "why"), _DIFFERENCES),
     ]
     return _NOTE + "\n" + "\n\n".join(parts) + "\n"
+
+
+def _fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the fields of a schema, each with its description; not those of parts that Kubernetes defines."""
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        return
+    for name, part in schema.get("properties", {}).items():
+        if path or name in ("spec", "resource", "inference"):
+            field = f"{path}.{name}" if path else name
+            yield f"`{field}`", str(part.get("description", "")).replace("|", "\\|").replace("\n", " ")
+            yield from _fields(part.get("items", part), f"{field}[]" if "items" in part else field)
 
 
 def _rules_table() -> str:

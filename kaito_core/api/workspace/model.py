@@ -92,7 +92,8 @@ class Preset(Document):
     """The model, by the name of an installed preset.
 
     Attributes:
-        name: Name of the preset, or "org/model" where the operator allows models without a preset.
+        name: Name of the preset, or the hub's name of the weights that it serves; another "org/model" where the
+            operator allows models without a preset.
         access_mode: "private" serves weights from your own image; it needs presetOptions.image.
         preset_options: How the preset differs for this Workspace.
     """
