@@ -30,6 +30,8 @@ def _stable(text: str) -> str:
     """Returns a text without what differs between two runs: names of pods and NodeClaims, and times."""
     text = re.sub(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
     text = re.sub(r"\bw-[0-9a-z]{6,10}-[0-9a-z]{5}\b", "w-POD", text)
+    # The scheduler may have said something by the time of the event.
+    text = re.sub(r"(Normal  WaitingForNodes: [^;\n]*); pod [^\n]*", r"\1", text)
     return re.sub(r"http://127\.0\.0\.1:\d+", "https://SERVER", text)
 
 
