@@ -216,8 +216,8 @@ def page() -> str:
         _table(("place", "when", "what it sees"), _PLACES),
         _INTRO,
         "## The fields",
-        "What each field does, as `kubectl explain workspace.FIELD` says too. `[]` is an entry of a list. A test changes "
-        "each one and finds the change in a manifest, in what is asked of nodes, or in a message: none is accepted and "
+        "What each field does; `kubectl explain workspace.FIELD` says the same. `[]` is an entry of a list. A test "
+        "changes each one and finds the change in a manifest, in what is asked of nodes, or in a message: none is accepted and "
         "ignored.",
         _table(("field", "meaning"), tuple(_fields(_SCHEMA))),
         "## The rules",

@@ -211,5 +211,7 @@ class Strict:
 
 
 def test_a_plugin_may_object() -> None:
-    with pytest.raises(WorkspaceError, match=r"^metadata\.name must be longer than 'demo' for example-7b$"):
+    with pytest.raises(
+        WorkspaceError, match=r"^metadata\.name must be longer than 'demo' for example-7b \(says plugin 'plugin-0'\)$"
+    ):
         resolved(plugins=[Strict()])
