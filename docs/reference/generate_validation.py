@@ -217,8 +217,8 @@ def page() -> str:
         _INTRO,
         "## The fields",
         "What each field does; `kubectl explain workspace.FIELD` says the same. `[]` is an entry of a list. A test "
-        "changes each one and finds the change in a manifest, in what is asked of nodes, or in a message: none is accepted and "
-        "ignored.",
+        "changes each one and finds the change in a manifest, in what is asked of nodes, or in a message: none is "
+        "accepted and ignored.",
         _table(("field", "meaning"), tuple(_fields(_SCHEMA))),
         "## The rules",
         "Every place is tested with the same table of Workspaces "
