@@ -6,8 +6,19 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/q
 import math
 import re
 from decimal import Decimal
+from typing import Annotated
 
-__all__ = ["MAX_DEVICES", "device_count", "format_gib", "parse_gib", "parse_quantity"]
+from pydantic import AfterValidator
+
+__all__ = [
+    "MAX_DEVICES",
+    "MemorySize",
+    "device_count",
+    "format_gib",
+    "parse_bytes",
+    "parse_gib",
+    "parse_quantity",
+]
 
 #: More devices than this on one node are taken for a mistake of its device plugin.
 MAX_DEVICES = 1024
@@ -54,6 +65,31 @@ def parse_gib(text: str | int | float) -> float:
         ValueError: `text` is not a quantity.
     """
     return float(parse_quantity(text) / _FACTORS["Gi"])
+
+
+def parse_bytes(text: str) -> int:
+    """Returns the bytes of a size such as "2Gi" or "500Mi"; a plain number is GiB.
+
+    Raises:
+        ValueError: `text` is neither, or below one byte.
+    """
+    plain = text.strip()
+    try:
+        number = parse_quantity(f"{plain}Gi" if plain.replace(".", "", 1).isdigit() else plain)
+    except ValueError:
+        number = Decimal(0)
+    if number < 1:
+        raise ValueError(f"must be a size such as 2Gi or 500Mi, or a number of GiB, got '{text}'")
+    return int(number)
+
+
+def _checked_size(text: str) -> str:
+    parse_bytes(text)
+    return text
+
+
+#: A field with a size that `parse_bytes` can read.
+MemorySize = Annotated[str, AfterValidator(_checked_size)]
 
 
 def device_count(value: object) -> int | None:

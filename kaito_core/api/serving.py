@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from kaito_core.api.docstrings import describe
+from kaito_core.api.quantity import MemorySize
 from kaito_core.api.strength import DEFAULT_STRENGTH, Strength
 
 __all__ = [
@@ -52,12 +53,16 @@ class ServedModel(_Record):
         recipe: Name of the runtime recipe, "default" for what transformers loads as it is.
         dtype: "auto" or a torch dtype; CPUs without bfloat16 arithmetic compute in float32 whatever it says.
         context_length: Longest sequence of prompt and answer in tokens, or None for what the weights say.
+        adapter_memory: Size of the adapter pools, such as "2Gi", on each GPU; None: what fits beside the cache.
+        max_adapter_rank: Adapters of a larger rank are refused; None: those that the pools cannot hold.
     """
 
     name: str = Field(min_length=1)
     recipe: str = "default"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     context_length: int | None = Field(default=None, gt=0)
+    adapter_memory: MemorySize | None = None
+    max_adapter_rank: int | None = Field(default=None, gt=0)
 
 
 class ServedAdapter(_Record):

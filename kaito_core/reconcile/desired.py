@@ -207,6 +207,8 @@ def _serving_config(resolved: Resolved, preset: ModelPreset) -> ServingConfig:
             recipe=preset.recipe,
             dtype=preset.dtype if preset.gpus else "auto",
             context_length=preset.context_length,
+            adapter_memory=preset.adapter_memory,
+            max_adapter_rank=preset.max_adapter_rank,
         ),
         adapters=tuple(
             ServedAdapter.checked(

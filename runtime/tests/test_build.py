@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from kaito_core.api.serving import ServedModel, ServingConfig
-from kaito_runtime import build
-from kaito_runtime.build import build_engine
+from kaito_runtime.build import build_engine, build_model
 from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.lora.bank import Bank
 from kaito_runtime.options import ServeOptions
 
 
@@ -24,14 +23,27 @@ def test_context_is_what_weights_configuration_and_cache_allow(tiny_llama: Path)
     assert context(None, 64 / tokens_per_gib) == 64
 
 
-def test_cache_is_bounded_on_a_cpu_and_follows_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 200))
-    assert build._default_cache_bytes(torch.device("cuda")) == 85
-    assert build._default_cache_bytes(torch.device("cpu")) == 1 << 30
+def test_more_memory_than_there_is_is_refused_with_the_arithmetic_and_the_flag(tiny_llama: Path) -> None:
+    def refusal(**options: object) -> str:
+        with pytest.raises(ModelLoadError) as refused:
+            build_engine(ServingConfig(model=ServedModel(name="tiny")), ServeOptions(model=tiny_llama, **options))
+        return str(refused.value)
+
+    cache = refusal(cache_gib=2.0**30, batch_requests=2**40)
+    assert "set --cache-gib lower by" in cache and "keys and values" in cache
+    assert "set --adapter-memory lower" in refusal(adapter_bytes=2**60)
+    small = refusal(adapter_bytes=2**20, max_adapter_rank=4096)
+    assert "an adapter of rank 4096 needs 256" in small and "--adapter-memory of 1 MiB" in small
 
 
-def test_cache_beyond_all_memory_is_refused_at_the_start(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "cache_bytes_per_token", lambda model: 1)
-    options = ServeOptions(model=tiny_llama, cache_gib=2.0**40, batch_requests=2**40)
-    with pytest.raises(ModelLoadError, match="not enough memory for a key-value cache of"):
-        build_engine(ServingConfig(model=ServedModel(name="tiny")), options)
+def test_pools_are_what_configuration_and_options_say(tiny_llama: Path) -> None:
+    def bank(options: ServeOptions, **model: object) -> Bank:
+        built = build_model(ServingConfig(model=ServedModel(name="tiny", **model)), options, None)
+        assert built.lora.bank.limit * built.lora.page_bytes <= 2**20
+        return built.lora.bank
+
+    page = build_model(ServingConfig(model=ServedModel(name="tiny")), ServeOptions(model=tiny_llama), None).lora
+    configured = bank(ServeOptions(model=tiny_llama), adapter_memory="1Mi", max_adapter_rank=8)
+    assert (configured.limit, configured.max_rank) == (2**20 // page.page_bytes, 8)
+    asked = bank(ServeOptions(model=tiny_llama, adapter_bytes=2**19, max_adapter_rank=9), adapter_memory="1Mi")
+    assert (asked.limit, asked.max_rank) == (2**19 // page.page_bytes, 9)

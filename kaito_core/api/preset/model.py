@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kaito_core.api.docstrings import describe
 from kaito_core.api.messages import fault
+from kaito_core.api.quantity import MemorySize
 
 __all__ = ["PRESET_API_VERSION", "PRESET_KIND", "PRESET_NAME", "RUNTIME_IMAGE", "ModelPreset", "Weights"]
 
@@ -68,6 +69,8 @@ class ModelPreset(_Record):
         distributed: Whether a replica spans nodes: a StatefulSet under torchrun instead of a Deployment.
         context_length: Longest sequence of prompt and answer, in tokens.
         kv_bytes_per_token: Key-value cache per token over all layers, in bytes at 16 bits a value.
+        adapter_memory: Size of the adapter pools on each GPU, such as "2Gi"; None: what fits beside the cache.
+        max_adapter_rank: Adapters of a larger rank are refused; None: those that the pools cannot hold.
         startup_seconds: How long loading may take before the pod counts as failed.
         license: SPDX identifier or the licence's own name.
         sources: For each number above, where it comes from.
@@ -89,6 +92,8 @@ class ModelPreset(_Record):
     distributed: bool = False
     context_length: int = Field(gt=0)
     kv_bytes_per_token: int = Field(gt=0)
+    adapter_memory: MemorySize | None = None
+    max_adapter_rank: int | None = Field(default=None, gt=0)
     startup_seconds: int = Field(default=1800, gt=0)
     license: NonEmpty
     sources: Mapping[str, str] = Field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 A preset's `gpus`, `gpu_memory_gib` and `memory_gib` are what one replica needs in all. A replica is one pod on one
 machine; where the preset is distributed, it is `resource.count` pods on as many machines, which share it equally. The
-disk is not shared: every pod has all the weights. The GPU memory is the preset's own number and covers the context.
+disk is not shared: every pod has all the weights. A machine must have the GPU memory that the preset asks for, and the
+runtime must start on it: that is `api.memory`'s arithmetic, which the runtime does again with what it measures.
 """
 
 import math
@@ -10,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kaito_core.api import GpuSku, ModelPreset
+from kaito_core.api.memory import MemoryPlan, format_bytes, gpu_room, plan_memory, preset_memory
 from kaito_core.errors import DoesNotFitError
 
-__all__ = ["Sizing", "size", "startup_seconds"]
+__all__ = ["Sizing", "budget", "size", "startup_seconds"]
 
 _NO_MACHINE = 1 << 30  # GPUs, more than any machine has
 _SECONDS_PER_GIB = 18  # upstream's; a disk that reads 60 MB/s
@@ -60,7 +62,7 @@ def size(preset: ModelPreset, count: int, sku: GpuSku | None, known: Iterable[Gp
     gpus = _sharing(preset, nodes, math.ceil(preset.gpus / nodes))
     if preset.gpus and sku is not None and count:
         gpus = _gpus_on(sku, preset, nodes)
-        if gpus > sku.gpus or sku.gpu_memory_gib < memory:
+        if gpus > sku.gpus or sku.gpu_memory_gib < memory or not budget(preset, sku, gpus * nodes).starts:
             raise _does_not_fit(preset, nodes, sku, known)
     return Sizing(count, gpus, memory, preset.memory_gib / nodes)
 
@@ -85,9 +87,21 @@ def _gpus_on(sku: GpuSku, preset: ModelPreset, nodes: int) -> int:
     meant = math.ceil(preset.gpus / nodes)
     if sku.gpus < 1 or sku.gpu_memory_gib <= 0:
         return meant
-    needed = math.ceil(preset.gpu_memory_gib / nodes / sku.memory_per_gpu_gib)
+    needed = max(1, math.ceil(preset.gpu_memory_gib / nodes / sku.memory_per_gpu_gib))
+    # More than the preset's number where the runtime would not start on so few: each GPU also holds what is not cut.
+    needed = next((n for n in range(needed, sku.gpus + 1) if _starts_on(sku, preset, nodes, n)), needed)
     usual = _shares(preset, nodes, max(meant, needed))
     return usual if usual <= sku.gpus else _shares(preset, nodes, max(needed, 1))
+
+
+def budget(preset: ModelPreset, sku: GpuSku, gpus: int) -> MemoryPlan:
+    """Returns how the runtime spends the memory of each of the `gpus` GPUs that share a model."""
+    room = gpu_room(sku.memory_per_gpu_gib, sku.gpu_model)
+    return plan_memory(preset_memory(preset, gpus), room, gpus=gpus)
+
+
+def _starts_on(sku: GpuSku, preset: ModelPreset, nodes: int, gpus: int) -> bool:
+    return _shares(preset, nodes, gpus) == gpus and budget(preset, sku, gpus * nodes).starts
 
 
 def _shares(preset: ModelPreset, nodes: int, least: int) -> int:
@@ -105,8 +119,13 @@ def _does_not_fit(preset: ModelPreset, nodes: int, sku: GpuSku, known: Iterable[
         has = f"{scope} has {sku.gpu_memory_gib * nodes:g} GiB"
         if preset.distributed:
             has += "; raise resource.count or choose a larger machine"
+    elif (each := _gpus_on(sku, preset, nodes)) <= sku.gpus:
+        plan = budget(preset, sku, each * nodes)
+        gpus = "on its GPU" if each == 1 else f"on each of {each} GPUs"
+        parts = ", ".join(f"{item.what} {format_bytes(item.nbytes)}" for item in plan.items[:-1])
+        needed = f"does not start {gpus}: {plan.missing} ({parts})"
+        has = f"{machine} has {sku.memory_per_gpu_gib:g} GiB a GPU, not all of it for programs"
     else:
-        each = _gpus_on(sku, preset, nodes)
         needed = f"needs {each} GPUs of {sku.memory_per_gpu_gib:g} GiB on each node"
         if preset.heads:
             needed += f", a number that shares its {preset.heads} heads equally"
@@ -118,7 +137,10 @@ def _does_not_fit(preset: ModelPreset, nodes: int, sku: GpuSku, known: Iterable[
     fitting = [
         other
         for other in known
-        if other.gpus >= 1 and other.gpu_memory_gib >= memory and _gpus_on(other, preset, nodes) <= other.gpus
+        if other.gpus >= 1
+        and other.gpu_memory_gib >= memory
+        and (on_it := _gpus_on(other, preset, nodes)) <= other.gpus
+        and budget(preset, other, on_it * nodes).starts
     ]
     if fitting:
         best = min(fitting, key=lambda other: (other.gpu_memory_gib, other.gpus, other.name))

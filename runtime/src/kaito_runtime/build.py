@@ -12,13 +12,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kaito_core.api.memory import GIB, MemoryOptions
+from kaito_core.api.quantity import parse_bytes
 from kaito_core.api.serving import ServedModel, ServingConfig
 from kaito_runtime.engine.runner import Runner
 from kaito_runtime.engine.torch_engine import TorchEngine
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.lora.inject import LoraModel, inject_lora
+from kaito_runtime.model.budget import plan_for
 from kaito_runtime.model.load import LoadedModel, load_model
-from kaito_runtime.model.memory import BatchLimits, cache_bytes_per_token, cpu_limit, free_memory_bytes, memory_for
+from kaito_runtime.model.memory import BatchLimits, cpu_limit, free_memory_bytes, memory_for
 from kaito_runtime.openai.codec import HuggingFaceCodec, TextCodec
 from kaito_runtime.options import ALONE, ServeOptions
 from kaito_runtime.ranks.group import Group
@@ -28,9 +31,6 @@ __all__ = ["BuiltModel", "build_engine", "build_model"]
 
 log = logging.getLogger(__name__)
 
-_GIB = 1 << 30
-_CPU_CACHE_GIB = 1.0
-_GPU_CACHE_SHARE = 0.85  # of what is free after the weights
 _PACKED_SHARE = 0.25  # of what is free after the weights: cache, adapters and other pods need memory too
 
 
@@ -43,14 +43,12 @@ class BuiltModel:
         lora: The bank and the routing of its LoRA layers.
         limits: Sizes of batch and cache, the same on all ranks.
         context_length: Longest sequence, in tokens.
-        cache_gib: Size of this rank's cache.
     """
 
     loaded: LoadedModel
     lora: LoraModel
     limits: BatchLimits
     context_length: int
-    cache_gib: float
 
 
 def build_engine(
@@ -80,12 +78,11 @@ def build_engine(
         max_waiting=options.max_waiting,
     )
     log.info(
-        "model ready in %.1f s: recipe '%s', context %d tokens, cache %d tokens (%.2f GiB)",
+        "model ready in %.1f s: recipe '%s', context %d tokens, cache %d tokens",
         time.monotonic() - started,
         loaded.recipe.name,
         engine.context_length,
         limits.cache_tokens,
-        built.cache_gib,
     )
     return engine, HuggingFaceCodec(loaded.tokenizer, loaded.end_tokens, loaded.recipe.tool_formats)
 
@@ -101,10 +98,10 @@ def build_model(config: ServingConfig, options: ServeOptions, group: Group | Non
         ModelLoadError: The model cannot be served, or the ranks have different weights.
         GroupLostError: Another rank could not load it.
     """
-    model, cache_gib, pack = config.model, options.cache_gib, options.pack_weights
+    model, pack, memory = config.model, options.pack_weights, _memory_options(config.model, options)
     if group is not None:
-        fields, cache_gib, pack = group.exchange((model.model_dump(), cache_gib, pack))[0]
-        model = ServedModel.model_validate(fields)
+        fields, pack, asked = group.exchange((model.model_dump(), pack, asdict(memory)))[0]
+        model, memory = ServedModel.model_validate(fields), MemoryOptions(**asked)
     ranks = ALONE if group is None else group.ranks
     _limit_threads()
     loaded = load_model(options.model, recipe=model.recipe, dtype=model.dtype, ranks=ranks)
@@ -117,20 +114,34 @@ def build_model(config: ServingConfig, options: ServeOptions, group: Group | Non
             group=None if group is None else group.model,
         )
     context = min(model.context_length or loaded.context_length, loaded.context_length)
-    per_token = cache_bytes_per_token(loaded.model)
-    room = cache_gib * _GIB if cache_gib else _default_cache_bytes(next(loaded.model.parameters()).device)
+    plan = plan_for(loaded.model, page_bytes=lora.page_bytes, context_length=context, options=memory)
+    pages = plan.adapter_pages
     limits = BatchLimits(
-        cache_tokens=int(min(room // per_token, context * options.batch_requests)),
-        step_tokens=options.step_tokens,
-        requests=options.batch_requests,
+        cache_tokens=plan.cache_tokens,
+        step_tokens=memory.step_tokens,
+        requests=memory.batch_requests,
         reuse_prefixes=options.reuse_prefixes,
     )
     if group is not None:
-        found = group.exchange((_fingerprint(options.model), asdict(limits)))
-        _compare([fingerprint for fingerprint, _ in found])
+        found = group.exchange((_fingerprint(options.model), asdict(limits), pages))
+        _compare([fingerprint for fingerprint, *_ in found])
         # All ranks must schedule the same.
-        limits = BatchLimits(**found[0][1] | {"cache_tokens": min(limits["cache_tokens"] for _, limits in found)})
-    return BuiltModel(loaded, lora, limits, context, limits.cache_tokens * per_token / _GIB)
+        limits = BatchLimits(**found[0][1] | {"cache_tokens": min(limits["cache_tokens"] for _, limits, _ in found)})
+        pages = min(pages for *_, pages in found)
+    with memory_for(f"{pages} pages of adapters", "set --adapter-memory lower"):
+        lora.reserve(pages, max_rank=memory.max_adapter_rank)
+    return BuiltModel(loaded, lora, limits, min(context, limits.cache_tokens))
+
+
+def _memory_options(model: ServedModel, options: ServeOptions) -> MemoryOptions:
+    configured = None if model.adapter_memory is None else parse_bytes(model.adapter_memory)
+    return MemoryOptions(
+        step_tokens=options.step_tokens,
+        batch_requests=options.batch_requests,
+        adapter_bytes=configured if options.adapter_bytes is None else options.adapter_bytes,
+        max_adapter_rank=options.max_adapter_rank or model.max_adapter_rank,
+        cache_bytes=None if options.cache_gib is None else int(options.cache_gib * GIB),
+    )
 
 
 def _limit_threads() -> None:
@@ -142,12 +153,6 @@ def _limit_threads() -> None:
 def _has_room_to_pack(model: nn.Module) -> bool:
     free = free_memory_bytes()
     return free is not None and sum(p.nbytes for p in model.parameters()) <= free * _PACKED_SHARE
-
-
-def _default_cache_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] * _GPU_CACHE_SHARE
-    return _CPU_CACHE_GIB * _GIB
 
 
 def _fingerprint(path: Path) -> str:

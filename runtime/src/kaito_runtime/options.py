@@ -30,6 +30,8 @@ class ServeOptions:
         key_tokens: Most tokens of an API key in a minute; None for no limit.
         admin_token: Bearer token of the admin routes; None turns them off.
         cache_gib: Size of the key-value cache; None for the default of the device.
+        adapter_bytes: Size of the adapter pools; None: as the configuration says, or what fits beside the cache.
+        max_adapter_rank: Adapters of a larger rank are refused; None: as the configuration says.
         step_tokens: Most tokens in one forward pass.
         batch_requests: Most requests in one forward pass.
         max_waiting: Most requests that wait; more get 429.
@@ -48,6 +50,8 @@ class ServeOptions:
     key_tokens: int | None = None
     admin_token: str | None = None
     cache_gib: float | None = None
+    adapter_bytes: int | None = None
+    max_adapter_rank: int | None = None
     step_tokens: int = 512
     batch_requests: int = 64
     max_waiting: int = 256

@@ -461,3 +461,24 @@ def test_failed_stream_frees_its_job(harness: Harness) -> None:
 
     harness.portal.call(run)
     until(lambda: references(harness)["one"] == 0 and idle(harness), "released")
+
+
+def test_requests_wait_for_the_pages_of_their_adapters_and_answer_as_alone(
+    tiny_llama: Path, tiny_adapters: Path
+) -> None:
+    with running(tiny_llama, end_tokens=()) as harness:
+        harness.lora.bank.resize(3)  # "one" takes a page, "two" takes two: of the five, at most three at once
+        adapters = [harness.load(f"a{i}", tiny_adapters / ("one", "two")[i % 2]) for i in range(5)]
+        alone = [harness.answer(PROMPT, {adapter: 0.5 + i}) for i, adapter in enumerate(adapters)]
+        assert len({tuple(answer) for answer in alone}) > 1
+        jobs = [Job(PROMPT, 6, {adapter: 0.5 + i}, GREEDY) for i, adapter in enumerate(adapters)] * 3
+        base = harness.answer(PROMPT, {})
+        jobs.append(Job(PROMPT, 6, {}, GREEDY))
+        assert [[token.id for token in tokens] for tokens in harness.tokens(jobs)] == [*alone * 3, base]
+        until(lambda: idle(harness), "released")
+        assert 0 < sum(bool(r.nbytes) for r in harness.lora.bank.resident()) <= 3
+        with pytest.raises(RequestError, match=r"need 4 pages.*'a1' 2, 'a3' 2.*has 3.*--adapter-memory") as no:
+            harness.answer(PROMPT, {adapters[1]: 1.0, adapters[3]: 1.0})
+        assert (no.value.status, no.value.code) == (400, "adapters_exceed_memory")
+        assert harness.answer(PROMPT, {adapters[0]: 0.5}) == alone[0]
+        assert set(references(harness).values()) == {0}

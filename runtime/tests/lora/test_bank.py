@@ -39,15 +39,65 @@ def test_too_many_releases_are_refused(model, paths):
         bank.release(version)
 
 
-def test_over_budget_is_refused_and_changes_nothing(model, paths):
+def test_an_adapter_that_the_pools_could_never_hold_is_refused_and_changes_nothing(model, paths):
     lora = inject_lora(model, max_pages=2)
-    lora.bank.load(weights(model, paths, rank=16))
-    with pytest.raises(AdapterLoadError, match="rank 17 needs 2 pages of 16 ranks, 1 of 2 are free") as now:
-        lora.bank.load(weights(model, paths, rank=17, seed=2))
-    with pytest.raises(AdapterLoadError, match="rank 33 needs 3 pages of 16 ranks, 1 of 2 are free") as ever:
+    with pytest.raises(AdapterLoadError, match="rank 33 needs 3 pages of 16 ranks, there are 2: set --adapter-memory"):
         lora.bank.load(weights(model, paths, rank=33, seed=2))
-    assert now.value.transient and not ever.value.transient
-    assert len(lora.bank.resident()) == 1 and lora.bank.free_pages == 1
+    assert lora.bank.resident() == [] and lora.bank.free_pages == 2
+    lora.reserve(4, max_rank=16)
+    with pytest.raises(AdapterLoadError, match=r"rank 17 is above the largest.*16 \(--max-adapter-rank\)"):
+        lora.bank.load(weights(model, paths, rank=17, seed=2))
+    lora.bank.load(weights(model, paths, rank=16))
+    with pytest.raises(ValueError, match="loaded already"):
+        lora.reserve(8)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_more_adapters_than_pages_wait_in_main_memory_and_come_back_the_same(model, paths, ids, paged):
+    base = llama()
+    lora = inject_lora(model, paged=paged, max_pages=3)
+    bank = lora.bank
+    parts = [weights(base, paths, rank=r, seed=i) for i, r in enumerate((16, 20, 9, 33), 1)]
+    versions = [bank.load(part) for part in parts]
+    assert [bool(r.nbytes) for r in bank.resident()] == [True, True, False, False]
+    first = [None] * 4
+    for order in ((0, 1, 2, 3), (3, 0, 2, 1)):
+        for i in order:
+            assert bank.pin([versions[i]])
+            lora.routing.set([(ids.numel(), {versions[i]: 0.7})])
+            found = logits(model, ids)
+            assert (found - logits(merged(base, [(parts[i], 0.7)]), ids)).abs().max() < 1e-4
+            assert first[i] is None or torch.equal(found, first[i]), "the same bits after a move"
+            first[i] = found
+            bank.unpin([versions[i]])
+    for version in versions:
+        bank.retire(version)
+    assert bank.resident() == [] and bank.free_pages == 3
+
+
+def test_the_least_recently_used_moves_out_and_never_one_that_is_pinned(model, paths):
+    bank = inject_lora(model, max_pages=2).bank
+    one, two, three, large = (bank.load(weights(model, paths, rank=r, seed=r)) for r in (1, 2, 3, 32))
+
+    def inside():
+        return [bool(bank.pages(version)) for version in (one, two, three, large)]
+
+    assert bank.pin([one]) and inside() == [True, True, False, False]
+    bank.unpin([one])
+    assert bank.pin([three]) and inside() == [True, False, True, False], "two was used before one"
+    assert bank.pin([one, three]), "what is inside needs no room"
+    assert not bank.pin([two]) and not bank.pin([large])
+    bank.unpin([one, three])
+    bank.unpin([three])
+    assert bank.pin([large]) and inside() == [False, False, False, True]
+    bank.acquire(one)
+    bank.retire(one)
+    assert not bank.pin([one])
+    bank.unpin([large])
+    assert bank.pin([one]), "a retired one that a request holds comes back, too"
+    bank.unpin([one])
+    bank.release(one)
+    assert len(bank.resident()) == 3
 
 
 def test_unknown_layer_and_wrong_shape_are_refused(model, paths):

@@ -27,7 +27,8 @@ _LONGEST_PAUSE_SECONDS = 300.0  # between two rounds that fail
 _Content = tuple[str, str | None, str | None]
 _LOOK_SECONDS = 1.0  # between two looks at the folders
 _PEEK_SECONDS = 0.2  # between two looks at whether the configuration has changed, which cost a read of a small file
-_FIXED = ("recipe", "dtype", "context_length")  # fields of the model that need a new process
+# Fields of the model that need a new process.
+_FIXED = ("recipe", "dtype", "context_length", "adapter_memory", "max_adapter_rank")
 
 
 class AdapterManager:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from kaito_core.api.quantity import parse_bytes
 from kaito_core.api.serving import ADAPTERS_PATH, PORT
 from kaito_runtime.cli.failure import fail
 from kaito_runtime.config import ConfigError, ConfigFile, config_from_flags
@@ -144,8 +145,26 @@ def serve(
         float | None,
         typer.Option(
             min=0.01,
-            help="Memory for keys and values; if not given, 1 on a CPU and 85% of the free memory on a GPU.",
+            help="Memory for keys and values; if not given, 1 on a CPU, and on a GPU what everything else leaves.",
             metavar="GIB",
+            rich_help_panel=_SPEED,
+        ),
+    ] = None,
+    adapter_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory for the adapters that are in use at once, such as 2Gi or 500Mi, on each GPU; the others wait "
+            "in main memory. If not given, one of rank 64 or more, as many as fit beside the cache.",
+            metavar="SIZE",
+            rich_help_panel=_SPEED,
+        ),
+    ] = None,
+    max_adapter_rank: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Refuse adapters of a larger rank, and have room for this one. If not given, any that fits.",
+            metavar="N",
             rich_help_panel=_SPEED,
         ),
     ] = None,
@@ -214,6 +233,8 @@ def serve(
                 key_tokens=key_tokens,
                 admin_token=admin_token,
                 cache_gib=cache_gib,
+                adapter_bytes=None if adapter_memory is None else _size(adapter_memory, "--adapter-memory"),
+                max_adapter_rank=max_adapter_rank,
                 step_tokens=step_tokens,
                 batch_requests=batch_requests,
                 max_waiting=max_waiting,
@@ -233,6 +254,13 @@ def _read_keys(path: Path) -> ApiKeys:
         return ApiKeys.read(path)
     except ServeError as error:
         raise ConfigError(f"--api-key-file: {error}") from error
+
+
+def _size(text: str, option: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from error
 
 
 def _read_key(path: Path, option: str) -> str:

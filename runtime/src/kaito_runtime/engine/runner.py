@@ -6,17 +6,23 @@ Where several processes share the model, that is a `ranks.lead.Lead`, which has 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from kaito_runtime.engine.batching import Batcher, Choose, Row, Score, score_nothing
+from kaito_runtime.errors import RequestError
 from kaito_runtime.lora.inject import LoraModel
+from kaito_runtime.lora.pages import PAGE, pages_for
 from kaito_runtime.lora.records import AdapterVersion, AdapterWeights, ResidentAdapter
 from kaito_runtime.model.memory import BatchLimits
 
 __all__ = ["Runner"]
+
+_Queued = Callable[[], None]
+"""Lets the batcher have a request."""
 
 
 class Runner:
@@ -42,6 +48,8 @@ class Runner:
         self._lora = lora
         self._batcher = Batcher(model, limits)
         self._held: dict[str, Mapping[AdapterVersion, float]] = {}
+        self._pinned: set[str] = set()
+        self._without_pages: dict[str, _Queued] = {}  # by request, in their order
         self._rows: tuple[Row, ...] = ()
         self.limits = limits
         self.longest = self._batcher.longest
@@ -69,20 +77,65 @@ class Runner:
                 held.append(version)
             # By content, whatever the names. A sorted tuple, not a set: two names may stand for the same content.
             salt = tuple(sorted((version.digest, strength) for version, strength in strengths.items() if strength))
-            self._batcher.add(request_id, prompt, max_tokens, end_tokens, salt or None, scores_prompt=scores_prompt)
+            self._held[request_id] = strengths
+            self._without_pages[request_id] = partial(
+                self._batcher.add,
+                request_id,
+                prompt,
+                max_tokens,
+                end_tokens,
+                salt or None,
+                scores_prompt=scores_prompt,
+            )
+            if len(self._without_pages) == 1 or not salt:
+                self._admit(request_id)
         except Exception:
+            self._without_pages.pop(request_id, None)
+            self._held.pop(request_id, None)
+            self._unpin(request_id, strengths)
             for version in held:
                 self._lora.bank.release(version)
             raise
-        self._held[request_id] = strengths
+
+    def check(self, strengths: Mapping[AdapterVersion, float]) -> None:
+        """Checks that the adapters of one request can be in use at once.
+
+        Raises:
+            RequestError: They need more pages than there are.
+        """
+        bank = self._lora.bank
+        needed = {version.name: pages_for(bank.rank(version)) for version, strength in strengths.items() if strength}
+        if sum(needed.values()) > bank.limit:
+            each = ", ".join(f"'{name}' {pages}" for name, pages in needed.items())
+            raise RequestError(
+                f"adapters need {sum(needed.values())} pages of {PAGE} ranks together ({each}), the server has "
+                f"{bank.limit}: use fewer, or set --adapter-memory higher",
+                code="adapters_exceed_memory",
+                param="adapters",
+            )
+
+    def _admit(self, request_id: str) -> bool:
+        """Lets the batcher have a request if its adapters are in pages, or can be brought there."""
+        live = _live(self._held[request_id])
+        if live and not self._lora.bank.pin(live):
+            return False
+        if live:
+            self._pinned.add(request_id)
+        self._without_pages.pop(request_id)()
+        return True
 
     def drop(self, request_ids: Collection[str]) -> None:
         """Forgets requests at once; unknown ids are ignored. Not between `prepare` and `step`."""
+        for request_id in request_ids:
+            self._without_pages.pop(request_id, None)
         self._batcher.drop(request_ids)
         self._release(request_ids)
 
     def prepare(self) -> tuple[Row, ...]:
         """Chooses the rows of the next pass; empty if there is nothing to do."""
+        # In their order: a request that waits for pages is not passed by later ones that would keep them.
+        while self._without_pages and self._admit(next(iter(self._without_pages))):
+            pass
         self._rows = self._batcher.prepare()
         return self._rows
 
@@ -161,5 +214,16 @@ class Runner:
 
     def _release(self, request_ids: Collection[str]) -> None:
         for request_id in request_ids:
-            for version in self._held.pop(request_id, {}):
+            strengths = self._held.pop(request_id, {})
+            self._unpin(request_id, strengths)
+            for version in strengths:
                 self._lora.bank.release(version)
+
+    def _unpin(self, request_id: str, strengths: Mapping[AdapterVersion, float]) -> None:
+        if request_id in self._pinned:
+            self._pinned.discard(request_id)
+            self._lora.bank.unpin(_live(strengths))
+
+
+def _live(strengths: Mapping[AdapterVersion, float]) -> list[AdapterVersion]:
+    return [version for version, strength in strengths.items() if strength]

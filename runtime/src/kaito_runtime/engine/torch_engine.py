@@ -185,6 +185,7 @@ class TorchEngine:
         ends = frozenset() if job.ignores_end else self._end_tokens
         try:
             live = LiveJob(job, stream, Sampler(job.sampling, self._device), ends)
+            self._runner.check(job.strengths)
             self._runner.add(
                 request_id,
                 job.prompt,
@@ -193,6 +194,9 @@ class TorchEngine:
                 job.strengths,
                 scores_prompt=job.prompt_logprobs is not None,
             )
+        except RequestError as refusal:
+            self._worker.run_in_loop(partial(self._deliver, [(stream, refusal)]))
+            return
         except Exception as error:
             refusal = RequestError(f"the request cannot start: {error}", status=500, code="engine_error")
             self._worker.run_in_loop(partial(self._deliver, [(stream, refusal)]))

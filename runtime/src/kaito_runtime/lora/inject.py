@@ -51,6 +51,27 @@ class LoraModel:
     routing: Routing
     layers: Mapping[str, AdaptedLayer]
 
+    @property
+    def page_bytes(self) -> int:
+        """Memory of one page of `PAGE` ranks in all layers, in bytes."""
+        return sum(layer.page_bytes for layer in set(self.layers.values()))
+
+    def reserve(self, pages: int, *, max_rank: int | None = None) -> None:
+        """Takes the memory of the adapter pools, before anything else can have it.
+
+        Args:
+            pages: Pages of `PAGE` ranks, for all adapters that are in use at once.
+            max_rank: Adapters of a larger rank are refused; None: those that the pages cannot hold.
+
+        Raises:
+            ValueError: Adapters are loaded already.
+        """
+        self.bank.resize(pages)
+        self.bank.max_rank = max_rank
+        for layer in set(self.layers.values()):
+            if isinstance(layer.pool, PagedPool):
+                layer.pool.reserve(pages)
+
 
 def inject_lora(
     model: nn.Module,
@@ -68,9 +89,9 @@ def inject_lora(
         model: Changed in place. Without a live adapter it computes what it computed before, bit for bit (with `pack`,
             up to rounding).
         exclude: Layers to leave alone, by path or by the end of their path.
-        max_pages: Pages of 16 ranks for all resident adapters together; by default 256 on CPUs and 32 on GPUs. On a
-            GPU a layer allocates all of them when the first adapter targets it: 32 * (K + N) bytes per page in bf16,
-            84 MB per page for a whole Llama of 8B.
+        max_pages: Pages of 16 ranks for all adapters that are in use at once, until `LoraModel.reserve` is called; by
+            default 256 on CPUs and 32 on GPUs. A page takes 32 * (K + N) bytes per layer in bf16, 84 MB for a whole
+            Llama of 8B.
         pack: On CPUs, keep a packed fp32 copy of each large weight, also of the excluded ones: steps of 4 tokens and
             more take up to a third less time, for twice the memory.
         paged: Use the kernels' page layout; by default if the weights are on a GPU.

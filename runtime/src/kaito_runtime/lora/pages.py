@@ -84,6 +84,12 @@ class DensePool:
                 rows[len(part) :] = 0
         self._live.clear()  # a gathered copy may be of a page that had another owner
 
+    def read(self, pages: Sequence[int], rank: int) -> tuple[Tensor, Tensor]:
+        """Returns copies of A `[r, K]` and B `[N, r]` in `pages`, for `write`."""
+        rows = [pool[start:end] for pool in (self._a, self._b_t) for start, end in ranks_of(pages, rank)]
+        half = len(rows) // 2
+        return torch.cat(rows[:half]), torch.cat(rows[half:]).t()
+
     def live(self, ranks: RankRows) -> tuple[Tensor, Tensor]:
         """Returns A `[K, R]` and B `[R, N]` of these R ranks, for `dense_add_`."""
         found = self._live.get(ranks)
@@ -106,7 +112,7 @@ class DensePool:
         if pages <= held:
             return
         # New tensors, then two swaps: a forward pass on another thread sees old or new, and both hold its pages.
-        ranks = max(pages, 2 * held) * PAGE
+        ranks = max(pages, held + held // 4) * PAGE
         a, b_t = self._a.new_zeros(ranks, self._k), self._b_t.new_zeros(ranks, self._n)
         a[: len(self._a)] = self._a
         b_t[: len(self._b_t)] = self._b_t
@@ -116,13 +122,25 @@ class DensePool:
 class PagedPool:
     """One layer's pages for the kernels: A `[P*16, K]` and B `[P, N, 16]`, in the dtype of the activations.
 
-    Allocated once, when the first adapter targets the layer: addresses never change, as CUDA graphs need.
+    Allocated once, by `reserve` or when the first adapter targets the layer: addresses never change, as CUDA graphs
+    need.
     """
 
     def __init__(self, k: int, n: int, pages: int, device: torch.device, dtype: torch.dtype) -> None:
         self.itemsize = dtype.itemsize
         self._k, self._n, self._pages, self._device, self._dtype = k, n, pages, device, dtype
         self._pools: tuple[Tensor, Tensor] | None = None
+
+    def reserve(self, pages: int) -> None:
+        """Takes the memory of `pages` pages now, so that nothing else can have it when adapters come.
+
+        Raises:
+            ValueError: There are pools already.
+        """
+        if self._pools is not None:
+            raise ValueError("the pools are allocated already")
+        self._pages = pages
+        _ = self.pools
 
     @property
     def pools(self) -> tuple[Tensor, Tensor]:
@@ -133,6 +151,13 @@ class PagedPool:
                 torch.zeros(self._pages, self._n, PAGE, device=self._device, dtype=self._dtype),
             )
         return self._pools
+
+    def read(self, pages: Sequence[int], rank: int) -> tuple[Tensor, Tensor]:
+        """Returns copies of A `[r, K]` and B `[N, r]` in `pages`, in main memory, for `write`."""
+        a_pool, b_pool = self.pools
+        a = torch.cat([a_pool[page * PAGE : (page + 1) * PAGE] for page in pages])[:rank]
+        b = torch.cat([b_pool[page] for page in pages], dim=1)[:, :rank]
+        return a.cpu(), b.cpu()
 
     def write(self, pages: Sequence[int], a: Tensor, b: Tensor) -> None:
         """Copies `a` `[r, K]` and `b` `[N, r]` into `pages`, padded with zeros. No other page changes."""

@@ -17,6 +17,7 @@ __all__ = [
     "AdapterVersion",
     "AdapterWeights",
     "LoraMatrix",
+    "Pool",
     "ResidentAdapter",
     "ScalingTable",
     "Span",
@@ -67,7 +68,7 @@ class ResidentAdapter:
 
     Attributes:
         references: Requests that hold it.
-        nbytes: Memory of its pages, in bytes.
+        nbytes: Memory of its pages, in bytes; 0 while it is in main memory.
         retired: It is unloaded as soon as `references` is 0.
     """
 
@@ -103,6 +104,16 @@ class ScalingTable:
         self.scaling = scaling
 
 
+class Pool(Protocol):
+    """What the bank needs of a layer's rank pages."""
+
+    def read(self, pages: Sequence[int], rank: int) -> tuple[Tensor, Tensor]:
+        """Returns copies of A `[r, K]` and B `[N, r]` in `pages`, in main memory."""
+
+    def write(self, pages: Sequence[int], a: Tensor, b: Tensor) -> None:
+        """Copies what `read` returned into `pages`."""
+
+
 class AdaptedLayer(Protocol):
     """What the bank needs of a layer.
 
@@ -111,6 +122,10 @@ class AdaptedLayer(Protocol):
         adapter_shape: (K, N) of adapters for it, which is larger where the weight is one rank's part of a layer.
         scalings: Set by the bank whenever a version comes or goes.
     """
+
+    @property
+    def pool(self) -> Pool:
+        """The layer's rank pages."""
 
     lora_shape: tuple[int, int]
     adapter_shape: tuple[int, int]
