@@ -83,6 +83,7 @@ docs: install ## Write the reference pages, the CRD and the preset schema anew, 
 	$(BIN)/python docs/reference/generate.py
 	$(BIN)/python docs/reference/generate_validation.py
 	$(BIN)/python docs/reference/generate_adapter_checks.py
+	$(BIN)/python docs/reference/generate_start_up.py
 	$(BIN)/python -m kaito_core.api.preset.schema > kaito_core/schemas/model-preset.json
 
 bench-live: install ## Edits of strengths and adapters on a server that answers without pause, and restarts by SIGKILL

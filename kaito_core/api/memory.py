@@ -32,7 +32,7 @@ USUAL_RANK = 64  #: An adapter of this rank must fit where nothing else is asked
 LEAST_CONTEXT = (
     2048  #: Tokens; a server whose cache holds less than this, and less than the model's context, is refused.
 )
-MOST_PAGES = 4096  # by default
+MOST_PAGES = 1024  # by default
 ADAPTER_SHARE = 0.2  # of what one request of the full context leaves; keys and values of more requests get the rest
 
 CONTEXT_BYTES = GIB // 2  # CUDA context, workspaces of its libraries, compiled kernels
@@ -167,14 +167,14 @@ def preset_memory(preset: ModelPreset, gpus: int = 1) -> ModelMemory:
     weights = preset.weights.size_gib * GIB
     width = (weights / itemsize * _WIDTH_PER_LAYER / _PARAMETERS_PER_WIDTH) ** (1 / 3)
     layers = width / _WIDTH_PER_LAYER
-    # The sum of K + N over the linear layers, of which one side is the width: their other sides are the parameters
-    # divided by it.
-    sides = layers * _LINEAR_LAYERS * width + weights / itemsize / width
+    # The sum of K + N over the linear layers. One side of each is the width, which GPUs do not share; their other sides
+    # are the parameters divided by it.
+    sides = layers * _LINEAR_LAYERS * width + weights / itemsize / width / gpus
     whole = min(_VOCABULARY * width * itemsize, weights / 4) if gpus > 1 else 0.0  # the embedding is not cut
     return ModelMemory(
         weights=int((weights - whole) / gpus + whole),
         kv_per_token=-(-preset.kv_bytes_per_token // gpus),
-        page=int(sides * PAGE_RANKS * itemsize * _PAGE_MARGIN / gpus),
+        page=int(sides * PAGE_RANKS * itemsize * _PAGE_MARGIN),
         step_per_token=int(_STEP_VALUES * width * itemsize),
         logits_per_row=_LARGE_VOCABULARY * _LOGIT_BYTES,
         context_length=preset.context_length,

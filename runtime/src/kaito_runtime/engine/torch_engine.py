@@ -194,8 +194,8 @@ class TorchEngine:
                 job.strengths,
                 scores_prompt=job.prompt_logprobs is not None,
             )
-        except RequestError as refusal:
-            self._worker.run_in_loop(partial(self._deliver, [(stream, refusal)]))
+        except RequestError as refused:
+            self._worker.run_in_loop(partial(self._deliver, [(stream, refused)]))
             return
         except Exception as error:
             refusal = RequestError(f"the request cannot start: {error}", status=500, code="engine_error")

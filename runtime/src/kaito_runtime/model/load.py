@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from kaito_runtime.errors import ModelLoadError, one_line
 from kaito_runtime.lora.sharded import Shard
+from kaito_runtime.model.kinds import check_kinds
 from kaito_runtime.model.memory import memory_for
 from kaito_runtime.model.recipe import Recipe
 from kaito_runtime.model.recipes import Recipes, installed_recipes
@@ -108,6 +109,7 @@ def load_model(
     safe = {"trust_remote_code": False, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(**source, **safe)
+        check_kinds(config)
         tokenizer = AutoTokenizer.from_pretrained(**source, **safe, config=config)
         chosen = choose_dtype(
             dtype, getattr(config, "dtype", None), device, cpu_has_bfloat16=torch.cpu._is_avx512_bf16_supported()
