@@ -6,13 +6,10 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/q
 import math
 import re
 from decimal import Decimal
-from typing import Annotated
-
-from pydantic import AfterValidator
 
 __all__ = [
     "MAX_DEVICES",
-    "MemorySize",
+    "MEMORY_SIZE",
     "device_count",
     "format_gib",
     "parse_bytes",
@@ -20,6 +17,8 @@ __all__ = [
     "parse_quantity",
 ]
 
+#: Pattern of sizes that `parse_bytes` can read.
+MEMORY_SIZE = r"^[0-9]+(\.[0-9]+)?([kMGTP]|[KMGTP]i)?$"
 #: More devices than this on one node are taken for a mistake of its device plugin.
 MAX_DEVICES = 1024
 
@@ -81,15 +80,6 @@ def parse_bytes(text: str) -> int:
     if number < 1:
         raise ValueError(f"must be a size such as 2Gi or 500Mi, or a number of GiB, got '{text}'")
     return int(number)
-
-
-def _checked_size(text: str) -> str:
-    parse_bytes(text)
-    return text
-
-
-#: A field with a size that `parse_bytes` can read.
-MemorySize = Annotated[str, AfterValidator(_checked_size)]
 
 
 def device_count(value: object) -> int | None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from kaito_core.api.docstrings import describe
-from kaito_core.api.quantity import MemorySize
+from kaito_core.api.quantity import MEMORY_SIZE
 from kaito_core.api.strength import DEFAULT_STRENGTH, Strength
 
 __all__ = [
@@ -61,7 +61,7 @@ class ServedModel(_Record):
     recipe: str = "default"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     context_length: int | None = Field(default=None, gt=0)
-    adapter_memory: MemorySize | None = None
+    adapter_memory: str | None = Field(default=None, pattern=MEMORY_SIZE)
     max_adapter_rank: int | None = Field(default=None, gt=0)
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kaito_core.api.docstrings import describe
 from kaito_core.api.messages import fault
-from kaito_core.api.quantity import MemorySize
+from kaito_core.api.quantity import MEMORY_SIZE
 
 __all__ = ["PRESET_API_VERSION", "PRESET_KIND", "PRESET_NAME", "RUNTIME_IMAGE", "ModelPreset", "Weights"]
 
@@ -92,7 +92,7 @@ class ModelPreset(_Record):
     distributed: bool = False
     context_length: int = Field(gt=0)
     kv_bytes_per_token: int = Field(gt=0)
-    adapter_memory: MemorySize | None = None
+    adapter_memory: str | None = Field(default=None, pattern=MEMORY_SIZE)
     max_adapter_rank: int | None = Field(default=None, gt=0)
     startup_seconds: int = Field(default=1800, gt=0)
     license: NonEmpty

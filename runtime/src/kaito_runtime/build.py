@@ -17,8 +17,9 @@ from kaito_core.api.quantity import parse_bytes
 from kaito_core.api.serving import ServedModel, ServingConfig
 from kaito_runtime.engine.runner import Runner
 from kaito_runtime.engine.torch_engine import TorchEngine
-from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.errors import ModelLoadError, one_line
 from kaito_runtime.lora.inject import LoraModel, inject_lora
+from kaito_runtime.lora.warmup import warm_kernels
 from kaito_runtime.model.budget import plan_for
 from kaito_runtime.model.load import LoadedModel, load_model
 from kaito_runtime.model.memory import BatchLimits, cpu_limit, free_memory_bytes, memory_for
@@ -104,7 +105,7 @@ def build_model(config: ServingConfig, options: ServeOptions, group: Group | Non
         model, memory = ServedModel.model_validate(fields), MemoryOptions(**asked)
     ranks = ALONE if group is None else group.ranks
     _limit_threads()
-    loaded = load_model(options.model, recipe=model.recipe, dtype=model.dtype, ranks=ranks)
+    loaded = load_model(options.model, recipe=model.recipe, dtype=model.dtype, device=options.device, ranks=ranks)
     with memory_for("packed weights", "serve with --no-pack-weights"):
         lora = inject_lora(
             loaded.model,
@@ -130,11 +131,28 @@ def build_model(config: ServingConfig, options: ServeOptions, group: Group | Non
         pages = min(pages for *_, pages in found)
     with memory_for(f"{pages} pages of adapters", "set --adapter-memory lower"):
         lora.reserve(pages, max_rank=memory.max_adapter_rank)
+    _warm(lora, limits)
     return BuiltModel(loaded, lora, limits, min(context, limits.cache_tokens))
 
 
+def _warm(lora: LoraModel, limits: BatchLimits) -> None:
+    """Compiles the kernels now: in the engine's thread, every client would wait for it."""
+    started = time.monotonic()
+    try:
+        passes = warm_kernels(lora, limits.step_tokens)
+    except Exception as error:  # Triton's and the driver's have no common class
+        raise ModelLoadError(
+            f"the kernels of the adapters cannot be compiled or run here: {one_line(error)}"
+        ) from error
+    if passes:
+        log.info("kernels ready in %.1f s, after %d passes", time.monotonic() - started, passes)
+
+
 def _memory_options(model: ServedModel, options: ServeOptions) -> MemoryOptions:
-    configured = None if model.adapter_memory is None else parse_bytes(model.adapter_memory)
+    try:
+        configured = None if model.adapter_memory is None else parse_bytes(model.adapter_memory)
+    except ValueError as error:
+        raise ModelLoadError(f"model.adapterMemory {error}") from error
     return MemoryOptions(
         step_tokens=options.step_tokens,
         batch_requests=options.batch_requests,

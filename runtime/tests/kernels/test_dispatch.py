@@ -14,6 +14,7 @@ from kaito_runtime.kernels.launch import (
     cdiv,
     expand_add_blocks,
     gemm_expand_blocks,
+    has_kernels,
     next_power_of_2,
     shrink_blocks,
 )
@@ -34,16 +35,20 @@ from kaito_runtime.kernels.launch import (
         ({"tokens": PAIR_TOKENS_PDL + 1}, Path.ADD),
         ({"tokens": PAIR_TOKENS, "pages": 16, "pdl": False}, Path.PAIR),
         ({"tokens": PAIR_TOKENS + 1, "pages": 16, "pdl": False}, Path.ADD),
+        ({"n": 1024}, Path.ADD),  # few programs, each with a long K
+        ({"n": 1024, "k": 576}, Path.PAIR),
+        ({"n": 1024, "tokens": 256}, Path.PAIR),
+        ({"n": 1024, "base": Base.ROW_SCALED}, Path.PAIR),
     ],
 )
 def test_each_row_of_the_table(situation, path):
-    usual = {"tokens": 4, "pages": 2, "all_live": True, "pdl": True, "base": Base.DENSE}
+    usual = {"tokens": 4, "pages": 2, "all_live": True, "pdl": True, "base": Base.DENSE, "k": 4096, "n": 4096}
     assert choose(**usual | situation) is path
 
 
 @given(tokens=st.integers(0, 10**5), pages=st.integers(0, 64), pdl=st.booleans(), base=st.sampled_from(Base))
 def test_a_row_without_an_adapter_always_has_the_layers_own_product(tokens, pages, pdl, base):
-    assert choose(tokens=tokens, pages=pages, all_live=False, pdl=pdl, base=base) is not Path.PAIR
+    assert choose(tokens=tokens, pages=pages, all_live=False, pdl=pdl, base=base, k=64, n=64) is not Path.PAIR
 
 
 def test_decode_is_multiplied_together_and_long_prefill_apart():
@@ -78,7 +83,7 @@ def test_every_tile_has_blocks_on_every_architecture(arch, itemsize, tile):
 
 @pytest.mark.parametrize(
     ("backend", "capability", "arch"),
-    [("cuda", 80, "sm_80"), ("cuda", 89, "sm_80"), ("cuda", 90, "sm_90"), ("cuda", 120, "sm_90"), ("hip", 0, "gfx942")],
+    [("cuda", 80, "sm_80"), ("cuda", 89, "sm_80"), ("cuda", 90, "sm_90"), ("cuda", 120, "sm_80"), ("hip", 0, "gfx942")],
 )
 def test_devices_find_their_table(backend, capability, arch):
     assert arch_of(backend, capability) == arch
@@ -88,3 +93,14 @@ def test_devices_find_their_table(backend, capability, arch):
 def test_integers(a, b):
     assert (cdiv(a, b) - 1) * b < max(a, 1) and cdiv(a, b) * b >= a
     assert next_power_of_2(a) >= a and next_power_of_2(a) < 2 * max(a, 1)
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs", "arch"),
+    [(70, False, "sm_80"), (75, False, "sm_80"), (80, True, "sm_80"), (86, True, "sm_80"), (89, True, "sm_80"),
+     (90, True, "sm_90"), (100, True, "sm_90"), (103, True, "sm_90"), (120, True, "sm_80"), (121, True, "sm_80")],
+)  # fmt: skip
+def test_every_device_has_a_table_or_no_kernels(capability, runs, arch):
+    assert has_kernels("cuda", capability) is runs
+    assert arch_of("cuda", capability) == arch
+    assert has_kernels("hip", 0)

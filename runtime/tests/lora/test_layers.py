@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from lora_models import TARGETS, falcon, gpt2, injected, llama, logits, merged, target_paths, weights
+from torch import nn
 
 from kaito_runtime.lora.inject import inject_lora
+from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 
 MODELS = [llama, falcon, gpt2]
 LAYOUTS = [False, True]  # the CPU path, and the kernels' page layout with their references
@@ -175,3 +177,35 @@ def test_packed_weights_give_the_same_up_to_rounding(tokens):
     lora.routing.set([(2 * tokens, {version: 0.7})])
     truth = logits(merged(base, [(part, 0.7)]), ids)
     assert (logits(ours, ids) - truth).abs().max() < 1e-4 * truth.abs().max()
+
+
+class PackedQuantLinear(nn.Module):
+    """A layer of packed weights as GPTQ and AWQ have them: no nn.Linear, and no `weight`."""
+
+    def __init__(self, dense: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = dense.in_features, dense.out_features
+        self.scale = dense.weight.detach().abs().amax(1, keepdim=True) / 127
+        self.register_buffer("qweight", (dense.weight.detach() / self.scale).round().to(torch.int8))
+        self.bias = dense.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.qweight.float() * self.scale, self.bias)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("paged", LAYOUTS)
+def test_quantised_layers_keep_their_own_product_and_get_adapters_on_top(paged):
+    torch.manual_seed(3)
+    model = nn.Sequential(PackedQuantLinear(nn.Linear(24, 16)), nn.Linear(16, 8))
+    x = torch.randn(1, 6, 24)
+    base = model[0](x)
+    lora = inject_lora(model, paged=paged)
+    matrix = LoraMatrix(torch.randn(4, 24), torch.randn(16, 4), 0.5)
+    version = lora.bank.load(AdapterWeights("a", "", {"0": matrix}))
+    assert torch.equal(model[0](x), base)
+    lora.routing.set([(4, {version: 2.0}), (2, {})])
+    y = model[0](x)
+    assert torch.equal(y[:, 4:], base[:, 4:]), "rows without an adapter have the layer's own bits"
+    added = 2.0 * 0.5 * (x[0, :4].double() @ matrix.a.double().t()) @ matrix.b.double().t()
+    assert (y[0, :4] - base[0, :4] - added).abs().max() < 1e-5

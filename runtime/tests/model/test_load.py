@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kaito_runtime.errors import ModelLoadError
-from kaito_runtime.model.load import choose_dtype, load_model
+from kaito_runtime.model.load import choose_device, choose_dtype, load_model
 from kaito_runtime.model.recipe import Recipe
 from kaito_runtime.model.recipes import Recipes
 from kaito_runtime.openai.codec import HuggingFaceCodec
@@ -115,3 +115,20 @@ def test_weights_that_do_not_fit_are_named_by_their_path(tiny_llama: Path, monke
     monkeypatch.setattr(torch.nn.Module, "to", to)
     with pytest.raises(ModelLoadError, match=f"not enough memory for the weights of '{tiny_llama}': .*112.00 MiB"):
         load_model(tiny_llama)
+
+
+def test_a_gpu_that_was_promised_and_does_not_work_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def broken() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).")
+
+    monkeypatch.setattr(torch.cuda, "init", broken)
+    for given in ("GPU-8a1f", "MIG-3b", "0,1"):
+        with pytest.raises(ModelLoadError, match=rf"NVIDIA_VISIBLE_DEVICES is '{given}'.*driver.*is too old"):
+            choose_device(environ={"NVIDIA_VISIBLE_DEVICES": given})
+    with pytest.raises(ModelLoadError, match=r"--device is cuda, but no GPU can be used: .*too old"):
+        choose_device(wanted="cuda", environ={})
+    for given in ("", "all", "void", "none"):
+        assert choose_device(environ={"NVIDIA_VISIBLE_DEVICES": given}).type == "cpu"
+    assert choose_device(wanted="cpu", environ={"NVIDIA_VISIBLE_DEVICES": "GPU-8a1f"}).type == "cpu"

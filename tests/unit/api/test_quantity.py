@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaito_core.api.quantity import format_gib, parse_gib, parse_quantity
+from kaito_core.api.quantity import format_gib, parse_bytes, parse_gib, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,14 @@ def test_formats_and_never_rounds_down(gib: float, text: str) -> None:
 @given(st.floats(min_value=0.01, max_value=1e5))
 def test_what_is_formatted_holds_what_was_asked_for(gib: float) -> None:
     assert 0 <= parse_gib(format_gib(gib)) - gib < 1 / 1024 + 1e-9
+
+
+@pytest.mark.parametrize(("text", "size"), [("2Gi", 2 << 30), (" 500Mi", 500 << 20), ("1.5", 3 << 29), ("2k", 2000)])
+def test_sizes_are_quantities_or_gib(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "0Gi", "-1Gi", "much", "1.2.3", "inf", "100m"])
+def test_what_is_no_size_is_refused_with_the_value(text: str) -> None:
+    with pytest.raises(ValueError, match=f"must be a size such as 2Gi or 500Mi, or a number of GiB, got '{text}'"):
+        parse_bytes(text)

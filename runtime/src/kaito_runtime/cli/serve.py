@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,16 @@ from kaito_runtime.config import ConfigError, ConfigFile, config_from_flags
 from kaito_runtime.errors import ServeError
 from kaito_runtime.keys import ApiKeys
 
-__all__ = ["serve"]
+__all__ = ["Device", "serve"]
+
+
+class Device(StrEnum):
+    """Where the model is computed."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
 
 # Panels of `serve --help`, in their order.
 _WHAT, _WHO, _LIMITS, _SPEED = "What is served", "Where, and to whom", "Limits", "Speed and memory"
@@ -135,6 +145,14 @@ def serve(
             rich_help_panel=_LIMITS,
         ),
     ] = 30.0,
+    device: Annotated[
+        Device,
+        typer.Option(
+            help="cuda ends the process with the driver's words where no GPU works; auto then serves on the CPU, "
+            "unless the container was given a GPU.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = Device.AUTO,
     batch_requests: Annotated[
         int, typer.Option(min=1, help="Most requests in one forward pass.", metavar="N", rich_help_panel=_SPEED)
     ] = 64,
@@ -232,6 +250,7 @@ def serve(
                 key_requests=key_requests,
                 key_tokens=key_tokens,
                 admin_token=admin_token,
+                device=device.value,
                 cache_gib=cache_gib,
                 adapter_bytes=None if adapter_memory is None else _size(adapter_memory, "--adapter-memory"),
                 max_adapter_rank=max_adapter_rank,

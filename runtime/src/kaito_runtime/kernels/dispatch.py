@@ -13,6 +13,9 @@ __all__ = ["PAIR_TOKENS", "PAIR_TOKENS_PDL", "Base", "Path", "choose", "split_by
 # shrink cannot hide behind the stream of W, so the balance tips earlier. Both limits are the roofline's predictions.
 PAIR_TOKENS_PDL = 1024
 PAIR_TOKENS = 128
+# Few programs along N, each with a long way along K, leave most of the device idle: gemm_expand does not cut K, the
+# library's product does. Keys and values of a Llama of 8B (N = 1024) would be 32 programs on 132 multiprocessors.
+NARROW, LONG, NARROW_TOKENS = 2048, 2048, 64
 # Products of one token with one page that a CPU must save to be worth one more pair of library calls.
 SPLIT_SAVES = 64
 
@@ -33,7 +36,7 @@ class Path(IntEnum):
     ADD = 2  # the layer's own product, then shrink and expand_add
 
 
-def choose(*, tokens: int, pages: int, all_live: bool, pdl: bool, base: Base) -> Path:
+def choose(*, tokens: int, pages: int, all_live: bool, pdl: bool, base: Base, k: int, n: int) -> Path:
     """Returns the path of one layer for one step.
 
     A row without a live adapter must have the bits of the layer's own product, which gemm_expand does not promise.
@@ -44,10 +47,14 @@ def choose(*, tokens: int, pages: int, all_live: bool, pdl: bool, base: Base) ->
         all_live: Every token has a live adapter in this layer.
         pdl: The device has programmatic dependent launch.
         base: The layer's weight.
+        k: In-features.
+        n: Out-features.
     """
     if pages == 0 or tokens == 0:
         return Path.BASE
     if base is Base.OPAQUE or not all_live:
+        return Path.ADD
+    if base is Base.DENSE and n <= NARROW and k >= LONG and tokens <= NARROW_TOKENS:
         return Path.ADD
     return Path.PAIR if tokens <= (PAIR_TOKENS_PDL if pdl else PAIR_TOKENS) else Path.ADD
 

@@ -63,7 +63,9 @@ def expand_add_kernel(
     tl.store(y_ptrs, acc.to(y_ptr.dtype.element_ty), mask=both)
 
 
-def expand_add_(y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles, *, blocks: ExpandBlocks | None = None) -> Tensor:
+def expand_add_(
+    y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles, *, blocks: ExpandBlocks | None = None, check: bool = True
+) -> Tensor:
     """Launches the kernel. With PDL it must directly follow the `shrink` that writes `u`, on the same stream.
 
     Args:
@@ -72,6 +74,7 @@ def expand_add_(y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles, *, blocks: E
         b_pool: `[P, N, 16]`, dtype of y.
         tiles: The same as for `shrink`.
         blocks: Replaces those of the table, in tests.
+        check: Whether to check the arguments: once is enough for layers of one shape in one step.
 
     Returns:
         `y`.
@@ -79,13 +82,9 @@ def expand_add_(y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles, *, blocks: E
     Raises:
         ValueError: Shapes, dtypes, strides or devices do not fit.
     """
-    if y.ndim != 2:
-        raise ValueError(f"y has shape {list(y.shape)}, expected [tokens, N]")
+    if check:
+        _check(y, u, b_pool, tiles)
     t, n = y.shape
-    check_dtype("y", y, FLOATING)
-    check_shape("y", y, (t, n), "[tokens, N]")
-    check_pages(t, n, u, b_pool, tiles, y.dtype)
-    same_device(y=y, u=u, b_pool=b_pool, start=tiles.start, pages=tiles.pages, live=tiles.live)
     target = current_target()
     b = blocks or expand_add_blocks(target.arch, tiles.block_t, y.itemsize)
     if b.t != tiles.block_t:
@@ -99,3 +98,13 @@ def expand_add_(y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles, *, blocks: E
         num_warps=b.warps, num_stages=b.stages, enable_fp_fusion=True, **launch,
     )  # fmt: skip
     return y
+
+
+def _check(y: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles) -> None:
+    if y.ndim != 2:
+        raise ValueError(f"y has shape {list(y.shape)}, expected [tokens, N]")
+    t, n = y.shape
+    check_dtype("y", y, FLOATING)
+    check_shape("y", y, (t, n), "[tokens, N]")
+    check_pages(t, n, u, b_pool, tiles, y.dtype)
+    same_device(y=y, u=u, b_pool=b_pool, start=tiles.start, pages=tiles.pages, live=tiles.live)

@@ -58,12 +58,18 @@ def gemm_expand_reference(
     return y + expand_reference(u, b_pool, tiles)
 
 
+FP16_SAFE = tl.constexpr(32768.0)  # half of what fp16 can hold
+
+
 @triton.jit
 def add_pages(
     acc, u_ptr, b_ptr, start_ptr, pages_ptr, tile, rows, row_ok, ns, n_ok, T, N, WIDTH,
     SPLIT: tl.constexpr, UPCAST: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
-    """Computes acc + u B^T over the tile's live pages."""
+    """Computes acc + u B^T over the tile's live pages.
+
+    In fp16, u is divided before it is rounded wherever it is beyond fp16's range, and the product multiplied again.
+    """
     start = tl.load(start_ptr + tile)
     count = tl.load(start_ptr + tile + 1) - start
     ranks = tl.arange(0, PAGE)
@@ -75,7 +81,14 @@ def add_pages(
         for plane in tl.static_range(1, SPLIT):  # always in this order: the same bits every time
             u += tl.load(u_row + plane * T * (WIDTH * PAGE) + j * PAGE, mask=row_ok[:, None], other=0.0)
         b = tl.load(b_row + page * N * PAGE, mask=n_ok[None, :], other=0.0)
-        if UPCAST:
+        if b.dtype == tl.float16:
+            factor = tl.maximum(tl.max(tl.abs(u), axis=1), FP16_SAFE) / FP16_SAFE  # 1 for all rows but a few
+            u = (u / factor[:, None]).to(b.dtype)
+            if UPCAST:
+                acc += tl.dot(u.to(tl.float32), b.to(tl.float32), input_precision="ieee") * factor[:, None]
+            else:
+                acc += tl.dot(u, b, input_precision="ieee") * factor[:, None]
+        elif UPCAST:
             acc = tl.dot(u.to(b.dtype).to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
         else:
             acc = tl.dot(u.to(b.dtype), b, acc, input_precision="ieee")
@@ -156,6 +169,7 @@ def gemm_expand(
     bias: Tensor | None = None,
     w_scale: Tensor | None = None,
     blocks: ExpandBlocks | None = None,
+    check: bool = True,
 ) -> Tensor:
     """Launches the kernel. With PDL it must directly follow the `shrink` that writes `u`, on the same stream.
 
@@ -168,6 +182,7 @@ def gemm_expand(
         bias: `[N]`, dtype of x.
         w_scale: `[N]` fp32, one factor per row of `w`.
         blocks: Replaces those of the table, in tests.
+        check: Whether to check the arguments: once is enough for layers of one shape in one step.
 
     Returns:
         y `[T, N]`, dtype of x.
@@ -175,7 +190,9 @@ def gemm_expand(
     Raises:
         ValueError: Shapes, dtypes, strides or devices do not fit.
     """
-    t, n, k = _check(x, w, u, b_pool, tiles, bias, w_scale)
+    if check:
+        _check(x, w, u, b_pool, tiles, bias, w_scale)
+    (t, k), n = x.shape, w.shape[0]
     target = current_target()
     if w.dtype is torch.float8_e4m3fn and target.arch not in FP8_ARCHITECTURES:
         raise ValueError(
@@ -217,7 +234,7 @@ def check_pages(t: int, n: int, u: Tensor, b_pool: Tensor, tiles: Tiles, dtype: 
 
 def _check(
     x: Tensor, w: Tensor, u: Tensor, b_pool: Tensor, tiles: Tiles, bias: Tensor | None, w_scale: Tensor | None
-) -> tuple[int, int, int]:
+) -> None:
     if x.ndim != 2 or w.ndim != 2:
         raise ValueError(f"x has shape {list(x.shape)} and w {list(w.shape)}, expected [tokens, K] and [N, K]")
     (t, k), n = x.shape, w.shape[0]
@@ -238,4 +255,3 @@ def _check(
         check_dtype("w_scale", w_scale, (torch.float32,))
         check_shape("w_scale", w_scale, (n,), f"N of w {list(w.shape)}")
     same_device(x=x, w=w, u=u, b_pool=b_pool, bias=bias, w_scale=w_scale, start=tiles.start, pages=tiles.pages)
-    return t, n, k

@@ -5,6 +5,7 @@ can be compiled ahead of time and checked (`runtime/tests/kernels/static`).
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 __all__ = [
     "ARCHITECTURES",
@@ -19,6 +20,7 @@ __all__ = [
     "cdiv",
     "expand_add_blocks",
     "gemm_expand_blocks",
+    "has_kernels",
     "next_power_of_2",
     "shrink_blocks",
 ]
@@ -88,7 +90,20 @@ def arch_of(backend: str, capability: int) -> str:
     """
     if backend == "hip":
         return "gfx942"
-    return "sm_90" if capability >= 90 else "sm_80"
+    # sm_12x are consumer and workstation cards: 99 KiB of shared memory for a program, and no wgmma, as sm_89.
+    return "sm_90" if 90 <= capability < 120 else "sm_80"
+
+
+def has_kernels(backend: str, capability: int) -> bool:
+    """Returns whether the kernels run on a device: they need tensor cores for bf16 and asynchronous copies (sm_80).
+
+    Older ones, such as V100 (sm_70) and T4 (sm_75), compute the same in plain torch, on the same pages.
+
+    Args:
+        backend: "cuda" or "hip".
+        capability: Compute capability as 10 * major + minor; ignored on "hip".
+    """
+    return backend == "hip" or capability >= 80
 
 
 # Tokens per tile. Live pages are listed per tile, so all kernels of a step have the same one.
@@ -164,6 +179,7 @@ _EXPAND_ADD_LARGE = {
 }
 
 
+@cache
 def shrink_blocks(arch: str, tile: int, k: int, itemsize: int) -> ShrinkBlocks:
     """Returns the blocks of `shrink`, with at most one plane per iteration over K: an empty one would cost a write.
 
@@ -177,6 +193,7 @@ def shrink_blocks(arch: str, tile: int, k: int, itemsize: int) -> ShrinkBlocks:
     return replace(b, split=min(b.split, next_power_of_2(cdiv(k, b.k))))
 
 
+@cache
 def gemm_expand_blocks(arch: str, tile: int, itemsize: int, weight_itemsize: int) -> ExpandBlocks:
     """Returns the blocks of `gemm_expand`.
 
@@ -190,6 +207,7 @@ def gemm_expand_blocks(arch: str, tile: int, itemsize: int, weight_itemsize: int
     return narrow.get(tile) or _GEMM_EXPAND[itemsize][arch][tile]
 
 
+@cache
 def expand_add_blocks(arch: str, tile: int, itemsize: int) -> ExpandBlocks:
     """Returns the blocks of `expand_add`.
 

@@ -2,8 +2,10 @@
 programmatic dependent launch needs it. Which of the two is decided in `dispatch`.
 
 Without a GPU and without Triton's interpreter the references run, in fp32: slow, but right and on the same layout, so
-that everything above the kernels is tested on any machine.
+that everything above the kernels is tested on any machine. GPUs that are too old for the kernels take this way, too.
 """
+
+from functools import cache
 
 import torch
 import triton
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from kaito_runtime.kernels.expand_add import expand_add_, expand_add_reference_
 from kaito_runtime.kernels.gemm_expand import gemm_expand, gemm_expand_reference
-from kaito_runtime.kernels.launch import PAGE
+from kaito_runtime.kernels.launch import PAGE, has_kernels
 from kaito_runtime.kernels.shrink import shrink, shrink_reference
 from kaito_runtime.kernels.tiles import Tiles
 
@@ -19,7 +21,13 @@ __all__ = ["paged_add_", "paged_embed_add_", "paged_linear"]
 
 
 def _triton_runs(x: Tensor) -> bool:
-    return x.is_cuda or bool(triton.knobs.runtime.interpret)
+    return _has_kernels(x.device) if x.is_cuda else bool(triton.knobs.runtime.interpret)
+
+
+@cache
+def _has_kernels(device: torch.device) -> bool:
+    major, minor = torch.cuda.get_device_capability(device)
+    return has_kernels("hip" if torch.version.hip else "cuda", 10 * major + minor)
 
 
 def paged_linear(
@@ -32,6 +40,7 @@ def paged_linear(
     *,
     bias: Tensor | None = None,
     w_scale: Tensor | None = None,
+    check: bool = True,
 ) -> Tensor:
     """Computes y = x W^T + bias + ((x A^T) * s) B^T in two launches. Arguments as in `shrink` and `gemm_expand`.
 
@@ -39,21 +48,23 @@ def paged_linear(
         ValueError: Shapes, dtypes, strides or devices do not fit.
     """
     if _triton_runs(x):
-        u = shrink(x, a_pool, s, tiles)
-        return gemm_expand(x, w, u, b_pool, tiles, bias=bias, w_scale=w_scale)
+        u = shrink(x, a_pool, s, tiles, check=check)
+        return gemm_expand(x, w, u, b_pool, tiles, bias=bias, w_scale=w_scale, check=check)
 
     u = shrink_reference(x, a_pool, s, tiles)
     return gemm_expand_reference(x, w, u, b_pool, tiles, bias=bias, w_scale=w_scale).to(x.dtype)
 
 
-def paged_add_(y: Tensor, x: Tensor, a_pool: Tensor, b_pool: Tensor, s: Tensor, tiles: Tiles) -> Tensor:
+def paged_add_(
+    y: Tensor, x: Tensor, a_pool: Tensor, b_pool: Tensor, s: Tensor, tiles: Tiles, *, check: bool = True
+) -> Tensor:
     """Adds ((x A^T) * s) B^T to the live rows of `y` in two launches. Arguments as in `shrink` and `expand_add_`.
 
     Raises:
         ValueError: Shapes, dtypes, strides or devices do not fit.
     """
     if _triton_runs(x):
-        return expand_add_(y, shrink(x, a_pool, s, tiles), b_pool, tiles)
+        return expand_add_(y, shrink(x, a_pool, s, tiles, check=check), b_pool, tiles, check=check)
 
     return expand_add_reference_(y, shrink_reference(x, a_pool, s, tiles), b_pool, tiles)
 

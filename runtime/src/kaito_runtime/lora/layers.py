@@ -49,8 +49,9 @@ class LoraLinear(nn.Module):
         if shape is None:
             raise TypeError(f"{type(base).__name__} is not a linear layer")
         self.lora_shape = self.adapter_shape = shape
-        self.weight: Tensor = cast(Tensor, base.weight)
-        self.bias: Tensor | None = cast(Tensor | None, base.bias)
+        # Layers of packed weights have none under this name: only they themselves can multiply by theirs.
+        self.weight: Tensor = cast(Tensor, getattr(base, "weight", None))
+        self.bias: Tensor | None = cast(Tensor | None, getattr(base, "bias", None))
         self.pool = pool
         self.scalings = ScalingTable({})
         self._routing = routing
@@ -60,7 +61,7 @@ class LoraLinear(nn.Module):
         self._base_forward: Callable[[Tensor], Tensor] | None = None if plain else base.forward
         self._base = base_of(base)
         self._w_scale = cast(Tensor | None, getattr(base, "weight_scale", None))
-        self._pdl = has_pdl(self.weight.device)
+        self._pdl = has_pdl(pool.device)
         self._packed: Tensor | None = None
         self._packed_for = range(0)  # sizes of x, in elements, for which the packed product is the fastest
 
@@ -73,6 +74,12 @@ class LoraLinear(nn.Module):
     def out_features(self) -> int:
         """N."""
         return self.lora_shape[1]
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What the choice of kernels depends on; layers of one kind share their binaries."""
+        weight = (self.weight.dtype, self.weight.stride()) if self._base is not Base.OPAQUE else ()
+        return (*self.lora_shape, *weight, self.bias is None, self._base)
 
     @property
     def page_bytes(self) -> int:
@@ -118,19 +125,28 @@ class LoraLinear(nn.Module):
         work = step.work(self.scalings)
         if work is None:
             return self._product(x)
-        path = choose(tokens=step.tokens, pages=work.pages, all_live=work.all_live, pdl=self._pdl, base=self._base)
+        k, n = self.lora_shape
+        path = choose(
+            tokens=step.tokens, pages=work.pages, all_live=work.all_live, pdl=self._pdl, base=self._base, k=k, n=n
+        )
         from kaito_runtime.kernels.paged import paged_add_, paged_linear  # imports Triton, which a CPU never needs
 
         a_pool, b_pool = cast(PagedPool, self.pool).pools
-        flat_x = x.reshape(-1, self.in_features).contiguous()
+        flat_x = x.reshape(-1, k).contiguous()
+        # Checking takes longer than launching: once for all layers of one kind.
+        kind = (path, x.dtype, *self.kind)
+        check = kind not in work.checked
         if path is Path.PAIR:
             y = paged_linear(
-                flat_x, self.weight, a_pool, b_pool, work.s, work.tiles, bias=self.bias, w_scale=self._w_scale
-            )
-            return y.view(*x.shape[:-1], self.out_features)
-        y = self._product(x)
+                flat_x, self.weight, a_pool, b_pool, work.s, work.tiles,
+                bias=self.bias, w_scale=self._w_scale, check=check,
+            )  # fmt: skip
+            y = y.view(*x.shape[:-1], n)
+        else:
+            y = self._product(x)
         if path is Path.ADD:
-            paged_add_(y.view(-1, self.out_features), flat_x, a_pool, b_pool, work.s, work.tiles)
+            paged_add_(y.view(-1, n), flat_x, a_pool, b_pool, work.s, work.tiles, check=check)
+        work.checked.add(kind)
         return y
 
     def write(self, pages: Sequence[int], a: Tensor, b: Tensor) -> None:

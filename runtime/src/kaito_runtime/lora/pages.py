@@ -68,6 +68,7 @@ class DensePool:
     itemsize = 4
 
     def __init__(self, k: int, n: int, device: torch.device) -> None:
+        self.device = device
         self._k, self._n = k, n
         self._a = torch.zeros(0, k, device=device)
         self._b_t = torch.zeros(0, n, device=device)
@@ -128,7 +129,9 @@ class PagedPool:
 
     def __init__(self, k: int, n: int, pages: int, device: torch.device, dtype: torch.dtype) -> None:
         self.itemsize = dtype.itemsize
-        self._k, self._n, self._pages, self._device, self._dtype = k, n, pages, device, dtype
+        self.dtype = dtype
+        self.device = device
+        self._k, self._n, self._pages = k, n, pages
         self._pools: tuple[Tensor, Tensor] | None = None
 
     def reserve(self, pages: int) -> None:
@@ -147,8 +150,8 @@ class PagedPool:
         """(A pool, B pool)."""
         if self._pools is None:
             self._pools = (
-                torch.zeros(self._pages * PAGE, self._k, device=self._device, dtype=self._dtype),
-                torch.zeros(self._pages, self._n, PAGE, device=self._device, dtype=self._dtype),
+                torch.zeros(self._pages * PAGE, self._k, device=self.device, dtype=self.dtype),
+                torch.zeros(self._pages, self._n, PAGE, device=self.device, dtype=self.dtype),
             )
         return self._pools
 

@@ -2,7 +2,7 @@
 and adapter, in device memory at fixed addresses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -68,12 +68,14 @@ class PagedWork:
         tiles: The live pages of each tile of tokens, and the live tokens.
         pages: How many pages are live in the step.
         all_live: Every token has a live adapter.
+        checked: Shapes and dtypes of layers whose arguments were checked with these tables.
     """
 
     s: Tensor
     tiles: Tiles
     pages: int
     all_live: bool
+    checked: set[tuple[object, ...]] = field(default_factory=set)
 
 
 class PagedStep(Step):

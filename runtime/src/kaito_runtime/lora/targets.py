@@ -29,14 +29,18 @@ PLAIN = ("Linear", "FalconLinear")
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
     """Returns (K, N), in-features and out-features, of a whole linear layer, or None for any other module.
 
-    Linear layers are `nn.Linear` and its subclasses, transformers' `Conv1D` (its weight is transposed), and the layers
-    that `inject_lora` put in their places.
+    Linear layers are `nn.Linear` and its subclasses, transformers' `Conv1D` (its weight is transposed), layers of
+    quantised weights that multiply as one, and the layers that `inject_lora` put in their places.
     """
     shape = getattr(module, "adapter_shape", None)
     if isinstance(shape, tuple):
         return shape if hasattr(module, "in_features") else None  # a LoraLinear, or a layer of another kind
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
+    # Layers of packed weights (GPTQ, AWQ, compressed-tensors) may be no nn.Linear, but multiply as one.
+    sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    if "Linear" in type(module).__name__ and all(isinstance(size, int) for size in sizes):
+        return cast(tuple[int, int], sizes)
     # By name: importing transformers for one isinstance would cost a second.
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf") and cast(Tensor, module.weight).ndim == 2:
         k, n = cast(Tensor, module.weight).shape
@@ -99,8 +103,10 @@ def is_tied(model: nn.Module) -> bool:
 
 def base_of(module: nn.Module) -> Base:
     """Returns which kinds of product may be used with the weight of a linear layer."""
-    weight = cast(Tensor, module.weight)
-    if not isinstance(module, nn.Linear) or weight.shape != (module.out_features, module.in_features):
+    weight = getattr(module, "weight", None)
+    if not isinstance(module, nn.Linear) or not isinstance(weight, Tensor):
+        return Base.OPAQUE
+    if weight.shape != (module.out_features, module.in_features):
         return Base.OPAQUE
     scale = getattr(module, "weight_scale", None)
     if weight.dtype in NARROW and isinstance(scale, Tensor) and scale.shape == weight.shape[:1]:

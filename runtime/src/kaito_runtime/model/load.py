@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _GGUF_MAGIC = b"GGUF"
 _FALLBACK_CONTEXT = 2048
+_GIVEN_GPUS = "NVIDIA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,28 @@ class LoadedModel:
     shards: Mapping[str, Shard] = field(default_factory=dict)
 
 
-def choose_device(ranks: Ranks = ALONE) -> torch.device:
+def choose_device(ranks: Ranks = ALONE, wanted: str = "auto", environ: Mapping[str, str] | None = None) -> torch.device:
     """Returns this process's GPU, or the CPU.
 
+    Args:
+        ranks: This process's place among those that share the model.
+        wanted: "cpu", "cuda", or "auto": a GPU if there is one.
+        environ: Environment variables, in which a container runtime names the GPUs that it has given to a container.
+
     Raises:
-        ModelLoadError: This node has fewer GPUs than processes.
+        ModelLoadError: A GPU was asked for or given, and none can be used (the message has the driver's words); or this
+            node has fewer GPUs than processes.
     """
+    if wanted == "cpu":
+        return torch.device("cpu")
     if not torch.cuda.is_available():
+        given = (os.environ if environ is None else environ).get(_GIVEN_GPUS, "")
+        # Not "all", which images have of themselves, also where there is no GPU.
+        promised = f"{_GIVEN_GPUS} is '{given}'" if given.startswith(("GPU-", "MIG-")) or given[:1].isdigit() else ""
+        if wanted == "cuda":
+            promised = "--device is cuda"
+        if promised:
+            raise ModelLoadError(f"{promised}, but no GPU can be used: {_why_no_gpu()}")
         return torch.device("cpu")
     if ranks.local_rank >= torch.cuda.device_count():
         raise ModelLoadError(
@@ -64,6 +81,15 @@ def choose_device(ranks: Ranks = ALONE) -> torch.device:
             "per GPU (torchrun --nproc-per-node)"
         )
     return torch.device("cuda", ranks.local_rank)
+
+
+def _why_no_gpu() -> str:
+    """Returns the driver's or torch's own words."""
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        return one_line(error)
+    return f"torch finds {torch.cuda.device_count()} GPUs"
 
 
 def choose_dtype(
@@ -88,6 +114,7 @@ def load_model(
     *,
     recipe: str = "default",
     dtype: str = "auto",
+    device: str = "auto",
     recipes: Recipes | None = None,
     ranks: Ranks = ALONE,
 ) -> LoadedModel:
@@ -97,6 +124,7 @@ def load_model(
         path: The folder or file.
         recipe: A recipe's name; "default" takes the one for the architecture, if there is one.
         dtype: "auto" or the name of a torch dtype.
+        device: "cpu", "cuda", or "auto": a GPU if there is one.
         recipes: Replaces the recipes of the installed packages.
         ranks: The processes that share the model and have already joined; each reads its part.
 
@@ -105,23 +133,23 @@ def load_model(
     """
     source = _source(path)
     transformers_logging.disable_progress_bar()
-    device = choose_device(ranks)
+    place = choose_device(ranks, device)
     safe = {"trust_remote_code": False, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(**source, **safe)
         check_kinds(config)
         tokenizer = AutoTokenizer.from_pretrained(**source, **safe, config=config)
         chosen = choose_dtype(
-            dtype, getattr(config, "dtype", None), device, cpu_has_bfloat16=torch.cpu._is_avx512_bf16_supported()
+            dtype, getattr(config, "dtype", None), place, cpu_has_bfloat16=torch.cpu._is_avx512_bf16_supported()
         )
         gguf = {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in source else {}
-        log.info("loading %s (%s) in %s on %s", path, config.model_type, str(chosen).removeprefix("torch."), device)
+        log.info("loading %s (%s) in %s on %s", path, config.model_type, str(chosen).removeprefix("torch."), place)
         shared = {} if ranks.size == 1 else _shared(recipes or installed_recipes(), recipe, config, ranks)
         with memory_for(f"the weights of '{path}'", "take a machine with more memory, or fewer bits (model.dtype)"):
             model = AutoModelForCausalLM.from_pretrained(
                 **source, **safe, **gguf, **shared, config=config, dtype=chosen, use_safetensors=True
             )
-            model = model.to(device) if ranks.size == 1 else model
+            model = model.to(place) if ranks.size == 1 else model
     except ModelLoadError:
         raise
     except Exception as error:  # transformers raises anything, depending on file and version

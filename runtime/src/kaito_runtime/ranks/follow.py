@@ -65,6 +65,7 @@ class Follower:
         self._adapters_dir = adapters_dir or Path()
         self._arrival_seconds = arrival_seconds
         self._runner = Runner(model, lora, limits)
+        group.alarm.watch()
         self._versions: dict[int, AdapterVersion] = {}
         self._read: dict[int, AdapterWeights | str | None] = {}  # by ticket; text: why it failed; None: still reading
         self._leaving = False
@@ -161,10 +162,12 @@ class Follower:
         return list(tokens)
 
     def _expect_failure(self, error: Exception) -> None:
+        self._group.alarm.ring(error)
         name, *_ = self._group.receive()
         if name != "failed":
             raise DriftError(f"a pass failed on {self._group.ranks} and not on the leader: {error}") from error
         self._group.reply(True)
+        self._group.alarm.settle()
 
     def _failed(self) -> None:
         """The leader's pass failed after this rank's had succeeded."""

@@ -7,6 +7,8 @@ the same order, so that all have the same requests, cache pages and tokens. What
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,9 +22,12 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from kaito_runtime.errors import GroupLostError
 from kaito_runtime.options import Ranks
+from kaito_runtime.ranks.alarm import Alarm
 from kaito_runtime.ranks.messages import decode, decode_message, encode
 
 __all__ = ["Group", "join"]
+
+log = logging.getLogger(__name__)
 
 _SILENCE_SECONDS = 120.0  # without a message or a reply; then a rank counts as lost
 _LOAD_SECONDS = 7200.0  # between the first rank that has read its weights and the last
@@ -57,7 +62,7 @@ def join(ranks: Ranks, environ: Mapping[str, str]) -> Group:
     except (RuntimeError, ValueError) as error:
         raise GroupLostError(f"rank {ranks.rank} of {ranks.size} cannot join the others: {error}") from error
     assert slow is not None and quick is not None
-    return Group(ranks, slow, quick)
+    return Group(ranks, slow, quick, store)
 
 
 def _meet(ranks: Ranks, environ: Mapping[str, str]) -> Store:
@@ -102,11 +107,13 @@ class Group:
     Attributes:
         ranks: This process's place in the group.
         lost: Why nothing can be sent any more, or "".
+        alarm: Reaches ranks that wait in a collective of the model.
     """
 
-    def __init__(self, ranks: Ranks, slow: dist.ProcessGroup, quick: dist.ProcessGroup) -> None:
+    def __init__(self, ranks: Ranks, slow: dist.ProcessGroup, quick: dist.ProcessGroup, store: Store) -> None:
         self.ranks = ranks
         self.lost = ""
+        self.alarm = Alarm(store, ranks.rank, ranks.size, self._lose)
         self._slow = slow
         self._quick = quick
         self._frame = torch.empty(_FRAME, dtype=torch.uint8)
@@ -178,6 +185,7 @@ class Group:
 
     def leave(self) -> None:
         """Ends cleanly, after all ranks know that it ends."""
+        self.alarm.stop()
         if not self.lost:
             dist.destroy_process_group()
 
@@ -191,6 +199,13 @@ class Group:
         found: list[Any] = []
         self._do(lambda: found.extend(decode(part.numpy().tobytes()) for part in parts))  # blanks at the end are JSON
         return found
+
+    def _lose(self, why: str) -> None:
+        """In the alarm's thread: the leader's server sees `lost` and ends; any other rank may wait in a collective."""
+        self.lost = self.lost or f"{self.ranks} has lost the others: {why}"
+        log.error("%s", self.lost)
+        if not self.ranks.leads:
+            os._exit(1)
 
     def _do(self, act: Callable[[], object]) -> None:
         if self.lost:

@@ -55,6 +55,7 @@ class Lead(Runner):
     ) -> None:
         super().__init__(model, lora, limits)
         self._group = group
+        group.alarm.watch()
         self._adapters_dir = adapters_dir
         self._numbers: dict[AdapterVersion, int] = {}
         self._next = itertools.count()
@@ -107,8 +108,10 @@ class Lead(Runner):
         except GroupLostError:
             raise
         except Exception as error:
+            self._group.alarm.ring(error)
             self._group.send("failed")
             failed = self._group.collect(True)
+            self._group.alarm.settle()
             if not all(failed):
                 self._group.lost = f"a pass failed here and not on rank {failed.index(False)}: {error}"
                 raise GroupLostError(self._group.lost) from error

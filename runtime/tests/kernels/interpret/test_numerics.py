@@ -186,3 +186,26 @@ def test_any_shape_strength_and_page_layout(spans, ranks, k, n, seed, spare):
         zero = (case.s == 0).all(dim=1)
         base = run(case, tiles=case.without_adapters())
         assert torch.equal(got[zero], base[zero])
+
+
+@pytest.mark.parametrize("largest", [2.0e4, 1.0e5, 1.0e7])
+def test_products_beyond_the_range_of_fp16_are_right(largest):
+    """x A^T times a strength may be far above 65504 where y is not."""
+    case = make_case(ranks=[8, 24], spans=[(5, {0: 1.0}), (3, {1: -2.0}), (2, {})], k=64, n=32, dtype=torch.float16)
+    case.a_pool.mul_(16)
+    u = shrink(case.x, case.a_pool, case.s, case.tiles, blocks=SHRINK)
+    s = case.s * (largest / u.abs().nan_to_num(0).max())
+    u = shrink(case.x, case.a_pool, s, case.tiles, blocks=SHRINK)
+    b_pool = (case.b_pool.double() / largest * 8).to(torch.float16)
+    y = gemm_expand(case.x, case.w, u, b_pool, case.tiles, blocks=EXPAND)
+    truth = gemm_expand_reference(
+        case.x.double(),
+        case.w.double(),
+        shrink_reference(case.x, case.a_pool, s.double(), case.tiles),
+        b_pool,
+        case.tiles,
+    )
+    assert torch.isfinite(y).all()
+    assert error(y, truth) <= 2e-3
+    added = expand_add_(case.x @ case.w.t(), u, b_pool, case.tiles)
+    assert error(added[:8], truth[:8]) <= 2e-3

@@ -12,6 +12,7 @@ from kaito_runtime.kernels.paged import paged_linear
 from kaito_runtime.kernels.tiles import Tiles
 from kaito_runtime.lora.inject import inject_lora
 from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
+from kaito_runtime.lora.warmup import warm_kernels
 
 K, N = 576, 192
 
@@ -141,3 +142,74 @@ def test_the_shapes_of_real_models_share_their_binaries(recorder):
         assert expand.grid == (1, cdiv(n, 32), 1)
         binaries |= {(shrink.kernel, shrink.binary), (expand.kernel, expand.binary)}
     assert len(binaries) == 4, "of each kernel one for K in multiples of 128 and one for the others"
+
+
+@pytest.mark.parametrize("base_rows", [0, 1])
+def test_arguments_are_checked_once_for_all_layers_of_one_kind(recorder, monkeypatch, base_rows):
+    from kaito_runtime.kernels import expand_add, gemm_expand, shrink
+
+    checks = []
+    for module in (shrink, gemm_expand, expand_add):
+        real = module._check
+        name = module.__name__.rpartition(".")[2]
+        monkeypatch.setattr(module, "_check", lambda *args, name=name, real=real: (checks.append(name), real(*args)))
+    model = nn.Sequential(*(nn.Linear(K, K, bias=False, dtype=torch.bfloat16) for _ in range(12)))
+    lora = inject_lora(model, paged=True, max_pages=2)
+    matrices = {str(i): LoraMatrix(torch.randn(8, K), torch.randn(K, 8), 1.0) for i in range(12)}
+    version = lora.bank.load(AdapterWeights("a", "", matrices))
+    lora.routing.set([(4, {version: 1.0}), (base_rows, {})])
+    x = torch.zeros(1, 4 + base_rows, K, dtype=torch.bfloat16)
+    for _ in range(3):
+        model(x)
+    assert len(recorder.launches) == 3 * 12 * 2
+    assert checks == ["shrink", "expand_add" if base_rows else "gemm_expand"], "in one layer of one of the steps"
+    lora.routing.set([(3, {version: 1.0}), (base_rows, {})])
+    model(x[:, 1:])
+    assert len(checks) == 4, "other tables are checked again"
+
+
+def test_narrow_layers_with_a_long_k_leave_the_base_product_to_the_library(recorder):
+    model = nn.Sequential(nn.Linear(4096, 1024, bias=False, dtype=torch.bfloat16))
+    lora = inject_lora(model, paged=True, max_pages=2)
+    matrix = LoraMatrix(torch.randn(8, 4096), torch.randn(1024, 8), 1.0)
+    version = lora.bank.load(AdapterWeights("a", "", {"0": matrix}))
+    lora.routing.set([(1, {version: 1.0})])
+    recorder.events.clear()
+    model(torch.zeros(1, 1, 4096, dtype=torch.bfloat16))
+    assert [launch.kernel for launch in recorder.launches] == ["shrink_kernel", "expand_add_kernel"]
+
+
+@pytest.mark.parametrize("step_tokens", [16, 512])
+def test_after_the_warm_up_no_step_has_a_new_binary(recorder, step_tokens):
+    """Layers of several shapes, with and without bias, under traffic of every kind."""
+    layers = [nn.Linear(K, N, bias=False), nn.Linear(K, 4096), nn.Linear(4544, 1024, bias=False), nn.Linear(4096, K)]
+    model = nn.ModuleList(layer.to(torch.bfloat16) for layer in layers)
+    lora = inject_lora(model, paged=True, max_pages=24)
+    assert warm_kernels(lora, step_tokens) == 4 * 2 * (1 if step_tokens == 16 else 3)
+    assert lora.bank.resident() == [] and lora.bank.free_pages == 24
+    warm = {(launch.kernel, launch.binary) for launch in recorder.launches}
+    versions = [
+        lora.bank.load(
+            AdapterWeights(
+                f"r{rank}",
+                "",
+                {p: LoraMatrix(torch.zeros(rank, k), torch.zeros(n, rank), 1.0) for p, (k, n) in shapes(lora)},
+            )
+        )
+        for rank in (8, 40, 200)
+    ]
+    recorder.events.clear()
+    for tokens in {1, 5, 16, min(33, step_tokens), min(100, step_tokens), step_tokens}:
+        for live in ([0], [1, 2], [0, 1, 2]):
+            for base_rows in (0, 1, 7):
+                if base_rows >= tokens:
+                    continue
+                lora.routing.set([(base_rows, {}), (tokens - base_rows, {versions[i]: 0.5 + i for i in live})])
+                for layer in lora.layers.values():
+                    layer(torch.zeros(1, tokens, layer.in_features, dtype=torch.bfloat16))
+    assert recorder.launches
+    assert {(launch.kernel, launch.binary) for launch in recorder.launches} <= warm
+
+
+def shapes(lora):
+    return [(path, layer.lora_shape) for path, layer in lora.layers.items()]

@@ -17,11 +17,21 @@ from triton.compiler import ASTSource
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_89": GPUTarget("cuda", 89, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "sm_120": GPUTarget("cuda", 120, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 # Per streaming multiprocessor or compute unit: shared memory in bytes, most of it for one program, most warps.
-DEVICE = {"sm_80": (167936, 166912, 64), "sm_90": (233472, 232448, 64), "gfx942": (65536, 65536, 32)}
+DEVICE = {
+    "sm_80": (167936, 166912, 64),
+    "sm_89": (102400, 101376, 48),
+    "sm_90": (233472, 232448, 64),
+    "sm_100": (233472, 232448, 64),
+    "sm_120": (102400, 101376, 48),
+    "gfx942": (65536, 65536, 32),
+}
 REGISTERS = 65536
 HMMA_MACS = 16 * 8 * 16  # what one tensor-core instruction of a warp does; the unit of all budgets
 

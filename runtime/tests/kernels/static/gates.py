@@ -41,16 +41,36 @@ def configs() -> Iterator[Config]:
             yield gemm_expand(arch, tile, dtype, even, narrow=narrow, bias=not even)
 
 
+#: Devices that use another's table: it must fit them, too.
+RELATIVES = {"sm_89": "sm_80", "sm_100": "sm_90", "sm_120": "sm_80"}
+
+
+def relatives() -> Iterator[Config]:
+    """The same for devices without a table of their own."""
+    for arch, (dtype, size), tile in product(RELATIVES, DTYPES.items(), TILES):
+        if tile != block_t(tile, size):
+            continue
+        yield shrink(arch, tile, dtype, True)
+        yield gemm_expand(arch, tile, dtype, True)
+        yield expand_add(arch, tile, dtype)
+        if dtype == "bf16":
+            yield gemm_expand(arch, tile, dtype, True, narrow="i8")
+
+
+def table_of(arch: str) -> str:
+    return RELATIVES.get(arch, arch)
+
+
 def planes(arch: str, tile: int, dtype: str) -> int:
-    return shrink_blocks(arch, tile, LARGE_K, DTYPES[dtype]).split
+    return shrink_blocks(table_of(arch), tile, LARGE_K, DTYPES[dtype]).split
 
 
 def has_pdl(arch: str) -> bool:
-    return arch == "sm_90"
+    return arch in ("sm_90", "sm_100", "sm_120")
 
 
 def shrink(arch: str, tile: int, dtype: str, even: bool) -> Config:
-    b = shrink_blocks(arch, tile, LARGE_K, DTYPES[dtype])
+    b = shrink_blocks(table_of(arch), tile, LARGE_K, DTYPES[dtype])
     return Config(
         shrink_kernel,
         f"shrink {dtype} {b.t}x{b.r}x{b.k} of {tile}, {b.split} planes" + ("" if even else " ragged"),
@@ -69,7 +89,7 @@ def shrink(arch: str, tile: int, dtype: str, even: bool) -> Config:
 def gemm_expand(
     arch: str, tile: int, dtype: str, even: bool, *, narrow: str | None = None, bias: bool = False
 ) -> Config:
-    b = gemm_expand_blocks(arch, tile, DTYPES[dtype], 1 if narrow else DTYPES[dtype])
+    b = gemm_expand_blocks(table_of(arch), tile, DTYPES[dtype], 1 if narrow else DTYPES[dtype])
     weight = narrow or dtype
     pointers = {"x_ptr": dtype, "w_ptr": weight, "scale_ptr": "fp32" if narrow else weight, "bias_ptr": dtype}
     pointers |= {"u_ptr": "fp32", "b_ptr": dtype, "y_ptr": dtype}
@@ -89,7 +109,7 @@ def gemm_expand(
 
 
 def expand_add(arch: str, tile: int, dtype: str) -> Config:
-    b = expand_add_blocks(arch, tile, DTYPES[dtype])
+    b = expand_add_blocks(table_of(arch), tile, DTYPES[dtype])
     return Config(
         expand_add_kernel,
         f"expand_add {dtype} {b.t}x{b.n}x{PAGE}",
@@ -100,6 +120,18 @@ def expand_add(arch: str, tile: int, dtype: str) -> Config:
         b.stages,
         b.t * b.n * PAGE,
     )
+
+
+def misfits(config: Config, f: Figures) -> list[str]:
+    """What keeps a binary from running on a device without a table of its own. How fast it is, is for a card to say."""
+    found = []
+    if f.spill_bytes:
+        found.append(f"spills {f.spill_bytes} bytes, allowed 0")
+    if f.shared > DEVICE[config.arch][1]:
+        found.append(f"shared memory {f.shared} bytes, the device has {DEVICE[config.arch][1]}")
+    if config.constants["PDL"] and f.pdl_wait + f.pdl_launch != 1:
+        found.append(f"{f.pdl_wait} griddepcontrol.wait, {f.pdl_launch} launch_dependents")
+    return found
 
 
 def breaches(config: Config, f: Figures) -> list[str]:

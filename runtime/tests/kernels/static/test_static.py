@@ -1,11 +1,12 @@
-"""Budgets of every binary that a server may run on sm_80, sm_90 and gfx942, and tests of the gates themselves."""
+"""Budgets of every binary that a server may run on sm_80, sm_90 and gfx942, that those fit sm_89, sm_100 and sm_120,
+and tests of the gates themselves."""
 
 from dataclasses import replace
 
 import gates
 import pytest
 from compiled import compile_config
-from gates import breaches, configs
+from gates import breaches, configs, misfits, relatives
 
 from kaito_runtime.kernels.launch import ExpandBlocks, ShrinkBlocks
 
@@ -24,6 +25,11 @@ def test_budget(config, table):
         f"{'  BREACH: ' * bool(found)}{'; '.join(found)}"
     )
     assert not found
+
+
+@pytest.mark.parametrize("config", list(relatives()), ids=lambda c: f"{c.arch}-{c.name.replace(' ', '-')}")
+def test_the_tables_fit_devices_without_one_of_their_own(config):
+    assert misfits(config, compile_config(config)) == []
 
 
 def with_blocks(monkeypatch, table: str, blocks) -> None:
