@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kaito_core.api.memory import GIB, MemoryOptions
+from kaito_core.api.preset.memory import GIB, MemoryOptions
 from kaito_core.api.quantity import parse_bytes
 from kaito_core.api.serving import ServedModel, ServingConfig
 from kaito_runtime.engine.runner import Runner

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from kaito_core.api import GpuSku, ModelPreset
-from kaito_core.api.memory import (
+from kaito_core.api.preset.memory import (
     PAGE_RANKS,
     MemoryOptions,
     MemoryPlan,

@@ -51,7 +51,7 @@ def test_a_failure_of_all_ranks_that_is_settled_is_forgotten() -> None:
 
 def test_a_lost_store_is_a_reason_to_end_unless_the_ranks_end_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone:
-        def check(self, keys: list[str]) -> bool:
+        def check(self, *keys: object) -> bool:
             raise RuntimeError("Broken pipe")
 
         set = check

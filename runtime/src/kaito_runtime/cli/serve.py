@@ -150,6 +150,7 @@ def serve(
         typer.Option(
             help="cuda ends the process with the driver's words where no GPU works; auto then serves on the CPU, "
             "unless the container was given a GPU.",
+            metavar="auto|cpu|cuda",
             rich_help_panel=_SPEED,
         ),
     ] = Device.AUTO,

@@ -1,4 +1,4 @@
-"""What a loaded model takes of this machine's memory, as numbers for `kaito_core.api.memory`, which decides."""
+"""What a loaded model takes of this machine's memory, as numbers for `kaito_core.api.preset.memory`, which decides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from kaito_core.api.memory import CONTEXT_BYTES, GIB, MemoryOptions, MemoryPlan, ModelMemory, plan_memory, step_bytes
+from kaito_core.api.preset.memory import (
+    CONTEXT_BYTES,
+    GIB,
+    MemoryOptions,
+    MemoryPlan,
+    ModelMemory,
+    plan_memory,
+    step_bytes,
+)
 from kaito_runtime.errors import ModelLoadError
 from kaito_runtime.model.memory import cache_bytes_per_token, free_memory_bytes, memory_for
 
