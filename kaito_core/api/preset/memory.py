@@ -170,6 +170,8 @@ def preset_memory(preset: ModelPreset, gpus: int = 1) -> ModelMemory:
     # The sum of K + N over the linear layers. One side of each is the width, which GPUs do not share; their other sides
     # are the parameters divided by it.
     sides = layers * _LINEAR_LAYERS * width + weights / itemsize / width / gpus
+    if gpus == 1:  # ranks leave embedding and output head alone
+        sides += 2 * (_VOCABULARY + width)
     whole = min(_VOCABULARY * width * itemsize, weights / 4) if gpus > 1 else 0.0  # the embedding is not cut
     return ModelMemory(
         weights=int((weights - whole) / gpus + whole),

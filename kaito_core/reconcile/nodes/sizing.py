@@ -3,7 +3,7 @@
 A preset's `gpus`, `gpu_memory_gib` and `memory_gib` are what one replica needs in all. A replica is one pod on one
 machine; where the preset is distributed, it is `resource.count` pods on as many machines, which share it equally. The
 disk is not shared: every pod has all the weights. A machine must have the GPU memory that the preset asks for, and the
-runtime must start on it: that is `api.preset.memory`'s arithmetic, which the runtime does again with what it measures.
+runtime must start on it: that is the arithmetic of `api.preset.memory`, which the runtime does again at its start.
 """
 
 import math

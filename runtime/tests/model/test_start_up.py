@@ -131,11 +131,12 @@ class Exact:
     def memory(self, preset: ModelPreset, gpus: int) -> ModelMemory:
         cut = self.layers * sum(k * n for _, k, n in self.shapes) + self.head
         sides = sum(k // gpus + n if name in _ROWWISE else k + n // gpus for name, k, n in self.shapes)
+        ends = 2 * (self.vocabulary + self.width) if gpus == 1 else 0
         per_token, per_row = step_bytes(self.width, self.vocabulary, BF16)
         return ModelMemory(
             weights=BF16 * (cut // gpus + self.head),
             kv_per_token=preset.kv_bytes_per_token // gpus,
-            page=self.layers * sides * PAGE_RANKS * BF16,
+            page=(self.layers * sides + ends) * PAGE_RANKS * BF16,
             step_per_token=per_token,
             logits_per_row=per_row,
             context_length=preset.context_length,

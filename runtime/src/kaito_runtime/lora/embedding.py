@@ -51,6 +51,11 @@ class LoraEmbedding(nn.Module):
         return self.lora_shape[1]
 
     @property
+    def kind(self) -> tuple[object, ...]:
+        """What the choice of kernels depends on; layers of one kind share their binaries."""
+        return ("embedding", *self.lora_shape)
+
+    @property
     def page_bytes(self) -> int:
         """Memory of one rank page, in bytes."""
         return sum(self.lora_shape) * PAGE * self.pool.itemsize

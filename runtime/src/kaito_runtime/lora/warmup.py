@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from kaito_runtime.kernels.launch import TILES
+from kaito_runtime.lora.embedding import LoraEmbedding
 from kaito_runtime.lora.inject import LoraModel
 from kaito_runtime.lora.layers import LoraLinear
 from kaito_runtime.lora.pages import PagedPool
@@ -29,7 +30,7 @@ def warm_kernels(lora: LoraModel, step_tokens: int) -> int:
     kinds = {
         layer.kind: (path, layer)
         for path, layer in lora.layers.items()
-        if isinstance(layer, LoraLinear) and isinstance(layer.pool, PagedPool)
+        if isinstance(layer, (LoraLinear, LoraEmbedding)) and isinstance(layer.pool, PagedPool)
     }
     if not kinds:
         return 0
@@ -45,11 +46,19 @@ def warm_kernels(lora: LoraModel, step_tokens: int) -> int:
             for base_rows in (0, 1):
                 lora.routing.set([(tokens - base_rows, {version: 1.0}), (base_rows, {})])
                 for _, layer in kinds.values():
-                    x = torch.zeros(tokens, layer.in_features, device=layer.pool.device, dtype=layer.pool.dtype)
-                    with torch.inference_mode():
-                        LoraLinear.forward(layer, x)  # this rank's part alone: its output is joined with none
+                    _run(layer, tokens)
                     passes += 1
     finally:
         lora.routing.clear()
         lora.bank.retire(version)
     return passes
+
+
+@torch.inference_mode()
+def _run(layer: LoraLinear | LoraEmbedding, tokens: int) -> None:
+    pool = layer.pool
+    assert isinstance(pool, PagedPool)
+    if isinstance(layer, LoraEmbedding):
+        layer(torch.zeros(tokens, dtype=torch.int64, device=pool.device))
+    else:  # of a sharded one this rank's part alone: its output is joined with none
+        LoraLinear.forward(layer, torch.zeros(tokens, layer.in_features, device=pool.device, dtype=pool.dtype))

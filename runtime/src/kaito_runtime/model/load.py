@@ -86,7 +86,7 @@ def choose_device(ranks: Ranks = ALONE, wanted: str = "auto", environ: Mapping[s
 def _why_no_gpu() -> str:
     """Returns the driver's or torch's own words."""
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except Exception as error:
         return one_line(error)
     return f"torch finds {torch.cuda.device_count()} GPUs"
