@@ -14,7 +14,7 @@ from kaito_core.errors import ConfigError
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Check adapters before they are served, and pack them into images.", no_args_is_help=True)
+app = typer.Typer(help="Check adapters, and pack them into images.", no_args_is_help=True)
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder as PEFT saves it.")]
 

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from kaito_core.cli import adapter, operator, plugins, presets
+from kaito_core.cli import adapter, plugins, presets
 from kaito_core.cli.chat import chat
-from kaito_core.cli.install import crd, install, uninstall
+from kaito_core.cli.cluster import operator
+from kaito_core.cli.cluster.install import crd, install, uninstall
+from kaito_core.cli.cluster.status import status
 from kaito_core.cli.new import new
 from kaito_core.cli.session import Session
 from kaito_core.cli.workspaces import render, up, validate
@@ -51,6 +53,6 @@ def _options(
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(presets.app, name="presets")
 app.add_typer(plugins.app, name="plugins")
-for command in (up, chat, validate, render, install, uninstall, crd, new):
+for command in (up, chat, validate, render, status, install, uninstall, crd, new):
     app.command()(command)
 app.command(epilog=operator.settings_help())(operator.operator)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kaito_core.api.yaml_text import dump_yaml
-from kaito_core.cli.cluster import KubeconfigOption, cluster_packages, on_cluster
+from kaito_core.cli.cluster.connection import KubeconfigOption, cluster_packages, on_cluster
 from kaito_core.cli.session import Session
 from kaito_core.errors import ConfigError
 
@@ -60,9 +60,9 @@ def uninstall(
     timeout: Annotated[float, typer.Option(min=0, help="Longest wait for the Workspaces to go, in seconds.")] = 900,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Delete the operator's Workspaces, wait until their machines are given back, then delete the operator.
+    """Delete the operator, after its Workspaces.
 
-    The namespace stays. If it is interrupted, run it again. Workspaces that another operator serves stay.
+    It waits until the machines of the Workspaces are given back. The namespace stays. If it is interrupted, run it again. Workspaces that another operator serves stay.
     """
     with cluster_packages("kaito uninstall"):
         from kaito_core.controller.install.uninstall import find_installed, remove_operator, remove_workspaces

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kaito_core.cli.cluster import KubeconfigOption, cluster_packages
+from kaito_core.cli.cluster.connection import KubeconfigOption, cluster_packages
 from kaito_core.cli.session import Session
 from kaito_core.errors import KaitoError
 from kaito_core.settings import CONFIG_VARIABLE, setting_docs
