@@ -62,7 +62,8 @@ def uninstall(
 ) -> None:
     """Delete the operator, after its Workspaces.
 
-    It waits until the machines of the Workspaces are given back. The namespace stays. If it is interrupted, run it again. Workspaces that another operator serves stay.
+    It waits until the machines of the Workspaces are given back. If it is interrupted, run it again. The namespace
+    stays, and so do Workspaces that another operator serves.
     """
     with cluster_packages("kaito uninstall"):
         from kaito_core.controller.install.uninstall import find_installed, remove_operator, remove_workspaces
