@@ -5,6 +5,7 @@ kaito-runtime[torch].
 """
 
 import importlib.util
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -78,6 +79,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cases() -> ModuleType:
+    sys.path.insert(0, str(_TABLE.parent))  # it imports what lies beside it
     spec = importlib.util.spec_from_file_location("adapter_defects", _TABLE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

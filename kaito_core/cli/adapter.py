@@ -10,7 +10,7 @@ import typer
 from kaito_core.api.peft.report import AdapterReport, examine
 from kaito_core.cli.output import ReportFormat, ReportOption, print_data
 from kaito_core.cli.session import Session
-from kaito_core.errors import ConfigError
+from kaito_core.errors import ConfigError, UnknownPresetError, known_names
 
 __all__ = ["app"]
 
@@ -33,7 +33,7 @@ def check(
     """
     session: Session = context.obj
     report = examine(folder)
-    base = session.registry.preset(preset).weights.repository if preset else ""
+    base = _repository(session, preset) if preset else ""
     if base and report.base_model and not _same_model(base, report.base_model):
         report.notes.append(f"it was trained on {report.base_model}; preset '{preset}' serves {base}")
     if output is ReportFormat.text:
@@ -117,6 +117,14 @@ def _warn_of_no_shell(has_shell: bool) -> None:
             "Give --base or --busybox for a cluster.",
             file=sys.stderr,
         )
+
+
+def _repository(session: Session, preset: str) -> str:
+    try:
+        return session.registry.preset(preset).weights.repository
+    except UnknownPresetError as error:  # its message is about a field of a Workspace
+        known = known_names(session.registry.presets, preset)
+        raise ConfigError(f"--preset: unknown preset '{preset}'; {known}") from error
 
 
 def _same_model(one: str, other: str) -> bool:

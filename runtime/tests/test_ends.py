@@ -61,17 +61,16 @@ def _save(model: Path, folder: Path, **config: Any) -> Path:
 def truth(model: Path, folder: Path | None, strength: float, sequence: list[int]) -> torch.Tensor:
     """Logits of PEFT's model with its scalings times a strength."""
     base = load_fp32(model)
-    if folder is None:
-        with torch.no_grad():
-            return base(torch.tensor([sequence])).logits[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped = PeftModel.from_pretrained(base, folder).eval()
-    for module in wrapped.modules():
-        if hasattr(module, "scaling") and isinstance(module.scaling, dict):
-            module.scaling = {name: strength * scaling for name, scaling in module.scaling.items()}
+    if folder is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            base = PeftModel.from_pretrained(base, folder).eval()
+        for module in base.modules():
+            if hasattr(module, "scaling") and isinstance(module.scaling, dict):
+                module.scaling = {name: strength * scaling for name, scaling in module.scaling.items()}
     with torch.no_grad():
-        return wrapped(torch.tensor([sequence])).logits[0]
+        logits: torch.Tensor = base(torch.tensor([sequence])).logits[0]
+    return logits
 
 
 @pytest.fixture(scope="module")

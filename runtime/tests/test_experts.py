@@ -58,7 +58,7 @@ def singly(model: Path, folder: Path, *, prefix: str, layers: tuple[str, str, st
     """Writes an adapter as PEFT wrote it when experts were linear layers: a pair for each of them."""
     torch.manual_seed(4)
     hidden, inner, r = 32, 16 if "gate_proj" in layers else 48, config.get("r", 4)
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for layer in range(2):
         for name in ("q_proj", "v_proj"):
             width = 32 if name == "q_proj" else 16
@@ -87,7 +87,8 @@ def truth(model: Path, folder: Path | None, strength: float, sequence: list[int]
             if hasattr(module, "scaling") and isinstance(module.scaling, dict):
                 module.scaling = {name: strength * scaling for name, scaling in module.scaling.items()}
     with torch.no_grad():
-        return base(torch.tensor([sequence])).logits[0]
+        logits: torch.Tensor = base(torch.tensor([sequence])).logits[0]
+    return logits
 
 
 def write(name: str, model: Path, folder: Path) -> dict[str, Path]:

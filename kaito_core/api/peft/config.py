@@ -13,9 +13,23 @@ from typing import Any
 from kaito_core.api.peft.keys import EXACT, HARMLESS, HARMLESS_INITS, HEADS, REFUSED, TASKS
 from kaito_core.api.peft.patterns import is_bounded
 
-__all__ = ["CONFIG_FILE", "LARGEST", "Refuse", "names_targeted", "parse_config", "rank_and_scaling", "short"]
+__all__ = [
+    "CONFIG_FILE",
+    "FROM_MLX",
+    "LARGEST",
+    "MLX_FILE",
+    "Refuse",
+    "names_targeted",
+    "parse_config",
+    "rank_and_scaling",
+    "short",
+]
 
 CONFIG_FILE = "adapter_config.json"
+MLX_FILE = "adapters.safetensors"  #: What MLX saves instead of PEFT's file.
+FROM_MLX = (
+    "save it as a PEFT LoRA: lora_A is lora_a transposed, lora_B is lora_b transposed, lora_alpha is scale times rank"
+)
 # Trained weights stay within fp16's range; sums over larger values could become infinite in a shared batch.
 LARGEST = 65504.0
 Refuse = Callable[[str], Exception]
@@ -38,6 +52,8 @@ def parse_config(
         raise refuse(f"{CONFIG_FILE} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise refuse(f"{CONFIG_FILE} must be a JSON object, got {type(config).__name__}")
+    if "peft_type" not in config and ("lora_parameters" in config or "fine_tune_type" in config):
+        raise refuse(f"{CONFIG_FILE} is what MLX saves; {FROM_MLX}")
     if config.get("peft_type") != "LORA":
         raise refuse(f"peft_type must be 'LORA', got {short(config.get('peft_type'))}")
     if config.get("bias", "none") != "none":

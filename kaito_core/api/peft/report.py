@@ -12,7 +12,9 @@ from typing import Any
 
 from kaito_core.api.peft.config import (
     CONFIG_FILE,
+    FROM_MLX,
     LARGEST,
+    MLX_FILE,
     Refuse,
     names_targeted,
     parse_config,
@@ -123,6 +125,8 @@ def _files(folder: Path) -> tuple[Path, Path]:
     if config.stat().st_size > _LARGEST_CONFIG:
         raise _Refusal(f"{CONFIG_FILE} has more than {_LARGEST_CONFIG} bytes")
     if not weights.is_file():
+        if (folder / MLX_FILE).exists():
+            raise _Refusal(f"{MLX_FILE} is what MLX saves; {FROM_MLX}")
         for name in _PICKLES:
             if (folder / name).exists():
                 raise _Refusal(

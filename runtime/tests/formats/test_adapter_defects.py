@@ -46,6 +46,7 @@ ONLY_THE_MODEL_TELLS = (
     "a model of another width",
     "a model with more key heads",
     "one tensor too many",
+    "tensors of the vision part",
     "a larger vocabulary",
     "a trained bias",
     "modules_to_save that differ",

@@ -5,8 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from helpers.adapter_files import Q_PROJ, save_tensors, write_adapter
 from kaito_core.cli.app import app
@@ -77,6 +76,8 @@ def test_another_base_model_is_noted(tmp_path: Path) -> None:
     result = kaito("check", folder, "--preset", "smollm2-135m-instruct")
     assert result.exit_code == 0
     assert "it was trained on org/other; preset 'smollm2-135m-instruct' serves" in result.stdout
+    unknown = kaito("check", folder, "--preset", "smollm2-135m")
+    assert "--preset: unknown preset 'smollm2-135m'" in str(unknown.exception)
 
 
 def test_packing_prints_the_digest_and_what_is_missing(tmp_path: Path) -> None:

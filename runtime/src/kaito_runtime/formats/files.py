@@ -12,12 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kaito_core.api.peft.config import CONFIG_FILE, Refuse, parse_config, rank_and_scaling
+from kaito_core.api.peft.config import CONFIG_FILE, FROM_MLX, MLX_FILE, Refuse, parse_config, rank_and_scaling
 from kaito_runtime.errors import AdapterLoadError, is_out_of_memory
 from kaito_runtime.formats.experts import MixtureTensors, expected_parameters, expert_matrices, split_experts
 from kaito_runtime.formats.peft_config import is_pefts_default, targeted
 from kaito_runtime.formats.tensors import Pair, sort_tensors
 from kaito_runtime.formats.tokens import token_matrices
+from kaito_runtime.formats.wrapped import Names, names_of
 from kaito_runtime.lora.records import AdapterWeights, LoraMatrix
 from kaito_runtime.lora.targets import (
     embedding_shape,
@@ -62,20 +63,22 @@ def read_adapter(path: Path, model: nn.Module, *, name: str, digest: str | None 
     if digest is not None and digest != found:
         raise refuse(f"its digest is {found}, the Workspace asks for {digest}")
     config = parse_config(config_bytes, refuse, has_no_effect=is_pefts_default)
-    tensors = sort_tensors(_parse_tensors(weight_bytes, refuse), model, refuse)
+    raw = _parse_tensors(weight_bytes, refuse)
+    names = names_of(raw, model)
+    tensors = sort_tensors(_renamed(raw, names, refuse), model, refuse)
     _check_whole_modules(config, model, tensors.copies, refuse)
     shapes = _shapes(model)
     mixture = split_experts(tensors.linear, config, model, refuse)
     pairs = _pairs(mixture.plain, tensors.embedding, model, shapes, refuse)
     matrices = token_matrices(config, tensors.tokens, model, refuse)
-    targets = _check_targets(config, model, shapes, pairs, mixture, refuse)
+    targets = _check_targets(config, model, shapes, pairs, mixture, refuse, names)
     matrices |= expert_matrices(mixture, config, model, refuse)
     for module in sorted(targets & set(shapes)):
         if module in matrices:
             raise refuse(
                 f"'{module}' has both lora_A and lora_B and trained tokens; train the adapter with one of them"
             )
-        rank, scaling = rank_and_scaling(config, module, refuse)
+        rank, scaling = rank_and_scaling(config, names.there(module), refuse)
         _check_shapes(module, rank, pairs[module], shapes[module], refuse)
         matrices[module] = LoraMatrix(*pairs[module], scaling)
     return AdapterWeights(name, found, matrices)
@@ -90,6 +93,8 @@ def _read_files(path: Path, model: nn.Module, refuse: RefuseAdapter) -> tuple[by
     if not (path / CONFIG_FILE).is_file():
         raise refuse(f"'{path}' has no {CONFIG_FILE}; is it a PEFT adapter?")
     if not (path / WEIGHTS_FILE).is_file():
+        if (path / MLX_FILE).exists():
+            raise refuse(f"{MLX_FILE} is what MLX saves; {FROM_MLX}")
         if any((path / name).exists() for name in PICKLES):
             name = next(name for name in PICKLES if (path / name).exists())
             raise refuse(
@@ -134,6 +139,14 @@ def _parse_tensors(content: bytes, refuse: Refuse) -> dict[str, Tensor]:
     if not tensors:
         raise refuse(f"{WEIGHTS_FILE} holds no tensors; save the adapter again")
     return tensors
+
+
+def _renamed(tensors: Mapping[str, Tensor], names: Names, refuse: Refuse) -> Mapping[str, Tensor]:
+    """Returns the tensors under the names that the model has."""
+    renamed = {names.here(key): tensor for key, tensor in tensors.items()}
+    if len(renamed) < len(tensors):
+        raise refuse("there are tensors for a module under two names; save the adapter again")
+    return renamed
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -199,6 +212,7 @@ def _check_targets(
     pairs: dict[str, Pair],
     mixture: MixtureTensors,
     refuse: Refuse,
+    names: Names,
 ) -> set[str]:
     """Returns what the configuration targets, which must be that which there are tensors for."""
     parameters = expected_parameters(config, model, refuse)
@@ -212,7 +226,8 @@ def _check_targets(
         linears = {path for path in shapes if linear_shape(model.get_submodule(path)) is not None}
         if mixture.names:  # where experts were linear layers, so were routers
             linears |= {path for path in shapes if router_shape(model.get_submodule(path)) is not None}
-        named = targeted(config, model, [*shapes, *mixture.names], {*linears, *mixture.names}, others, refuse)
+        candidates = [*shapes, *mixture.names]
+        named = targeted(config, model, candidates, {*linears, *mixture.names}, others, refuse, names)
     if not named and (target or not parameters):
         raise refuse(f"target_modules {target!r} matches no module of the base model; was it trained on another model?")
     named |= parameters

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from kaito_core.api.peft.config import Refuse, names_targeted
+from kaito_runtime.formats.wrapped import PLAIN, Names
 from kaito_runtime.lora.targets import output_head
 
 __all__ = ["is_pefts_default", "targeted"]
@@ -33,6 +34,7 @@ def targeted(
     linears: Collection[str],
     others: Iterable[str],
     refuse: Refuse,
+    names: Names = PLAIN,
 ) -> set[str]:
     """Returns the layers that the configuration targets.
 
@@ -41,16 +43,22 @@ def targeted(
         candidates: Names of the layers that can be adapted.
         linears: Those that "all-linear" means, and the output head.
         others: Paths of the model's other modules, none of which may be targeted.
+        names: How the adapter names modules.
 
     Raises:
         AdapterLoadError: A pattern is broken, or a module that cannot be adapted is targeted.
     """
     head = output_head(model)
     linears = set(linears) - {path for path, module in model.named_modules() if module is head}
-    if stray := sorted(names_targeted(config, others, linears, refuse)):
+    spelled = set(map(names.there, linears))
+
+    def meant(paths: Iterable[str]) -> set[str]:
+        return set(map(names.here, names_targeted(config, map(names.there, paths), spelled, refuse)))
+
+    if stray := sorted(meant(others)):
         what = type(model.get_submodule(stray[0])).__name__
         raise refuse(
             f"target_modules includes '{stray[0]}', a module of type {what}; only linear layers can be adapted, "
             "and the input embedding"
         )
-    return names_targeted(config, candidates, linears, refuse)
+    return meant(candidates)
