@@ -266,7 +266,7 @@ TENSORS = (
          both(renames(lambda key: key.replace(".model.layers", WRAPPED)),
               says(target_modules=r"model\.language_model\.layers\.\d+\.self_attn\.(q|v)_proj")), before=True),
     Case("names of an older such model", None,
-         renames(lambda key: key.replace("model.model.", "model.language_model.model.")), before=True),
+         renames(lambda key: key.replace("model.model.model.", "model.model.language_model.model.")), before=True),
     Case("tensors of the vision part", "tensors for 'model.vision_tower.layers.0.self_attn.q_proj', which is not in",
          both(renames(lambda key: key.replace(".model.layers", WRAPPED)),
               adds("base_model.model.model.vision_tower.layers.0.self_attn.q_proj.lora_A.weight", 4, 32),
