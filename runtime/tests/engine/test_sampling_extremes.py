@@ -13,7 +13,6 @@ from kaito_runtime.engine.protocol import Sampling
 from kaito_runtime.engine.sampling import Sampler, choose
 from kaito_runtime.errors import RequestError
 
-CPU = torch.device("cpu")
 VOCABULARY = 6
 LOGITS = torch.tensor([0.0, 3.0, 2.0, 1.0, -1.0, 2.5])
 LARGEST = torch.finfo(torch.float32).max
@@ -38,7 +37,7 @@ class Rules:
 
     def allowed(self) -> bytes:
         self._reach("allowed")
-        return bytes(token in self.tokens for token in range(VOCABULARY))
+        return bytes([sum(1 << token for token in self.tokens)])
 
     def push(self, token: int) -> None:
         self._reach("push")
@@ -50,7 +49,7 @@ class Rules:
 
 
 def outcomes(sampling: Sampling, logits: torch.Tensor = LOGITS, count: int = 20) -> list[Any]:
-    sampler = Sampler(replace(sampling, seed=sampling.seed or 1), CPU)
+    sampler = Sampler(replace(sampling, seed=sampling.seed or 1))
     return [choose([sampler], logits[None])[0] for _ in range(count)]
 
 
@@ -82,6 +81,9 @@ def test_smallest_temperature_that_draws_does_not_overflow(spread: float) -> Non
         {"logit_bias": {0: 100.0, 1: -100.0}},
         {"seed": -(2**63)},
         {"seed": 2**63 - 1},
+        {"repetition_penalty": TINY},
+        {"repetition_penalty": 100.0},
+        {"min_tokens": 2**40},
         {"logprobs": 20},
         {"grammar": Rules(frozenset({4}))},
         {"grammar": Rules(frozenset({4})), "top_p": TINY, "temperature": 1e-5, "logit_bias": {4: -100.0}},
@@ -127,7 +129,7 @@ def test_log_probability_of_what_the_model_rules_out_can_be_written_as_json() ->
 def test_row_without_a_token_fails_alone_and_says_why(
     rules: Rules, logits: torch.Tensor, words: str, temperature: float
 ) -> None:
-    rows = [Sampler(Sampling(temperature=temperature, grammar=grammar), CPU) for grammar in (None, rules, None)]
+    rows = [Sampler(Sampling(temperature=temperature, grammar=grammar)) for grammar in (None, rules, None)]
     first, second, third = choose(rows, torch.stack([LOGITS, logits, LOGITS]))
     assert isinstance(second, RequestError)
     assert words in str(second)
@@ -138,7 +140,7 @@ def test_row_without_a_token_fails_alone_and_says_why(
 @pytest.mark.parametrize("mixed", [False, True])
 def test_row_whose_logits_are_not_finite_fails_alone(value: float, mixed: bool) -> None:
     wrong = LOGITS.index_fill(0, torch.tensor([3]), value)
-    rows = [Sampler(Sampling(temperature=0, logprobs=0 if mixed else None), CPU) for _ in range(3)]
+    rows = [Sampler(Sampling(temperature=0, logprobs=0 if mixed else None)) for _ in range(3)]
     first, second, third = choose(rows, torch.stack([LOGITS, wrong, LOGITS]))
     assert isinstance(second, RequestError)
     assert second.code == "not_finite"
@@ -155,6 +157,8 @@ SAMPLINGS = st.builds(
     seed=st.sampled_from([-(2**63), -1, 0, 2**63 - 1]) | st.integers(-(2**63), 2**63 - 1),
     presence_penalty=st.sampled_from([0.0, -2.0, 2.0]) | st.floats(-2, 2),
     frequency_penalty=st.sampled_from([0.0, -2.0, 2.0]) | st.floats(-2, 2),
+    repetition_penalty=st.sampled_from([1.0, TINY, 100.0]) | st.floats(0, 100, exclude_min=True),
+    min_tokens=st.integers(0, 3),
     logit_bias=st.dictionaries(st.integers(0, VOCABULARY), st.sampled_from([-100.0, 100.0]) | st.floats(-100, 100)),
     logprobs=st.none() | st.integers(0, 20),
     grammar=st.none()
@@ -183,8 +187,8 @@ def could_be_served(sampling: Sampling, logits: list[float]) -> bool:
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.tuples(SAMPLINGS, ROWS), min_size=1, max_size=5))
 def test_row_gets_a_token_that_it_may_have_or_fails_alone(rows: list[tuple[Sampling, list[float]]]) -> None:
-    samplers = [Sampler(sampling, CPU) for sampling, _ in rows]
-    alone = [Sampler(sampling, CPU) for sampling, _ in rows]
+    samplers = [Sampler(sampling) for sampling, _ in rows]
+    alone = [Sampler(sampling) for sampling, _ in rows]
     logits = torch.tensor([row for _, row in rows])
     for _ in range(3):
         together = choose(samplers, logits)

@@ -15,6 +15,8 @@ from kaito_runtime.lora.records import AdapterVersion
 
 __all__ = [
     "GREEDY_BELOW",
+    "MOST_LOGPROBS",
+    "Bans",
     "Engine",
     "EngineStats",
     "FinishReason",
@@ -29,6 +31,8 @@ __all__ = [
 
 GREEDY_BELOW = 1e-5
 """Temperature below which the most likely token is taken, as in vLLM: a draw would hardly ever give another."""
+MOST_LOGPROBS = 20
+"""Most alternatives to a token whose log-probabilities are returned."""
 FinishReason = Literal["stop", "length"]
 
 
@@ -39,7 +43,7 @@ class Grammar(Protocol):
         """Returns the first state, for another sequence."""
 
     def allowed(self) -> bytes:
-        """Returns a byte per token, 0 where it must not come next."""
+        """Returns a bit per token, 0 where it must not come next; token `t` is bit `t % 8` of byte `t // 8`."""
 
     def push(self, token: int) -> None:
         """Adds a token."""
@@ -49,33 +53,55 @@ class Grammar(Protocol):
         """Why no token can come next although the answer is not complete; "" where one can."""
 
 
+class Bans(Protocol):
+    """State of one sequence that must not have certain texts: which tokens would complete one of them."""
+
+    def start(self) -> Bans:
+        """Returns the first state, for another sequence."""
+
+    def banned(self) -> Sequence[int]:
+        """Returns the tokens that must not come next, each once."""
+
+    def push(self, token: int) -> None:
+        """Adds a token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen from the logits.
+    """How the next token is chosen from the logits. What changes logits is applied in the order of the attributes.
 
     Attributes:
-        temperature: Below `GREEDY_BELOW`, the most likely token is taken.
-        top_p: Smallest probability mass that is kept, in (0, 1].
-        top_k: Number of tokens that are kept; 0 keeps all.
-        min_p: Probability, relative to the most likely token's, below which tokens are dropped.
-        seed: Makes the choices reproducible; None draws a seed.
+        logit_bias: Added to the logits, by token.
+        min_tokens: Fewest tokens of the answer, the one that ends it not counted; until then no end may come, unless a
+            grammar allows nothing else.
+        bans: First state of what the answer must not have; None for nothing.
+        repetition_penalty: Divides a positive logit and multiplies a negative one, of each token that the prompt or the
+            answer has already.
         presence_penalty: Subtracted from the logit of each token that the answer has already.
         frequency_penalty: Subtracted too, once for each time that the answer has the token.
-        logit_bias: Added to the logits, by token.
-        logprobs: Number of alternatives whose log-probabilities are returned; None for no log-probabilities.
         grammar: First state of the grammar that the answer must follow; None for any text.
+        temperature: Divides the logits. Below `GREEDY_BELOW`, the most likely token is taken.
+        top_k: Number of tokens that are kept, and those as likely as the last of them; 0 keeps all.
+        top_p: Smallest probability mass that is kept, in (0, 1].
+        min_p: Probability, relative to the most likely token's, below which tokens are dropped.
+        seed: Makes the choices reproducible, alone and in any batch; None draws a seed.
+        logprobs: Number of alternatives whose log-probabilities are returned, at most `MOST_LOGPROBS`; None for no
+            log-probabilities.
     """
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    min_tokens: int = 0
+    bans: Bans | None = None
+    repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    logprobs: int | None = None
     grammar: Grammar | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    logprobs: int | None = None
 
     @property
     def greedy(self) -> bool:
@@ -95,6 +121,7 @@ class Job:
         ignores_end: Whether it goes on after an end-of-sequence token, as benchmarks need it.
         prompt_logprobs: Number of alternatives whose log-probabilities are returned for each token of the prompt, see
             `TokenStream.prompt`; None for no log-probabilities of the prompt.
+        stop_tokens: Tokens that end it besides the model's own; also where it ignores those.
     """
 
     prompt: Sequence[int]
@@ -103,6 +130,7 @@ class Job:
     sampling: Sampling = Sampling()
     ignores_end: bool = False
     prompt_logprobs: int | None = None
+    stop_tokens: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

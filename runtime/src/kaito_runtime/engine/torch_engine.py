@@ -182,9 +182,9 @@ class TorchEngine:
     # ------------------------------------------------------------------------------------------ the worker's thread
 
     def _admit(self, request_id: str, job: Job, stream: TokenStream) -> None:
-        ends = frozenset() if job.ignores_end else self._end_tokens
+        ends = job.stop_tokens | (frozenset() if job.ignores_end else self._end_tokens)
         try:
-            live = LiveJob(job, stream, Sampler(job.sampling, self._device), ends)
+            live = LiveJob(job, stream, Sampler(job.sampling, job.prompt, ends), ends)
             self._runner.check(job.strengths)
             self._runner.add(
                 request_id,

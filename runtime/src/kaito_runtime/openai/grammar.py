@@ -116,8 +116,8 @@ class JsonGrammar:
         return JsonGrammar(self._matcher.deep_copy())
 
     def allowed(self) -> bytes:
-        """Returns a byte per token, 0 where it must not come next. After the end only end tokens may."""
-        return self._matcher.compute_logit_bias()
+        """Returns a bit per token, 0 where it must not come next. After the end only end tokens may."""
+        return self._matcher.compute_bitmask()
 
     def push(self, token: int) -> None:
         """Adds the token that was chosen."""
