@@ -96,7 +96,7 @@ def test_model_whose_self_test_goes_on_failing_ends_the_process(
 def test_self_test_that_finds_the_queue_full_says_nothing_of_the_model(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = RequestError("the server is full", status=429, code="queue_full")
+    full = RequestError("the server is full", status=429, code="rate_limit_exceeded")
     monkeypatch.setattr(server, "_SELF_TEST_SECONDS", 0.01)
     test = Mock(side_effect=[full] * 20 + [None])
     monkeypatch.setattr(server, "first_answer", lambda engine: first_answer(engine) if test() is None else None)

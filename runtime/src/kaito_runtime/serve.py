@@ -161,7 +161,8 @@ class Server(uvicorn.Server):
             await first_answer(self._engine)
         except ServeError as error:
             log.error("the model's self-test failed: %s", error)
-            if not (isinstance(error, RequestError) and error.code == "queue_full"):  # that is not a fault of the model
+            # A full queue is no fault of the model.
+            if not (isinstance(error, RequestError) and error.code == "rate_limit_exceeded"):
                 self.health.failed_self_tests.append(str(error))
         else:
             self.health.failed_self_tests.clear()

@@ -184,7 +184,7 @@ def could_be_served(sampling: Sampling, logits: list[float]) -> bool:
     return not (rules.raises or rules.stuck) and any(logits[token] > -math.inf for token in rules.tokens)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(SAMPLINGS, ROWS), min_size=1, max_size=5))
 def test_row_gets_a_token_that_it_may_have_or_fails_alone(rows: list[tuple[Sampling, list[float]]]) -> None:
     samplers = [Sampler(sampling) for sampling, _ in rows]

@@ -131,7 +131,7 @@ def test_full_queue_refuses_and_recovers(tiny_llama: Path) -> None:
             return caught.value
 
         error = harness.portal.call(run)
-        assert (error.status, error.code, error.retry_after_seconds) == (429, "queue_full", 1)
+        assert (error.status, error.code, error.retry_after_seconds) == (429, "rate_limit_exceeded", 1)
         until(lambda: idle(harness), "idle")
         assert len(harness.answer(PROMPT, {}, 4)) == 4
 

@@ -64,7 +64,7 @@ def test_choices_that_do_not_fit_the_queue_cancel_those_that_did(site: Site) -> 
 
     def second_fails(job: Any) -> Any:
         if site.engine.jobs:
-            raise RequestError("full", status=429, code="queue_full")
+            raise RequestError("full", status=429, code="rate_limit_exceeded")
         return submit(job)
 
     site.engine.submit = second_fails
@@ -182,7 +182,7 @@ def test_response_format_reaches_the_engine(site: Site, shape: Any, schema: Any)
     for path, more in (("/v1/chat/completions", CHAT), ("/v1/completions", {"model": "m", "prompt": "a"})):
         assert site.client.post(path, json={**more, "response_format": shape}).status_code == 200
         grammar = site.engine.jobs[-1].sampling.grammar
-        assert (None if grammar is None else grammar.schema) == schema
+        assert (None if grammar is None else grammar.form.value) == schema
 
 
 def test_request_beyond_its_time_limit_is_408_and_cancelled(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_failed_adapter_is_404_with_its_reason(site: Site) -> None:
 
 
 def test_full_queue_is_429_with_retry_after(site: Site) -> None:
-    site.engine.error = RequestError("full", status=429, code="queue_full", retry_after_seconds=3)
+    site.engine.error = RequestError("full", status=429, code="rate_limit_exceeded", retry_after_seconds=3)
     for stream in (False, True):
         response = site.client.post("/v1/chat/completions", json=CHAT | {"stream": stream})
         assert site.error(response, 429)["type"] == "rate_limit_error"

@@ -74,6 +74,18 @@ def test_readiness_says_what_is_missing(site: Site) -> None:
     assert site.client.get("/livez").text == site.client.get("/healthz").text == "the engine has stopped"
 
 
+@pytest.mark.parametrize("path", ["/health", "/readyz", "/healthz", "/livez"])
+def test_probes_may_ask_for_the_head_alone(site: Site, path: str) -> None:
+    assert site.client.head(path).status_code == 200
+    site.engine.alive = False
+    assert site.client.head(path).status_code == 503
+
+
+def test_adapters_are_listed_in_llama_cpps_words(site: Site) -> None:
+    listed = [{"id": 0, "path": "a", "scale": 0.5}, {"id": 1, "path": "bad", "scale": 0.0}]
+    assert site.client.get("/lora-adapters").json() == listed
+
+
 def test_adapters_say_what_is_applied(site: Site) -> None:
     assert site.client.get("/v1/adapters").json() == {
         "object": "list",

@@ -17,6 +17,7 @@ from kaito_runtime.engine.sampling import Sampler, choose
 from kaito_runtime.errors import RequestError
 from kaito_runtime.model.load import load_model
 from kaito_runtime.openai.codec import HuggingFaceCodec
+from kaito_runtime.openai.fields.forms import AnswerForm
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 # Bounded, so that a model that means nothing by what it says comes to an end.
@@ -44,7 +45,7 @@ def codec(tiny_llama: Path) -> HuggingFaceCodec:
 
 def written(codec: HuggingFaceCodec, schema: Any, seed: int, vocabulary: int = 257, **sampling: Any) -> str:
     """Returns what a model that means nothing says, to its end."""
-    sampler = Sampler(Sampling(grammar=codec.grammar(schema), seed=seed, **sampling))
+    sampler = Sampler(Sampling(grammar=codec.grammar(AnswerForm("json", schema)), seed=seed, **sampling))
     random = torch.Generator().manual_seed(seed)
     tokens: list[int] = []
     while True:
@@ -79,7 +80,7 @@ def test_model_with_more_logits_than_tokens_never_takes_one_that_is_none(codec: 
 
 
 def test_one_grammar_serves_several_sequences(codec: HuggingFaceCodec) -> None:
-    grammar = codec.grammar({"const": [1]})
+    grammar = codec.grammar(AnswerForm("json", {"const": [1]}))
     ways = [grammar.start(), grammar.start()]
     first = grammar.allowed()
     ways[0].push(codec.encode("[")[0])
@@ -92,7 +93,7 @@ def allowed(way: Any) -> list[int]:
 
 
 def test_after_the_end_only_an_end_token_may_come(codec: HuggingFaceCodec) -> None:
-    way = codec.grammar({"const": 1}).start()
+    way = codec.grammar(AnswerForm("json", {"const": 1})).start()
     way.push(codec.encode("1")[0])
     for _ in range(3):
         assert allowed(way) == [256]
@@ -118,14 +119,14 @@ def test_schema_that_cannot_be_kept_to_is_named_as_the_field(
     codec: HuggingFaceCodec, schema: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(RequestError, match=words) as refusal:
-        codec.grammar(schema)
+        codec.grammar(AnswerForm("json", schema))
     assert (refusal.value.status, refusal.value.param) == (400, "response_format.json_schema.schema")
     assert "\n" not in str(refusal.value).partition("regex parse error")[0]
 
 
 def test_tokenizer_without_a_vocabulary_to_read_says_what_is_served() -> None:
-    with pytest.raises(RequestError, match="must be 'text' on this server") as refusal:
-        HuggingFaceCodec(object()).grammar({})
+    with pytest.raises(RequestError, match="are not possible with this model") as refusal:
+        HuggingFaceCodec(object()).grammar(AnswerForm("json", {}))
     assert refusal.value.param == "response_format.type"
 
 

@@ -170,7 +170,7 @@ def test_unknown_adapter_is_404_with_the_known_names(client: openai.OpenAI) -> N
 
 
 def test_prompt_beyond_the_context_is_400_with_both_lengths(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"300 tokens.* 256") as it:
+    with pytest.raises(openai.BadRequestError, match=r"maximum context length is 256 tokens.* 300 ") as it:
         client.completions.create(model="tiny", prompt="x" * 300)
     assert it.value.code == "context_length_exceeded"
 
@@ -194,7 +194,9 @@ def test_answer_ends_with_the_context(client: openai.OpenAI) -> None:
     assert answer.usage.completion_tokens == 6
 
 
-def test_unknown_fields_are_ignored(client: openai.OpenAI) -> None:
-    client.chat.completions.create(
-        model="tiny", messages=MESSAGES, max_tokens=1, user="me", extra_body={"guided_json": {}, "best_of": 1}
-    )
+def test_fields_of_other_servers_are_known_and_others_are_refused(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 1, "user": "me"}
+    client.chat.completions.create(**asked, extra_body={"guided_json": {}, "best_of": 1, "priority": 3})
+    with pytest.raises(openai.BadRequestError, match="did you mean 'temperature'") as it:
+        client.chat.completions.create(**asked, extra_body={"temprature": 0})
+    assert (it.value.code, it.value.param) == ("unknown_parameter", "temprature")

@@ -1,5 +1,6 @@
 """Field by field, what the official client sees of a live server: the same whole, streamed, and in a busy batch."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -124,7 +125,8 @@ def test_chat_logprobs_are_the_same_whole_and_streamed(client: openai.OpenAI) ->
         assert [len(entry.top_logprobs), entry.top_logprobs[0].logprob >= entry.logprob] == [4, True]
         ranked = [top.logprob for top in entry.top_logprobs]
         assert ranked == sorted(ranked, reverse=True)
-        assert entry.bytes is None or bytes(entry.bytes).decode() == entry.token
+        part = entry.token.startswith("token_id:")  # of a character, as each byte above 127 is here
+        assert len(entry.bytes) == 1 and (entry.bytes[0] > 127 if part else chr(entry.bytes[0]) == entry.token)
     without = whole(client, "chat", **{**asked, "top_logprobs": None}).choices[0].logprobs.content
     assert [entry.logprob for entry in without] == [entry.logprob for entry in content]
     assert all(entry.top_logprobs == [] for entry in without)
@@ -198,3 +200,97 @@ def test_usage_counts_all_choices_and_only_the_last_chunk_has_it(client: openai.
     assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 12)
     assert chunks[-1].usage.prompt_tokens == len("hello")
     assert len({chunk.id for chunk in chunks}) == 1
+
+
+SPECIAL: Any = {"temperature": 0, "max_tokens": 6, "logit_bias": {"256": 100}, "extra_body": {"ignore_eos": True}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("stops", "keeps", "text"),
+    [
+        ({"stop": ["<end>"]}, {}, ""),
+        ({"stop": ["d><e"]}, {}, ""),
+        ({"stop_token_ids": [256]}, {}, ""),
+        ({"stop": ["<end>"]}, {"skip_special_tokens": False, "include_stop_str_in_output": True}, "<end>"),
+        ({"stop": ["d><e"]}, {"skip_special_tokens": False}, "<en"),
+        ({"stop_token_ids": [256]}, {"skip_special_tokens": False, "include_stop_str_in_output": True}, "<end>"),
+    ],
+)
+def test_special_token_ends_the_answer(
+    client: openai.OpenAI, stops: dict[str, Any], keeps: dict[str, Any], text: str, stream: bool
+) -> None:
+    asked = {**SPECIAL, "extra_body": {"ignore_eos": True, **stops, **keeps}}
+    found = whole(client, "text", **asked, stream=stream)
+    if stream:
+        streamed = Streamed(found)
+        assert (streamed.texts[0], streamed.finish[0]) == (text, "stop")
+    else:
+        assert (found.choices[0].text, found.choices[0].finish_reason) == (text, "stop")
+        assert found.usage.completion_tokens == (2 if "d><e" in stops.get("stop", ()) else 1)
+
+
+def test_special_tokens_are_shown_where_they_are_asked_for(client: openai.OpenAI) -> None:
+    assert whole(client, "text", **SPECIAL).choices[0].text == ""
+    shown = {"ignore_eos": True, "skip_special_tokens": False}
+    assert texts(whole(client, "text", **{**SPECIAL, "extra_body": shown})) == ["<end>" * 6]
+
+
+def test_no_end_and_no_stop_counts_before_the_fewest_tokens(client: openai.OpenAI) -> None:
+    asked: Any = {"temperature": 0, "logit_bias": {"256": 100}, "max_tokens": 9}
+    assert whole(client, "text", **asked).usage.completion_tokens == 1
+    at_least = whole(client, "text", **asked, extra_body={"min_tokens": 5})
+    assert (at_least.usage.completion_tokens, at_least.choices[0].finish_reason) == (6, "stop")
+    letters: Any = {"guided_regex": "[a-z]{9}"}
+    full = texts(whole(client, "text", temperature=0, extra_body=letters))[0]
+    late = whole(client, "text", temperature=0, stop=list(full[:5]), extra_body={**letters, "min_tokens": 4})
+    assert texts(late) == [full[:4]]
+
+
+def test_bad_words_never_come_however_they_are_cut(client: openai.OpenAI) -> None:
+    letters: Any = {"guided_regex": "[a-z]{24}"}
+    full = texts(whole(client, "text", temperature=0, max_tokens=30, extra_body=letters))[0]
+    words = [full[2:5], full[10:12]]
+    asked: Any = {"temperature": 0, "max_tokens": 30, "extra_body": {**letters, "bad_words": words}}
+    without = texts(whole(client, "text", **asked))[0]
+    assert len(without) == 24 and not any(word in without for word in words)
+
+
+def test_repetition_penalty_counts_the_prompt(client: openai.OpenAI) -> None:
+    asked: Any = {"temperature": 0, "max_tokens": 30, "logit_bias": NO_END, "logprobs": 0}
+    said = whole(client, "text", **asked).choices[0].logprobs.tokens
+    other = whole(client, "text", **asked, extra_body={"repetition_penalty": 100.0}).choices[0].logprobs.tokens
+    assert len(set(said)) < 30
+    assert len(set(other)) == 30 and not set(other) & set("hello")
+
+
+def test_best_of_returns_the_likeliest_and_counts_all(client: openai.OpenAI) -> None:
+    asked: Any = {"seed": 3, "max_tokens": 8, "logit_bias": NO_END, "logprobs": 0}
+    every = whole(client, "text", n=6, **asked)
+    best = whole(client, "text", n=2, best_of=6, **asked)
+    means = {choice.text: sum(choice.logprobs.token_logprobs) / 8 for choice in every.choices}
+    assert texts(best) == sorted(means, key=lambda text: -means[text])[:2]
+    assert [choice.index for choice in best.choices] == [0, 1]
+    assert best.usage == every.usage
+    bare = whole(client, "text", n=2, best_of=6, **{**asked, "logprobs": None})
+    assert texts(bare) == texts(best) and bare.choices[0].logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [
+        ({"guided_choice": ["red", "green", "blue"]}, "red|green|blue"),
+        ({"structured_outputs": {"choice": ['a "quoted" one', "é\n"]}}, 'a "quoted" one|é\n'),
+        ({"guided_regex": "[a-c]{2}x"}, "[a-c]{2}x"),
+        ({"structured_outputs": {"grammar": 'start: "a" ("b" | "c")'}}, "a[bc]"),
+        ({"grammar": 'root ::= "a" [0-9] "z"'}, "a[0-9]z"),
+        ({"grammar": {"type": "regex", "value": "q+r"}}, "q+r"),
+        ({"guided_json": '{"enum": [1, 2]}'}, "1|2"),
+        ({"response_format": {"type": "regex", "value": "yes|no"}}, "yes|no"),
+        ({"json_schema": {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}}, r'\{"a": 1\}'),
+    ],
+)
+def test_answer_keeps_to_its_form(client: openai.OpenAI, form: dict[str, Any], pattern: str) -> None:
+    answer = whole(client, "chat", seed=1, max_tokens=60, temperature=2, extra_body=form)
+    assert answer.choices[0].finish_reason == "stop"
+    assert re.fullmatch(pattern, texts(answer)[0]), texts(answer)

@@ -36,7 +36,7 @@ def test_configuration_that_changes_while_the_prompt_is_read_counts(engine: Any,
         return ServingConfig.model_validate({"generation": generation, "model": {"name": "m"}, "adapters": adapters})
 
     class Codec(ByteCodec):
-        def encode(self, text: str) -> list[int]:
+        def encode(self, text: str, *, special: bool = True) -> list[int]:
             manager._change(config=config(2, 0.25))
             return super().encode(text)
 

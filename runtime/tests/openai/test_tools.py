@@ -12,10 +12,12 @@ from fakes import ByteCodec
 from site_in_memory import Site
 
 from kaito_runtime.engine.protocol import Sampling
-from kaito_runtime.engine.sampling import Sampler
+from kaito_runtime.engine.sampling import Sampler, choose
+from kaito_runtime.errors import RequestError
 from kaito_runtime.model.load import load_model
 from kaito_runtime.model.tool_formats import TOOL_FORMATS
 from kaito_runtime.openai.codec import HuggingFaceCodec
+from kaito_runtime.openai.fields.forms import AnswerForm
 from kaito_runtime.openai.requests import ChatRequest
 from kaito_runtime.openai.tool_plan import call_grammar, plan_chat
 
@@ -318,11 +320,13 @@ def test_whatever_the_logits_say_a_forced_call_follows_its_schema(
 def _calls(codec: HuggingFaceCodec, request: ChatRequest, seed: int) -> list[tuple[str, str]]:
     """Returns what a model that means nothing by what it says calls."""
     plan = plan_chat(request, codec, has_form=False)
-    sampling = Sampling(grammar=codec.call_grammar(call_grammar(plan), "tools"), seed=seed)
-    sampler, random = Sampler(sampling, torch.device("cpu")), torch.Generator().manual_seed(seed)
+    sampling = Sampling(grammar=codec.grammar(AnswerForm("lark", call_grammar(plan), "tools")), seed=seed)
+    sampler, random = Sampler(sampling), torch.Generator().manual_seed(seed)
     tokens: list[int] = []
     while not tokens or tokens[-1] != 256:
-        tokens.append(sampler.choose(torch.randn(257, generator=random))[0])
+        (outcome,) = choose([sampler], torch.randn(1, 257, generator=random))
+        assert not isinstance(outcome, RequestError)
+        tokens.append(outcome[0])
         assert len(tokens) < 2000
     reader, calls = plan.new_reader(), []
     for got in (reader.push(codec.decode(tokens)), reader.flush()):

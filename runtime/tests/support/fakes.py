@@ -4,13 +4,24 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
-from kaito_runtime.engine.protocol import EngineStats, Job, Token, TokenStream
+from kaito_runtime.engine.protocol import (
+    NO_DEFAULTS,
+    EngineStats,
+    Job,
+    PromptScores,
+    PromptToken,
+    Sampling,
+    Token,
+    TokenStream,
+)
 from kaito_runtime.errors import AdapterLoadError, RequestError
+from kaito_runtime.openai.fields.forms import AnswerForm
 
 _HOLD_SECONDS = 10.0  # then a stream that should have been ended fails its test instead of hanging
 
@@ -42,6 +53,7 @@ class FakeEngine:
     text: str = "hello"
     context_length: int = 64
     vocabulary_size: int = 256
+    default_sampling: Sampling = NO_DEFAULTS
     most_jobs: int = 2048
     alive: bool = True
     lost: str = ""
@@ -65,6 +77,12 @@ class FakeEngine:
         self.jobs.append(job)
         stream = TokenStream(lambda: self.cancelled.append(number))
         ends = self.ends and job.max_tokens > len(self.text.encode())
+        if job.prompt_logprobs is not None or job.max_tokens == 0:
+            top = tuple((other, -0.25 - other) for other in range(job.prompt_logprobs or 0))
+            first, *others = job.prompt
+            scored = (PromptToken(first), *(PromptToken(token, -0.5, top) for token in others))
+            scored = scored if job.prompt_logprobs is not None else ()
+            stream.put(PromptScores(scored, None if job.max_tokens else "length"))
         for index, byte in enumerate(self.text.encode()[: job.max_tokens]):
             if index == self.fails_after:
                 stream.put(RequestError("the model failed", status=500, code="engine_error"))
@@ -102,7 +120,7 @@ class FakeEngine:
 class FakeGrammar:
     """Stands in for a grammar; the fake engine does not look at it."""
 
-    schema: Mapping[str, Any]
+    form: AnswerForm
 
     def start(self) -> "FakeGrammar":
         return self
@@ -125,34 +143,48 @@ class ByteCodec:
     Attributes:
         chat_template: A template for Jinja, or "" for one that knows no tools.
         tool_formats: Those of a recipe.
+        rendered: Template and options of the last conversation.
     """
 
     chat_template: str = ""
     tool_formats: Sequence[Any] = ()
     special: Mapping[int, str] = field(default_factory=dict)
+    rendered: tuple[str, dict[str, Any]] | None = None
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         return list(text.encode())
 
-    def render_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        if not self.chat_template:
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        template: str = "",
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
+        self.rendered = (template, dict(options))
+        if not (template or self.chat_template):
             return "".join(f"{message['role']}:{message['content']}\n" for message in messages)
         try:
-            template = SandboxedEnvironment().from_string(self.chat_template)
-            return template.render(messages=messages, tools=list(tools) or None, raise_exception=_refuse)
+            compiled = SandboxedEnvironment().from_string(template or self.chat_template)
+            return compiled.render(messages=messages, tools=list(tools) or None, raise_exception=_refuse, **options)
         except (TypeError, ValueError, TemplateError) as error:
             raise RequestError(f"messages: the model's chat template refuses them: {error}") from error
 
-    def grammar(self, schema: Mapping[str, Any]) -> FakeGrammar:
-        if schema.get("type") != "object":
+    def grammar(self, form: AnswerForm) -> FakeGrammar:
+        if form.kind == "json" and form.value.get("type") != "object":
             raise RequestError("response_format.json_schema.schema: the fake takes objects")
-        return FakeGrammar(schema)
+        return FakeGrammar(form)
 
-    def call_grammar(self, lark: str, param: str) -> FakeGrammar:
-        return FakeGrammar({"lark": lark})
+    def bans(self, words: Sequence[str]) -> Any:
+        return tuple(words)
 
     def decode(self, tokens: Sequence[int], kept: Collection[int] = ()) -> str:
-        return bytes(tokens).decode(errors="replace")
+        shown = (self.token_bytes(token) for token in tokens if token in kept or token not in self.special)
+        return b"".join(shown).decode(errors="replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        return self.special[token].encode() if token in self.special else bytes([token])
 
 
 def _refuse(message: str) -> None:

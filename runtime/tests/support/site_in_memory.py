@@ -34,10 +34,10 @@ class Site:
         self.manager = AdapterManager(self.engine, config, adapters_dir=folder)
         asyncio.run(self.manager.refresh())
         self.health = Health(self.engine, self.manager, warm=True)
-        codec = options.pop("codec", None) or ByteCodec()
+        self.codec = options.pop("codec", None) or ByteCodec()
         if key := options.pop("api_key", None):
             options["api_keys"] = ApiKeys.of(key)
-        self.app = create_app(self.engine, codec, self.manager, self.health, **options)
+        self.app = create_app(self.engine, self.codec, self.manager, self.health, **options)
         self.client = TestClient(self.app, raise_server_exceptions=False)
 
     def error(self, response: httpx.Response, status: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from kaito_runtime.lora.records import AdapterVersion
 __all__ = [
     "GREEDY_BELOW",
     "MOST_LOGPROBS",
+    "NO_DEFAULTS",
     "Bans",
     "Engine",
     "EngineStats",
@@ -109,6 +110,10 @@ class Sampling:
         return self.temperature < GREEDY_BELOW
 
 
+NO_DEFAULTS = Sampling()
+"""What a request gets that says nothing, where the model's maker says nothing either."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One sequence to continue.
@@ -127,7 +132,7 @@ class Job:
     prompt: Sequence[int]
     max_tokens: int
     strengths: Mapping[AdapterVersion, float] = field(default_factory=dict)
-    sampling: Sampling = Sampling()
+    sampling: Sampling = NO_DEFAULTS
     ignores_end: bool = False
     prompt_logprobs: int | None = None
     stop_tokens: frozenset[int] = frozenset()
@@ -269,6 +274,10 @@ class Engine(Protocol):
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids."""
+
+    @property
+    def default_sampling(self) -> Sampling:
+        """What a request gets that says nothing about how tokens are chosen."""
 
     @property
     def most_jobs(self) -> int:

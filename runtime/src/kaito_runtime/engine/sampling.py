@@ -224,7 +224,11 @@ class _Step:
                     edits.append((row, sampler.edits(size)))
             except Exception as error:  # a bug here or in a grammar must not fail the other requests of the batch
                 self.failed[row] = _bug(error)
-        self.edits = [_flat([(row, edit[kind]) for row, edit in edits], size) for kind in range(3)]
+        self.edits = [
+            _flat([(row, edit.added) for row, edit in edits], size),
+            _flat([(row, edit.scaled) for row, edit in edits], size),
+            _flat([(row, edit.subtracted) for row, edit in edits], size),
+        ]
         limited = [(row, edit.allowed) for row, edit in edits if edit.allowed is not None]
         self.grammar_rows = _ints(row for row, _ in limited)
         self.allowed = np.zeros((len(limited), -(-size // 8)), np.uint8)
@@ -363,7 +367,7 @@ def _upload(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor
     flat = torch.from_numpy(np.concatenate(arrays))
     if device.type != "cpu":
         flat = flat.pin_memory().to(device, non_blocking=True)
-    return list(flat.split([len(each) for each in arrays]))
+    return list(torch.split(flat, [len(each) for each in arrays]))
 
 
 def _fetch(results: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kaito_runtime.engine.device import why_lost
 from kaito_runtime.engine.live_jobs import Event, LiveJob, LiveJobs
-from kaito_runtime.engine.protocol import EngineStats, Job, TokenStream
+from kaito_runtime.engine.protocol import NO_DEFAULTS, EngineStats, Job, Sampling, TokenStream
 from kaito_runtime.engine.runner import Runner
 from kaito_runtime.engine.sampling import Sampler
 from kaito_runtime.engine.worker import Worker
@@ -46,6 +46,7 @@ class TorchEngine:
         end_tokens: Tokens that end a sequence.
         context_length: Longest sequence of the model, in tokens; the cache may shorten it.
         max_waiting: Most jobs that wait for a place in the batch; more are refused.
+        default_sampling: What a request gets that says nothing about how tokens are chosen.
         watch_logits: For tests: called in each pass with the prompts of the rows that get a token, and their logits
             ([n, V], float32).
     """
@@ -58,12 +59,14 @@ class TorchEngine:
         end_tokens: Collection[int],
         context_length: int,
         max_waiting: int = 256,
+        default_sampling: Sampling = NO_DEFAULTS,
         watch_logits: Callable[[list[Sequence[int]], Tensor], None] | None = None,
     ) -> None:
         self._model = model
         self._runner = runner
         self._end_tokens = frozenset(end_tokens)
         self._watch_logits = watch_logits
+        self.default_sampling = default_sampling
         self.most_jobs = runner.limits.requests + max_waiting
         self.context_length = min(context_length, runner.longest)
         self.vocabulary_size = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
@@ -125,7 +128,7 @@ class TorchEngine:
             raise RequestError(
                 f"the server is full: {self._open} requests are running or waiting",
                 status=429,
-                code="queue_full",
+                code="rate_limit_exceeded",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
         self._open += 1

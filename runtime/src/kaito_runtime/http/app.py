@@ -27,7 +27,7 @@ from kaito_runtime.http.upstream import UpstreamRequest, answer_upstream, result
 from kaito_runtime.keys import ApiKeys
 from kaito_runtime.openai.codec import TextCodec
 from kaito_runtime.openai.replies import Piece, Reply, error_body, sse
-from kaito_runtime.openai.requests import ChatRequest, CompletionRequest
+from kaito_runtime.openai.requests import ChatRequest, CompletionRequest, GenerationRequest, StreamOptions
 from kaito_runtime.openai.service import CompletionService
 from kaito_runtime.openai.stream import Answer
 
@@ -95,17 +95,15 @@ def add_generation_routes(app: FastAPI, service: CompletionService, adapters: Ad
     async def chat(body: ChatRequest, request: Request) -> Response:
         check_open()
         answer = await service.chat(body)
-        text_of = service.text_of if body.logprobs else None
-        reply = Reply(chat=True, model=body.model, generation=answer.generation, text_of=text_of)
-        return await respond(answer, reply, request, stream=bool(body.stream), usage=body.wants_usage)
+        reply = service.reply(body, answer.generation)
+        return await respond(answer, reply, request, body)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
         check_open()
         answer = await service.completion(body)
-        text_of = None if body.logprobs is None else service.text_of
-        reply = Reply(chat=False, model=body.model, generation=answer.generation, text_of=text_of)
-        return await respond(answer, reply, request, stream=bool(body.stream), usage=body.wants_usage)
+        reply = service.reply(body, answer.generation)
+        return await respond(answer, reply, request, body)
 
     add_responses_route(app, service, check_open, deliver)
 
@@ -117,18 +115,15 @@ def add_generation_routes(app: FastAPI, service: CompletionService, adapters: Ad
         return JSONResponse(result_body(body, pieces[0].text), headers={_GENERATION: str(answer.generation)})
 
 
-async def respond(answer: Answer, reply: Reply, request: Request, *, stream: bool, usage: bool) -> Response:
-    """Returns an answer in one body, or as a stream of events.
+async def respond(answer: Answer, reply: Reply, request: Request, asked: GenerationRequest) -> Response:
+    """Returns an answer in one body, or as a stream of events."""
 
-    Args:
-        usage: Whether the stream ends with the token counts; a single body always has them.
-    """
-    headers = {_GENERATION: str(answer.generation)}
-    if stream:
-        headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return _Stream(answer, _events(answer, reply, usage=usage), media_type="text/event-stream", headers=headers)
-    pieces = await until_gone(request, answer.whole, answer.cancel)
-    return JSONResponse(reply.whole(pieces, answer.usage), headers=headers)
+    def whole(pieces: Sequence[Piece]) -> dict[str, Any]:
+        prompts = [] if asked.prompt_logprobs is None else [answer.prompt(index) for index in range(len(pieces))]
+        return reply.whole(pieces, answer.usage, prompts)
+
+    events = _events(answer, reply, asked.stream_options or StreamOptions()) if asked.stream else None
+    return await deliver(request, answer, events, whole)
 
 
 class _Stream(StreamingResponse):
@@ -145,7 +140,7 @@ class _Stream(StreamingResponse):
             self._answer.cancel()
 
 
-async def _events(answer: Answer, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
+async def _events(answer: Answer, reply: Reply, options: StreamOptions) -> AsyncIterator[str]:
     try:
         for index in range(answer.choices):
             if opening := reply.opening(index):
@@ -153,8 +148,9 @@ async def _events(answer: Answer, reply: Reply, *, usage: bool) -> AsyncIterator
         async with aclosing(answer.pieces()) as pieces:
             async for piece in pieces:
                 if not piece.empty:
-                    yield sse(reply.chunk(piece))
-        if usage:
+                    running = options.include_usage and options.continuous_usage_stats
+                    yield sse(reply.chunk(piece, answer.usage if running else None))
+        if options.include_usage:
             yield sse(reply.closing(answer.usage))
     except ServeError as error:  # the status line has been sent: the error becomes an event, as OpenAI does it
         status, code = (error.status, error.code) if isinstance(error, RequestError) else (500, "internal_error")

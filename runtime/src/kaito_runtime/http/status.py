@@ -35,6 +35,11 @@ def add_status_routes(app: FastAPI, engine: Engine, adapters: AdapterManager, he
     async def list_adapters() -> dict[str, Any]:
         return adapters_body(adapters)
 
+    @app.get("/lora-adapters")
+    async def list_lora_adapters() -> list[dict[str, Any]]:  # llama.cpp's route
+        declared = adapters.catalog.declared.items()
+        return [{"id": place, "path": name, "scale": scale} for place, (name, scale) in enumerate(declared)]
+
     @app.get("/v1/plugins")
     def list_plugins() -> dict[str, Any]:  # in a thread: the first call imports packages
         return plugins_body()
@@ -43,11 +48,15 @@ def add_status_routes(app: FastAPI, engine: Engine, adapters: AdapterManager, he
     async def get_version() -> dict[str, str]:
         return {"version": version("kaito-runtime")}
 
+    @app.head("/health", include_in_schema=False)
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/health")
     @app.get("/readyz")
     async def ready() -> Response:
         return _probe(health.why_not_ready())
 
+    @app.head("/healthz", include_in_schema=False)
+    @app.head("/livez", include_in_schema=False)
     @app.get("/healthz")
     @app.get("/livez")
     async def alive() -> Response:

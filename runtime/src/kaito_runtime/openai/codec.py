@@ -2,15 +2,19 @@
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol
 
-from kaito_runtime.engine.protocol import Grammar
+from kaito_runtime.engine.protocol import Bans, Grammar
 from kaito_runtime.errors import RequestError
 from kaito_runtime.model.tool_formats import ToolFormat
-from kaito_runtime.openai.grammar import Grammars, JsonGrammar
+from kaito_runtime.openai.fields.forms import AnswerForm
+from kaito_runtime.openai.grammar import FormGrammar, Grammars
+from kaito_runtime.openai.vocabulary import BannedTexts, Vocabulary
 
 __all__ = ["HuggingFaceCodec", "TextCodec"]
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class TextCodec(Protocol):
@@ -35,29 +39,35 @@ class TextCodec(Protocol):
             special: Whether the special tokens are put in front that the model needs there.
         """
 
-    def render_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """Returns a conversation as the model's chat template writes it, ready for the assistant's turn.
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        template: str = "",
+        options: Mapping[str, Any] = NO_OPTIONS,
+    ) -> str:
+        """Returns a conversation as a chat template writes it, ready for the assistant's turn.
 
         Args:
             tools: Tools that the template shows to the model, in OpenAI's form.
+            template: The template; "" takes the model's.
+            options: Whether to add the beginning of the assistant's turn or to go on with the last message, as
+                `apply_chat_template` names them, and variables of the template.
 
         Raises:
             RequestError: The model has no chat template, or it refuses these messages (400).
         """
 
-    def grammar(self, schema: Mapping[str, Any]) -> Grammar:
-        """Returns the grammar of answers that follow a JSON schema. Takes up to a second; threads may share it.
+    def grammar(self, form: AnswerForm) -> Grammar:
+        """Returns the grammar of answers of a form. Takes up to a second; threads may share it.
 
         Raises:
-            RequestError: The schema is invalid, or this tokenizer does not support grammars (400).
+            RequestError: The form is invalid, or this tokenizer does not support grammars (400).
         """
 
-    def call_grammar(self, lark: str, param: str) -> Grammar:
-        """Returns the grammar that a text in Lark's notation describes.
-
-        Raises:
-            RequestError: It is invalid, or this tokenizer does not support grammars (400); names `param`.
-        """
+    def bans(self, words: Sequence[str]) -> Bans:
+        """Returns what keeps texts out of an answer. Takes up to a second; threads may share it."""
 
     def decode(self, tokens: Sequence[int], kept: Collection[int] = ()) -> str:
         """Returns the text of tokens; "\ufffd" stands for incomplete characters.
@@ -65,6 +75,9 @@ class TextCodec(Protocol):
         Args:
             kept: Special tokens whose text is kept; that of others is left out.
         """
+
+    def token_bytes(self, token: int) -> bytes:
+        """Returns the text of a single token, special or not, which may be a part of a character."""
 
 
 class HuggingFaceCodec:
@@ -80,6 +93,7 @@ class HuggingFaceCodec:
     ) -> None:
         self._tokenizer = tokenizer
         self._grammars = Grammars(tokenizer, end_tokens)
+        self._vocabulary = Vocabulary(tokenizer)
         self.tool_formats = tool_formats
 
     @property
@@ -89,42 +103,46 @@ class HuggingFaceCodec:
             return ""
         return str(self._tokenizer.get_chat_template(tools=[{}]))  # of several, the one for tools
 
-    @cached_property
+    @property
     def special(self) -> Mapping[int, str]:
         """See `TextCodec.special`."""
-        added = self._tokenizer.added_tokens_decoder
-        return {token: str(entry.content) for token, entry in added.items() if entry.special}
+        return self._vocabulary.special
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """See `TextCodec.encode`."""
         return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
 
-    def render_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        template: str = "",
+        options: Mapping[str, Any] = NO_OPTIONS,
+    ) -> str:
         """See `TextCodec.render_chat`."""
-        if not self._tokenizer.chat_template:
+        if not template and not self._tokenizer.chat_template:
             raise RequestError(
-                "messages: this model has no chat template; use /v1/completions",
+                "messages: this model has no chat template; use /v1/completions, or start the server with "
+                "--chat-template",
                 code="no_chat_template",
                 param="messages",
             )
+        asked = {"add_generation_prompt": True, **options, "tools": list(tools) or None, "tokenize": False}
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    list(messages), tools=list(tools) or None, add_generation_prompt=True, tokenize=False
-                )
-            )
+            return str(self._tokenizer.apply_chat_template(list(messages), chat_template=template or None, **asked))
         except Exception as error:  # a template is a program, and may raise anything for messages it does not support
             raise RequestError(
                 f"messages: the model's chat template refuses them: {error}", param="messages"
             ) from error
 
-    def grammar(self, schema: Mapping[str, Any]) -> JsonGrammar:
+    def grammar(self, form: AnswerForm) -> FormGrammar:
         """See `TextCodec.grammar`."""
-        return self._grammars.compile(schema)
+        return self._grammars.compile(form)
 
-    def call_grammar(self, lark: str, param: str) -> JsonGrammar:
-        """See `TextCodec.call_grammar`."""
-        return self._grammars.compile_lark(lark, param)
+    def bans(self, words: Sequence[str]) -> BannedTexts:
+        """See `TextCodec.bans`."""
+        return self._vocabulary.bans(words)
 
     def decode(self, tokens: Sequence[int], kept: Collection[int] = ()) -> str:
         """See `TextCodec.decode`."""
@@ -134,3 +152,7 @@ class HuggingFaceCodec:
                 str(self._tokenizer.decode(list(part), skip_special_tokens=not shown)) for shown, part in parts
             )
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def token_bytes(self, token: int) -> bytes:
+        """See `TextCodec.token_bytes`."""
+        return self._vocabulary.token_bytes(token)

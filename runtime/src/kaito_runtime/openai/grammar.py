@@ -1,6 +1,6 @@
-"""Answers that are JSON or follow a JSON schema: which tokens may come next, computed by llguidance.
+"""Answers of a form, such as JSON by a schema: which tokens may come next, computed by llguidance.
 
-`requests` has the field that asks for it; `engine.sampling` chooses among the tokens that are allowed.
+`forms` has the fields that ask for it; `engine.sampling` chooses among the tokens that are allowed.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import threading
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kaito_runtime.errors import RequestError
+from kaito_runtime.errors import RequestError, one_line
+from kaito_runtime.openai.fields.forms import AnswerForm
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-__all__ = ["Grammars", "JsonGrammar", "broken_schema"]
+__all__ = ["FormGrammar", "Grammars", "broken_schema"]
 
-PARAM = "response_format.json_schema.schema"
+_LONGEST_TEXT = 200_000  # characters of an expression or a grammar
 # One line, spaced like most JSON that models have seen. With free whitespace, small models write blanks forever.
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class Grammars:
-    """Compiles JSON schemas for one tokenizer. Threads may share it; the first call takes up to a second.
+    """Compiles forms for one tokenizer. Threads may share it; the first call takes up to a second.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
@@ -36,58 +37,42 @@ class Grammars:
         self._lock = threading.Lock()
         self._vocabulary: LLTokenizer | None = None
 
-    def compile(self, schema: Mapping[str, Any]) -> JsonGrammar:
-        """Returns the grammar of answers that follow a schema.
+    def compile(self, form: AnswerForm) -> FormGrammar:
+        """Returns the grammar of answers of a form.
 
         Raises:
-            RequestError: The schema is invalid, or has a keyword that cannot be enforced (400).
+            RequestError: The form is invalid, or asks for what cannot be enforced (400).
         """
-        from llguidance import LLMatcher
-
-        options: Any = _LAYOUT
-        try:
-            text = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options)
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"{PARAM} must be a JSON schema: {error}", param=PARAM) from error
-        return self._compile(text, PARAM)
-
-    def compile_lark(self, text: str, param: str) -> JsonGrammar:
-        """Returns the grammar that a text in Lark's notation describes.
-
-        Raises:
-            RequestError: It is invalid, or has a keyword that cannot be enforced (400).
-        """
-        from llguidance import LLMatcher
-
-        return self._compile(LLMatcher.grammar_from_lark(text), param)
-
-    def _compile(self, text: str, param: str) -> JsonGrammar:
-        from llguidance import LLMatcher
-
         with self._lock:
-            self._vocabulary = self._vocabulary or self._read_vocabulary()
+            self._vocabulary = self._vocabulary or self._read_vocabulary(form)
+        from llguidance import LLMatcher
+
+        text = _source(form)
         wrong, messages = LLMatcher.validate_grammar_with_warnings(text, self._vocabulary)
         if wrong:
-            raise RequestError(f"{param}: {messages[0]}", param=param)
+            raise RequestError(f"{form.param}: {messages[0]}", param=form.param)
         matcher = LLMatcher(self._vocabulary, text, log_level=0)
         if matcher.is_error():
-            raise RequestError(f"{param}: {_first_line(matcher.get_error())}", param=param)
-        grammar = JsonGrammar(matcher)
+            raise RequestError(f"{form.param}: {_first_line(matcher.get_error())}", param=form.param)
+        grammar = FormGrammar(matcher)
         first = grammar.start()
         first.allowed()
         if first.stuck:
-            raise RequestError(f"{param}: no answer can follow it; does it only refer to itself?", param=param)
+            raise RequestError(
+                f"{form.param}: no answer can follow it; does it only refer to itself?", param=form.param
+            )
         return grammar
 
-    def _read_vocabulary(self) -> LLTokenizer:
+    def _read_vocabulary(self, form: AnswerForm) -> LLTokenizer:
         try:
             import llguidance.hf
 
             ends = [token for token in self._end_tokens if token < len(self._tokenizer)]
             return llguidance.hf.from_tokenizer(self._tokenizer, eos_token=ends)
         except (ImportError, ValueError) as error:
-            message = f"response_format.type must be 'text' on this server: {_first_line(str(error))}"
-            raise RequestError(message, code="not_supported", param="response_format.type") from error
+            field = "response_format.type" if form.param.startswith("response_format") else form.param
+            message = f"{field}: answers of a form are not possible with this model: {_first_line(str(error))}"
+            raise RequestError(message, code="not_supported", param=field) from error
 
 
 def broken_schema(schema: Mapping[str, Any]) -> str:
@@ -105,15 +90,39 @@ def broken_schema(schema: Mapping[str, Any]) -> str:
     return messages[0] if wrong and not messages[0].startswith(("Unimplemented", "Unknown format")) else ""
 
 
-class JsonGrammar:
+def _source(form: AnswerForm) -> str:
+    """Returns a form in llguidance's notation.
+
+    Raises:
+        RequestError: It is invalid, as far as that shows here.
+    """
+    from llguidance import LLMatcher, grammar_from
+
+    value = form.value
+    if form.kind in ("regex", "grammar") and len(value) > _LONGEST_TEXT:
+        message = f"{form.param} must have at most {_LONGEST_TEXT} characters, got {len(value)}"
+        raise RequestError(message, param=form.param)
+    options: Any = _LAYOUT
+    try:
+        if form.kind == "json":
+            return LLMatcher.grammar_from_json_schema(json.dumps(value), overrides=options)
+        return grammar_from(form.kind, json.dumps(value) if form.kind == "choice" else value)
+    except (ValueError, RecursionError, TypeError) as error:
+        what = {"json": "a JSON schema", "grammar": "a grammar in the notation of Lark or llama.cpp"}
+        why = str(error) if isinstance(error, ValueError) else one_line(error)
+        message = f"{form.param} must be {what.get(form.kind, 'valid')}: {why}"
+        raise RequestError(message, param=form.param) from error
+
+
+class FormGrammar:
     """State of one sequence within a grammar. `Grammars.compile` returns the first state, from which others start."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
 
-    def start(self) -> JsonGrammar:
+    def start(self) -> FormGrammar:
         """Returns the first state for another sequence."""
-        return JsonGrammar(self._matcher.deep_copy())
+        return FormGrammar(self._matcher.deep_copy())
 
     def allowed(self) -> bytes:
         """Returns a bit per token, 0 where it must not come next. After the end only end tokens may."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kaito_runtime.adapters.cards import ModelCard
-from kaito_runtime.engine.protocol import Token
+from kaito_runtime.engine.protocol import PromptToken, Token
 
 __all__ = ["CallPart", "FinishReason", "Piece", "Reply", "Usage", "error_body", "model_body", "sse"]
 
@@ -106,12 +106,16 @@ class Reply:
         chat: Whether the endpoint is chat completions; else completions.
         model: The request's model id.
         generation: Generation of the configuration that answers; OpenAI's "system_fingerprint" is made of it.
-        text_of: Returns the text of a single token, for log-probabilities; None where none were asked for.
+        bytes_of: Returns the bytes of a single token.
+        logprobs: Whether log-probabilities were asked for.
     """
 
-    def __init__(self, *, chat: bool, model: str, generation: int, text_of: Callable[[int], str] | None) -> None:
+    def __init__(
+        self, *, chat: bool, model: str, generation: int, bytes_of: Callable[[int], bytes], logprobs: bool = False
+    ) -> None:
         self._chat = chat
-        self._text_of = text_of
+        self._bytes_of = bytes_of
+        self._has_logprobs = logprobs
         self._offsets: dict[int, int] = {}
         self.id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
         self._head = {
@@ -121,14 +125,25 @@ class Reply:
             "system_fingerprint": f"generation-{generation}",
         }
 
-    def whole(self, pieces: Sequence[Piece], usage: Usage) -> dict[str, Any]:
-        """Returns the single body; `pieces` has one piece per choice, in order."""
+    def whole(
+        self, pieces: Sequence[Piece], usage: Usage, prompts: Sequence[Sequence[PromptToken]] = ()
+    ) -> dict[str, Any]:
+        """Returns the single body.
+
+        Args:
+            pieces: One per choice, in order.
+            prompts: The prompt's tokens of each choice, where their log-probabilities were asked for.
+        """
         choices = []
         for piece in pieces:
             content = {"message": _message(piece)} if self._chat else {"text": piece.text}
             choices.append(self._choice(piece, content))
         kind = "chat.completion" if self._chat else "text_completion"
-        return {**self._head, "object": kind, "choices": choices, "usage": usage.body()}
+        body: dict[str, Any] = {**self._head, "object": kind, "choices": choices, "usage": usage.body()}
+        # vLLM has them once for a conversation, and per choice for completions.
+        for target, prompt in zip([body] if self._chat else choices, prompts, strict=False):
+            target["prompt_logprobs"] = self._prompt_logprobs(prompt)
+        return body
 
     def opening(self, index: int) -> dict[str, Any] | None:
         """Returns the chunk that starts a choice; None where the endpoint has none."""
@@ -142,10 +157,11 @@ class Reply:
         }
         return self._chunk([choice])
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """Returns the chunk of one piece."""
+    def chunk(self, piece: Piece, usage: Usage | None = None) -> dict[str, Any]:
+        """Returns the chunk of one piece; with the token counts so far, if they are given."""
         content = {"delta": _delta(piece)} if self._chat else {"text": piece.text}
-        return self._chunk([self._choice(piece, content)])
+        counts = {} if usage is None else {"usage": usage.body()}
+        return {**self._chunk([self._choice(piece, content)]), **counts}
 
     def closing(self, usage: Usage) -> dict[str, Any]:
         """Returns the last chunk, with the token counts."""
@@ -162,13 +178,13 @@ class Reply:
         return {"index": piece.index, **content, "logprobs": self._logprobs(piece), "finish_reason": piece.finish}
 
     def _logprobs(self, piece: Piece) -> dict[str, Any] | None:
-        if self._text_of is None:
+        if not self._has_logprobs:
             return None
         if self._chat:
             content = [
                 {
-                    **_token_body(self._text_of(token.id), token.logprob),
-                    "top_logprobs": [_token_body(self._text_of(other), value) for other, value in token.top],
+                    **self._entry(token.id, token.logprob),
+                    "top_logprobs": [self._entry(other, value) for other, value in token.top],
                 }
                 for token, _ in piece.tokens
             ]
@@ -182,9 +198,38 @@ class Reply:
         return {
             "tokens": [self._text_of(token.id) for token, _ in piece.tokens],
             "token_logprobs": [token.logprob for token, _ in piece.tokens],
-            "top_logprobs": [{self._text_of(other): value for other, value in token.top} for token, _ in piece.tokens],
+            "top_logprobs": [self._top(token) for token, _ in piece.tokens],
             "text_offset": offsets,
         }
+
+    def _prompt_logprobs(self, prompt: Sequence[PromptToken]) -> list[dict[str, Any] | None]:
+        """Returns vLLM's "prompt_logprobs": for each token but the first, those of the token and of the likeliest."""
+        return [None if token.logprob is None else self._ranked(token) for token in prompt]
+
+    def _ranked(self, token: PromptToken) -> dict[str, Any]:
+        entries = [(other, value, rank) for rank, (other, value) in enumerate(token.top, start=1)]
+        if token.id not in dict(token.top):
+            entries.append((token.id, token.logprob or 0.0, None))  # type: ignore[arg-type]
+        return {
+            str(other): {"logprob": value, "rank": rank, "decoded_token": self._text_of(other)}
+            for other, value, rank in entries
+        }
+
+    def _top(self, token: Token) -> dict[str, float] | None:
+        """Returns the alternatives to a token, and itself; None for the first of a prompt, which has no probability."""
+        if token.logprob is None:
+            return None
+        return {self._text_of(other): value for other, value in (*token.top, (token.id, token.logprob))}
+
+    def _entry(self, token: int, logprob: float | None) -> dict[str, Any]:
+        return {"token": self._text_of(token), "logprob": logprob, "bytes": list(self._bytes_of(token))}
+
+    def _text_of(self, token: int) -> str:
+        """Returns the text of a single token, or "token_id:N" for a part of a character, which has none."""
+        try:
+            return self._bytes_of(token).decode()
+        except UnicodeDecodeError:
+            return f"token_id:{token}"
 
 
 def _message(piece: Piece) -> dict[str, Any]:
@@ -205,11 +250,6 @@ def _delta(piece: Piece) -> dict[str, Any]:
     if piece.calls:
         delta["tool_calls"] = [part.body() for part in piece.calls]
     return delta
-
-
-def _token_body(text: str, logprob: float | None) -> dict[str, Any]:
-    whole = not text.startswith("token_id:")
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}
 
 
 def model_body(card: ModelCard, created: int, context_length: int) -> dict[str, Any]:

@@ -4,14 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from functools import partial
+from dataclasses import replace
 from typing import Protocol
 
-from kaito_runtime.engine.protocol import TokenStream
+from kaito_runtime.engine.protocol import PromptToken, Token, TokenStream
 from kaito_runtime.errors import RequestError
 from kaito_runtime.openai.codec import TextCodec
 from kaito_runtime.openai.replies import FinishReason, Piece, Usage
-from kaito_runtime.openai.text import StopStrings, TextStream
+from kaito_runtime.openai.text import AnswerText, TextRules, TextStream
 from kaito_runtime.openai.tool_reader import AnswerReader
 
 __all__ = ["Answer", "Recorder"]
@@ -31,10 +31,12 @@ class Answer:
     """The answer to one request: its choices, each a stream of tokens.
 
     Args:
-        streams: `n` for the first prompt, then `n` for the second, and so on.
+        streams: `best_of` for the first prompt, then as many for the second, and so on.
+        rules: How its tokens become text.
         prompt_tokens: Tokens of all prompts, each prompt counted once.
         generation: Generation of the configuration that its strengths are from.
-        echoes: The prompt's text to put in front of each choice; empty for none.
+        n: Choices of each prompt that are returned; of more streams, those whose tokens are the likeliest on average.
+        echoes: The prompt of each stream, to put in front of its text; empty for none.
         new_reader: Returns what splits the text of a choice into thoughts, text and tool calls; None: all is text.
         kept: Special tokens whose text is kept, since such a reader needs it.
         seconds: Time limit; None for none.
@@ -45,19 +47,20 @@ class Answer:
         streams: Sequence[TokenStream],
         *,
         codec: TextCodec,
-        stops: Sequence[str],
+        rules: TextRules,
         prompt_tokens: int,
         generation: int,
         recorder: Recorder,
         n: int = 1,
-        echoes: Sequence[str] = (),
+        best_of: int = 1,
+        echoes: Sequence[Sequence[int]] = (),
         new_reader: Callable[[], AnswerReader] | None = None,
         kept: frozenset[int] = frozenset(),
         seconds: float | None = None,
     ) -> None:
         self._streams = streams
         self._codec = codec
-        self._stops = stops
+        self._rules = rules
         self._recorder = recorder
         self._echoes = echoes
         self._new_reader = new_reader or (lambda: AnswerReader(None))
@@ -69,14 +72,20 @@ class Answer:
         self.completion_tokens = 0
         self.choices = len(streams)
         self._n = n
+        self._best_of = best_of
         self._cached = [0] * len(streams)
+        self._likelihood = [(0.0, 0)] * len(streams)  # (sum of log-probabilities, tokens)
 
     @property
     def usage(self) -> Usage:
         """Token counts so far."""
         # Choices share their prompt, which counts once: only what none of them had to compute was cached.
-        cached = sum(min(self._cached[i : i + self._n]) for i in range(0, self.choices, self._n))
+        cached = sum(min(self._cached[i : i + self._best_of]) for i in range(0, self.choices, self._best_of))
         return Usage(self.prompt_tokens, self.completion_tokens, cached)
+
+    def prompt(self, index: int) -> Sequence[PromptToken]:
+        """Returns the prompt's tokens of a choice that `whole` returned, if their log-probabilities were asked for."""
+        return self._streams[index // self._n * self._best_of].prompt
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         """Yields new text of any choice as it comes. A reader that stops early must call `cancel`."""
@@ -86,12 +95,12 @@ class Answer:
                 yield piece
 
     async def whole(self) -> list[Piece]:
-        """Returns each choice as one piece."""
+        """Returns each choice that is returned as one piece."""
         gathered: list[list[Piece]] = [[] for _ in self._streams]
         async with aclosing(self.pieces()) as pieces:
             async for piece in pieces:
                 gathered[piece.index].append(piece)
-        return [
+        whole = [
             Piece(
                 index,
                 "".join(part.text for part in parts),
@@ -102,6 +111,13 @@ class Answer:
             )
             for index, parts in enumerate(gathered)
         ]
+        if self._n == self._best_of:
+            return whole
+        kept: list[Piece] = []
+        for first in range(0, len(whole), self._best_of):
+            best = sorted(whole[first : first + self._best_of], key=lambda piece: -self._mean(piece.index))
+            kept += best[: self._n]
+        return [replace(piece, index=index) for index, piece in enumerate(kept)]
 
     def cancel(self) -> None:
         """Ends every choice that is still running."""
@@ -110,40 +126,59 @@ class Answer:
         for stream in self._streams:
             stream.cancel()
 
+    def _mean(self, index: int) -> float:
+        total, tokens = self._likelihood[index]
+        return total / max(tokens, 1)
+
     def _expire(self, seconds: float) -> None:
         message = f"the answer was not complete after {seconds:g} s; ask for fewer tokens or try again later"
         for stream in self._streams:
             stream.fail(RequestError(message, status=408, code="deadline_exceeded"))
 
     async def _choice(self, index: int, stream: TokenStream) -> AsyncGenerator[Piece, None]:
-        text, stops = TextStream(partial(self._codec.decode, kept=self._kept)), StopStrings(self._stops)
+        text = AnswerText(self._codec.decode, self._codec.special, self._rules, self._kept)
         reader = self._new_reader()
-        echo = self._echoes[index] if self._echoes else ""
+        echo = ""
+        tokens: list[tuple[Token, str]] = []
         last = self._started
         async for token in stream:
             now = time.monotonic()
             self._recorder.token(now - last, first=last == self._started)
+            if last == self._started:
+                echo, tokens = self._echo(index)
             last = now
             self.completion_tokens += 1
             self._cached[index] = token.cached
+            total, count = self._likelihood[index]
+            self._likelihood[index] = (total + (token.logprob or 0.0), count + 1)
             ended = token.finish == "stop"
-            gained = "" if ended else text.push(token.id)
-            if token.finish is not None:
-                gained += text.flush()
-            shown = stops.push(gained)
-            if token.finish is not None and not stops.found:
-                shown += stops.flush()
+            gained, shown = text.push(token.id, ends=ended, last=token.finish is not None)
             read = reader.push(shown)
-            finish: FinishReason | None = "stop" if stops.found or reader.complete else token.finish
+            finish: FinishReason | None = "stop" if text.stopped or reader.complete else token.finish
             if finish is not None:
                 stream.cancel()
                 read += reader.flush()
                 finish = "tool_calls" if finish == "stop" and reader.called else finish
-            tokens = () if ended else ((token, gained),)
+            if not ended or self._rules.keep_stop:
+                tokens.append((token, gained))
             yield Piece(index, echo + read.text, tokens, finish, read.thoughts, read.calls)
-            echo = ""
+            echo, tokens = "", []
             if finish is not None:
                 return
+        echo, tokens = self._echo(index)  # of a prompt without an answer
+        yield Piece(index, echo, tokens, "length")
+
+    def _echo(self, index: int) -> tuple[str, list[tuple[Token, str]]]:
+        """Returns the text that is put in front of a choice and, if they were asked for, its tokens."""
+        if not self._echoes:
+            return "", []
+        kept = self._codec.special.keys() if self._rules.keep_special else ()
+        text = TextStream(lambda tokens: self._codec.decode(tokens, kept))
+        gained = [text.push(token) for token in self._echoes[index]]
+        gained[-1] += text.flush()
+        scored = self._streams[index].prompt
+        tokens = [Token(token.id, None, token.logprob, token.top) for token in scored]
+        return "".join(gained), list(zip(tokens, gained, strict=True)) if tokens else []
 
 
 async def _interleaved(sources: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[Piece, None]:

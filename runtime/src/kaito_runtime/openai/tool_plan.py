@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from kaito_core.api.messages import shown
@@ -78,19 +79,21 @@ def check_tools(request: ChatRequest) -> tuple[Sequence[tuple[int, Tool]], ToolC
     ], choice
 
 
-def plan_chat(request: ChatRequest, codec: TextCodec, *, has_form: bool) -> ChatPlan:
+def plan_chat(request: ChatRequest, codec: TextCodec, *, has_form: bool, template: str = "") -> ChatPlan:
     """Returns what a conversation becomes.
 
     Args:
         has_form: Whether the request asks for a form of the answer, such as JSON.
+        template: The chat template; "" takes the model's.
 
     Raises:
         RequestError: Tools or messages cannot be served (400).
     """
     tools, choice = check_tools(request)
-    template = codec.chat_template
+    render = partial(codec.render_chat, template=template, options=request.template_options)
+    template = template or codec.chat_template
     form = find_format(template, codec.tool_formats)
-    prompt = _rendered(request.messages, [tool for _, tool in tools], form, template, codec)
+    prompt = _rendered(request.messages, [tool for _, tool in tools], form, template, render)
     thoughts = find_thoughts(template)
     thinking = thoughts is not None and prompt.rstrip().endswith(thoughts.start)
     must_call = choice.mode == "required"
@@ -145,11 +148,11 @@ def json_rule(schema: Mapping[str, Any]) -> str:
 
 
 def _rendered(
-    messages: Sequence[ChatMessage], tools: Sequence[Tool], form: ToolFormat, template: str, codec: TextCodec
+    messages: Sequence[ChatMessage], tools: Sequence[Tool], form: ToolFormat, template: str, render: Callable[..., str]
 ) -> str:
     turns = _with_names_of_results([message.for_template() for message in messages])
     if not takes_tools(template):
-        return _render_plain(_without_tools(turns), tools, codec)
+        return _render_plain(_without_tools(turns), tools, render)
     if "tool_calls" not in template:
         turns = [_with_calls_as_text(turn, form) for turn in turns]
     if form.id_length:
@@ -160,26 +163,26 @@ def _rendered(
         turns = _with_system(turns, "You are a helpful assistant with some tools.", tools=functions)
         offered = []
     try:
-        return codec.render_chat(turns, offered)
+        return render(turns, offered)
     except RequestError:
         if not any(turn.get("tool_calls") for turn in turns):
             raise
-        return codec.render_chat([_with_arguments_as_text(turn) for turn in turns], offered)  # as DeepSeek's has it
+        return render([_with_arguments_as_text(turn) for turn in turns], offered)  # as DeepSeek's has it
 
 
-def _render_plain(turns: list[Message], tools: Sequence[Tool], codec: TextCodec) -> str:
+def _render_plain(turns: list[Message], tools: Sequence[Tool], render: Callable[..., str]) -> str:
     if not tools:
-        return codec.render_chat(turns)
+        return render(turns)
     functions = (tool.function.model_dump(exclude_none=True, exclude={"strict"}) for tool in tools)
     text = _DESCRIPTION + "\n".join(json.dumps(function, ensure_ascii=False) for function in functions)
     try:
-        return codec.render_chat(_with_system(turns, "", text))
+        return render(_with_system(turns, "", text))
     except RequestError:  # the template may know no system message
         first = next((place for place, turn in enumerate(turns) if turn["role"] == "user"), None)
         if first is None or turns[0]["role"] == "system":
             raise
         asked = turns[first] | {"content": f"{text}\n\n{turns[first]['content']}"}
-        return codec.render_chat([*turns[:first], asked, *turns[first + 1 :]])
+        return render([*turns[:first], asked, *turns[first + 1 :]])
 
 
 def _with_system(turns: Sequence[Message], default: str, text: str = "", **more: str) -> list[Message]:
