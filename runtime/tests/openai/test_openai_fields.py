@@ -7,6 +7,8 @@ from typing import Any
 import openai
 import pytest
 
+from kaito_runtime.openai.vocabulary import _byte_letters
+
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 NO_END = {"256": -100}  # answers reach their length
 
@@ -294,3 +296,25 @@ def test_answer_keeps_to_its_form(client: openai.OpenAI, form: dict[str, Any], p
     answer = whole(client, "chat", seed=1, max_tokens=60, temperature=2, extra_body=form)
     assert answer.choices[0].finish_reason == "stop"
     assert re.fullmatch(pattern, texts(answer)[0]), texts(answer)
+
+
+def tokens_of(text: str) -> list[int]:
+    """The tokens of a model that has one for each byte, in the order of GPT-2's letters."""
+    letters = {byte: place for place, (_, byte) in enumerate(sorted(_byte_letters().items()))}
+    return [letters[byte] for byte in text.encode()]
+
+
+def test_log_probabilities_of_a_prompt_are_those_with_which_it_was_written(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "tiny", "temperature": 0, "logit_bias": NO_END, "logprobs": 2}
+    written = client.completions.create(prompt="hello", max_tokens=8, **asked).choices[0].logprobs
+    told = client.completions.create(prompt="hello", max_tokens=8, echo=True, **asked).choices[0].logprobs
+    assert len(told.tokens) == 5 + 8
+    assert told.tokens[5:] == written.tokens and told.tokens[:5] == list("hello")
+    assert told.token_logprobs[0] is None and told.top_logprobs[0] is None
+    ids = [tokens_of(text)[0] if len(text) == 1 else int(text[9:]) for text in written.tokens]
+    whole_text = tokens_of("hello") + ids
+    alone = client.completions.create(prompt=whole_text, max_tokens=0, echo=True, **asked).choices[0].logprobs
+    assert alone.token_logprobs[0] is None and len(alone.tokens) == 13
+    assert alone.token_logprobs[1:5] == pytest.approx(told.token_logprobs[1:5], abs=1e-4)
+    assert alone.token_logprobs[5:] == pytest.approx(written.token_logprobs, abs=1e-4)
+    assert [set(top) for top in alone.top_logprobs[5:]] == [set(top) for top in written.top_logprobs]
