@@ -14,6 +14,7 @@ __all__ = [
     "ClusterError",
     "ConfigError",
     "DoesNotFitError",
+    "FetchError",
     "FieldError",
     "InvalidWorkspaceError",
     "KaitoError",
@@ -23,6 +24,7 @@ __all__ = [
     "PluginFailedError",
     "PluginLoadError",
     "ProviderError",
+    "TransientFetchError",
     "UnknownHookError",
     "UnknownInstanceTypeError",
     "UnknownPresetError",
@@ -69,6 +71,20 @@ class KaitoError(Exception):
 
 class ConfigError(KaitoError):
     """Settings or files of this process cannot be used: print the message and exit."""
+
+
+class FetchError(KaitoError):
+    """Files cannot be fetched; the message names the source without its secrets, and the cause. Nothing is left."""
+
+
+class TransientFetchError(FetchError):
+    """Files cannot be fetched now: the same fetch may succeed later, and goes on where this one ended.
+
+    Attributes:
+        retry_after_seconds: How long the source asks to wait, 0 where it does not say.
+    """
+
+    retry_after_seconds = 0.0
 
 
 class WorkspaceError(KaitoError):
@@ -141,8 +157,12 @@ class UnknownSourceError(AdapterSpecError):
 
     reason = "UnknownAdapterSource"
 
-    def __init__(self, field: str, scheme: str, known: Iterable[str]) -> None:
+    def __init__(self, field: str, scheme: str, known: Iterable[str], owner: str = "") -> None:
         message = f"has the scheme '{scheme}', which no installed adapter source reads ({known_names(known, scheme)})"
+        if owner:
+            message = (
+                f"has the scheme '{scheme}', which KAITO_SOURCES gives to the source '{owner}': it is not installed"
+            )
         super().__init__([FieldError(field, message)])
 
 

@@ -6,12 +6,13 @@ messages, `kaito operator --help` and the reference page are made from that.
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -26,6 +27,7 @@ CONFIG_VARIABLE = "KAITO_CONFIG"  #: names the settings file
 
 _PREFIX = "KAITO_"
 _PLUGIN_PREFIX = "KAITO_PLUGIN_"
+_SOURCE = re.compile(r"[a-z][a-z0-9+.-]*=[\w-]+", re.ASCII)
 
 
 def _split(value: object) -> object:
@@ -45,7 +47,14 @@ def _mapping(value: object) -> object:
         raise PydanticCustomError("yaml", "must be YAML or JSON") from error
 
 
+def _check_sources(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(_SOURCE.fullmatch(item) for item in value):
+        raise ValueError("each must be SCHEME=SOURCE")
+    return value
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Sources = Annotated[Names, AfterValidator(_check_sources)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -96,6 +105,36 @@ class Settings(BaseSettings):
     generic_models_dir: str = Field(
         default="",
         description="Folder with ORG/MODEL/config.json of such models; no hub is asked.",
+    )
+    sources: Sources = Field(
+        default=(),
+        title="each SCHEME=SOURCE",
+        description="Adapter sources that read a scheme instead of the usual one, such as a company's mirror: "
+        "`hf=acme`.",
+    )
+    fetch_http: bool = Field(
+        default=False,
+        description="Whether adapters are fetched over plain http too, which anybody on the way can read and change.",
+    )
+    fetch_hosts: Names = Field(
+        default=(),
+        description="Hosts that adapters are fetched from, `*.example.com` for all below one; redirects count; "
+        "empty: all public ones.",
+    )
+    fetch_private_hosts: Names = Field(
+        default=(),
+        description="Hosts that may have private addresses, such as a registry inside the cluster; addresses and "
+        "networks too (`10.0.0.0/8`).",
+    )
+    fetch_max_gib: float = Field(
+        default=16.0,
+        gt=0,
+        le=1024,
+        description="Largest adapter that is fetched, in GiB.",
+    )
+    fetch_cache_dir: str = Field(
+        default="",
+        description="Folder in which adapters are kept by digest, shared by the processes that see it; empty: none.",
     )
     max_surge: int = Field(
         default=0,
@@ -163,6 +202,21 @@ class Settings(BaseSettings):
         description="Namespace of the admission webhook's Service and Secret.",
     )
     plugins: Mapping[str, Mapping[str, str]] = Field(default={}, description="Options of plugins, by entry point name.")
+
+    def source_of(self, scheme: str) -> str:
+        """Returns the name of the source that a scheme is given to, "" where it is the one that brings the scheme."""
+        return dict(item.split("=", 1) for item in self.sources).get(scheme, "")
+
+    def for_fetches(self) -> dict[str, str]:
+        """Returns the environment that makes `kaito-fetch` in a pod follow these settings; empty for the defaults."""
+        texts = {
+            f"{_PREFIX}{name.upper()}": ",".join(value) if isinstance(value, tuple) else _shown(value)
+            for name, field in _fields()
+            if (name == "sources" or name.startswith("fetch_")) and (value := getattr(self, name)) != field.default
+        }
+        # A folder of the operator's is none of the pod's.
+        texts.pop(f"{_PREFIX}FETCH_CACHE_DIR", None)
+        return texts
 
     @classmethod
     def settings_customise_sources(
@@ -261,12 +315,14 @@ def _kind(field: FieldInfo) -> str:
         str: "a text",
         PodOptions: "a mapping",
     }
-    least, most = (
+    least, above, most = (
         next((bound for entry in field.metadata if (bound := getattr(entry, name, None)) is not None), None)
-        for name in ("ge", "le")
+        for name in ("ge", "gt", "le")
     )
+    if above is not None:
+        return f"{kinds[type(field.default)]}, above {above:g} and at most {most:g}"
     limits = "" if least is None else f"{least:g} or more" if most is None else f"between {least:g} and {most:g}"
-    return ", ".join(filter(None, [kinds[type(field.default)], limits]))
+    return ", ".join(filter(None, [kinds[type(field.default)], limits, field.title]))
 
 
 def _checked(values: Mapping[str, Any], where: Callable[[str], str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The vocabulary: pydantic records for documents, dataclasses for what passes between plugins, and Protocols."""
 
-from kaito_core.api.adapter import AdapterRef, AdapterSource, FetchStep
+from kaito_core.api.adapter import AdapterRef, AdapterSource, FetchStep, fetch_step
 from kaito_core.api.cluster import NODES, Cluster, KubeObject, ResourceType
 from kaito_core.api.labels import matches
 from kaito_core.api.nodes import Closes, GpuSku, MakesTypes, NodeProvider, NodeRequest, NodeState, RejectedNode, Starts
@@ -37,6 +37,7 @@ __all__ = [
     "Weights",
     "Workload",
     "Workspace",
+    "fetch_step",
     "matches",
     "parse_strength",
     "parse_workspace",

@@ -20,6 +20,7 @@ __all__ = [
     "AdapterRef",
     "AdapterSource",
     "FetchStep",
+    "fetch_step",
 ]
 
 MAX_ADAPTERS = 10  # upstream's limit
@@ -42,6 +43,7 @@ class AdapterRef:
         pull_secrets: Names of image pull secrets.
         volume: The Kubernetes volume source, for the scheme "volume".
         access_secret: Name of the Secret whose key HF_TOKEN opens private repositories, "" for none.
+        secret: Name of the Secret with the credentials of this adapter alone, "" for none.
     """
 
     name: str
@@ -52,12 +54,15 @@ class AdapterRef:
     pull_secrets: tuple[str, ...] = ()
     volume: Mapping[str, Any] | None = None
     access_secret: str = ""
+    secret: str = ""
 
     @cached_property
     def revision(self) -> str:
         """Short hash of the reference; an adapter whose reference changes is another adapter under the same name."""
         volume = json.dumps(self.volume, sort_keys=True)
-        text = "\n".join((self.name, self.scheme, self.location, self.digest or "", volume))
+        parts = (self.name, self.scheme, self.location, self.digest or "", volume)
+        # Another Secret is another try; without one the revision is what it was before there were any.
+        text = "\n".join((*parts, self.secret) if self.secret else parts)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
@@ -79,6 +84,7 @@ class FetchStep:
         volumes: Pod volumes that `mounts` name.
         pull_secrets: Names of image pull secrets that the pod needs for `image`.
         pull_policy: imagePullPolicy of a container with an image of its own, "" for Kubernetes' default.
+        secret: Name of a Secret whose keys the container gets as KAITO_SECRET_<key>, "" for none.
     """
 
     command: tuple[str, ...]
@@ -89,6 +95,19 @@ class FetchStep:
     volumes: tuple[Mapping[str, Any], ...] = ()
     pull_secrets: tuple[str, ...] = ()
     pull_policy: str = ""
+    secret: str = ""
+
+
+def fetch_step(ref: AdapterRef, target: str, *uris: str) -> FetchStep:
+    """Returns the step that runs `kaito-fetch` in the runtime's image, where the pod half of a source must be.
+
+    Args:
+        ref: The adapter; its Secret goes to this container alone.
+        target: The folder to put its files into.
+        uris: What to fetch, by default the reference's location.
+    """
+    digest = ("--digest", ref.digest) if ref.digest else ()
+    return FetchStep(command=("kaito-fetch", *(uris or (ref.location,)), target, *digest), secret=ref.secret)
 
 
 @runtime_checkable

@@ -4,11 +4,12 @@ The Pod Security level of the namespace decides whether pods may have hostPath v
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from kaito_core.api.adapter import AdapterRef, FetchStep
-from kaito_core.builtin.commands import copy_folder
+from kaito_core.api.adapter import AdapterRef, FetchStep, fetch_step
+from kaito_core.builtin.commands import refuse_secret
 from kaito_core.builtin.volume import MOUNT_PATH, volume_name
 from kaito_core.errors import FieldError
 
@@ -43,15 +44,15 @@ class FileSource:
         elif ".." in path.parts or len(path.parts) == 1 or parts.query or parts.fragment:
             fault = f"must name a folder on the nodes, without '..', '?' and '#', got '{ref.location}'"
         else:
-            return ()
+            return tuple(refuse_secret(ref, "files of a node are read without credentials"))
         return (FieldError(ref.field, fault),)
 
     def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
         """Returns the step that copies the folder, links followed, into `target`."""
         name = volume_name(ref.name)
         path = unquote(urlsplit(ref.location).path)
-        return FetchStep(
-            command=copy_folder(MOUNT_PATH, target, follow_links=True),
+        return replace(
+            fetch_step(ref, target, MOUNT_PATH),
             mounts=({"name": name, "mountPath": MOUNT_PATH, "readOnly": True},),
             # "Directory" fails on a node without the folder; "" would create an empty one.
             volumes=({"name": name, "hostPath": {"path": path, "type": "Directory"}},),

@@ -1,10 +1,11 @@
-"""Adapters on the Hugging Face hub. The runtime downloads them; here the reference is checked."""
+"""Adapters on the Hugging Face hub. `kaito-fetch` downloads them; here the reference is checked."""
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
-from kaito_core.api.adapter import AdapterRef, FetchStep
-from kaito_core.builtin.commands import hub_token, runtime_fetch
+from kaito_core.api.adapter import AdapterRef, FetchStep, fetch_step
+from kaito_core.builtin.commands import hub_token
 from kaito_core.errors import FieldError
 
 __all__ = ["HfSource"]
@@ -14,7 +15,7 @@ _REFERENCE = re.compile(rf"hf://{_PART}/{_PART}(?:@{_PART})?(?:/{_PART})*", re.A
 
 
 class HfSource:
-    """Downloads from the hub with the runtime's image."""
+    """Downloads from the hub."""
 
     name = "hf"
     schemes = ("hf",)
@@ -26,6 +27,6 @@ class HfSource:
         return (FieldError(ref.field, f"must be hf://owner/name[@revision][/folder], got '{ref.location}'"),)
 
     def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
-        """Returns the step that downloads into `target`, with the token of the Workspace's modelAccessSecret."""
-        command = runtime_fetch((ref.location,), target, ref.digest)
-        return FetchStep(command=command, secret_env=hub_token(ref.access_secret))
+        """Returns the step that downloads into `target`, with the token of the adapter's or the Workspace's Secret."""
+        step = fetch_step(ref, target)
+        return step if ref.secret else replace(step, secret_env=hub_token(ref.access_secret))

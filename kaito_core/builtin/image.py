@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from kaito_core.api.adapter import AdapterRef, FetchStep
-from kaito_core.builtin.commands import copy_folder
+from kaito_core.builtin.commands import copy_folder, refuse_secret
 from kaito_core.errors import FieldError
 
 __all__ = ["DATA_FOLDER", "ImageSource", "is_image_reference"]
@@ -37,15 +37,13 @@ class ImageSource:
     def check(self, ref: AdapterRef) -> Iterable[FieldError]:
         """Returns a fault where the location is not an image reference."""
         image = _image(ref)
-        if is_image_reference(image):
-            return ()
-        return (
-            FieldError(
+        if not is_image_reference(image):
+            yield FieldError(
                 ref.field,
                 "must be an image reference such as registry.example/adapters/style:1 or one with @sha256:..., its "
                 f"path in lower case, got '{image[:_LONGEST]}'",
-            ),
-        )
+            )
+        yield from refuse_secret(ref, "the kubelet pulls images, with imagePullSecrets")
 
     def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
         """Returns the step that copies /data of the image into `target`."""

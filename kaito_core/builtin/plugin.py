@@ -20,9 +20,9 @@ _log = logging.getLogger(__name__)
 
 
 @hookimpl
-def kaito_adapter_sources() -> Sequence[AdapterSource]:
+def kaito_adapter_sources(settings: Settings) -> Sequence[AdapterSource]:
     """Returns the sources of the schemes image, volume, https, http, hf and file."""
-    return (ImageSource(), VolumeSource(), HttpSource(), HfSource(), FileSource())
+    return (ImageSource(), VolumeSource(), HttpSource(settings), HfSource(), FileSource())
 
 
 @hookimpl

@@ -1,10 +1,11 @@
 """Adapters on Kubernetes volumes: mounted read-only and copied, since a volume may be slow or shared."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import PurePosixPath
 
-from kaito_core.api.adapter import AdapterRef, FetchStep
-from kaito_core.builtin.commands import copy_folder
+from kaito_core.api.adapter import AdapterRef, FetchStep, fetch_step
+from kaito_core.builtin.commands import refuse_secret
 from kaito_core.errors import FieldError
 
 __all__ = ["MOUNT_PATH", "VolumeSource", "volume_name"]
@@ -32,12 +33,13 @@ class VolumeSource:
         path = PurePosixPath(ref.location)
         if path.is_absolute() or ".." in path.parts:
             yield FieldError(ref.field, f"must have a path inside the volume, got '{ref.location}'")
+        yield from refuse_secret(ref, "Kubernetes mounts the volume, with Secrets that the volume itself names")
 
     def fetch(self, ref: AdapterRef, target: str) -> FetchStep:
         """Returns the step that copies the volume, links followed, into `target`."""
         name = volume_name(ref.name)
-        return FetchStep(
-            command=copy_folder(str(PurePosixPath(MOUNT_PATH) / ref.location), target, follow_links=True),
+        return replace(
+            fetch_step(ref, target, str(PurePosixPath(MOUNT_PATH) / ref.location)),
             mounts=({"name": name, "mountPath": MOUNT_PATH, "readOnly": True},),
             volumes=({"name": name, **(ref.volume or {})},),
         )

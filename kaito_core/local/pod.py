@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kaito_core.api import KubeObject
+from kaito_core.api.fetching import SECRET_VARIABLE
 from kaito_core.api.serving import ADAPTERS_PATH
 from kaito_core.builtin.commands import copy_folder
 from kaito_core.builtin.image import DATA_FOLDER
@@ -21,7 +22,8 @@ from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE, RUNTIME_CONTA
 __all__ = ["Command", "LocalPod", "local_pod"]
 
 WEIGHTS_STEP = "weights"
-_RUNTIME = "kaito-runtime"
+#: Programs of ours, run by the Python that runs this one.
+_MODULES = {"kaito-runtime": "kaito_runtime", "kaito-fetch": "kaito_core.fetch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +154,13 @@ def _translated(text: str, paths: Mapping[str, Path]) -> str:
 
 def _command(container: Mapping[str, Any], paths: Mapping[str, Path], variables: Mapping[str, str]) -> Command:
     # Values from Secrets are left out: if the user has set a variable of that name, the command inherits it.
-    given = {v["name"]: v["value"] for v in container.get("env", []) if "value" in v and v["name"] != "HOME"}
+    left_out = ("HOME", SECRET_VARIABLE)
+    given = {v["name"]: v["value"] for v in container.get("env", []) if "value" in v and v["name"] not in left_out}
     env = {name: _translated(value, paths) for name, value in given.items()} | {
         name: value for name, value in variables.items() if name in given
     }
     words = [*container.get("command", []), *container.get("args", [])]
     argv = [_translated(re.sub(r"\$\((\w+)\)", lambda m: env.get(m[1], m[0]), word), paths) for word in words]
-    if argv[0] == _RUNTIME:
-        argv[:1] = [sys.executable, "-m", "kaito_runtime"]
+    if argv[0] in _MODULES:
+        argv[:1] = [sys.executable, "-m", _MODULES[argv[0]]]
     return Command(container["name"], tuple(argv), env)

@@ -1,12 +1,13 @@
 """The records of one plugin of the operator: collected from its hooks and checked. Other plugins are not looked at."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pluggy
 
 from kaito_core.api import AdapterSource, ModelPreset, NodeProvider
+from kaito_core.errors import PluginConflictError
 from kaito_core.plugins.loader import checked
 from kaito_core.settings import Settings
 
@@ -15,11 +16,16 @@ __all__ = ["Records", "collect"]
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What one plugin brings."""
+    """What one plugin brings.
+
+    Attributes:
+        by_scheme: Its sources by scheme, without the schemes that the settings give to another source.
+    """
 
     presets: tuple[ModelPreset, ...] = ()
     providers: tuple[NodeProvider, ...] = ()
     sources: tuple[AdapterSource, ...] = ()
+    by_scheme: Mapping[str, AdapterSource] = field(default_factory=dict)
 
     def names(self) -> list[tuple[str, str]]:
         """Returns everything that must be unique across plugins, as (kind, name)."""
@@ -27,7 +33,7 @@ class Records:
             *(("preset", preset.name) for preset in self.presets),
             *(("node provider", provider.name) for provider in self.providers),
             *(("adapter source", source.name) for source in self.sources),
-            *(("adapter scheme", scheme) for source in self.sources for scheme in source.schemes),
+            *(("adapter scheme", scheme) for scheme in self.by_scheme),
         ]
 
 
@@ -56,8 +62,18 @@ def collect(hooks: pluggy.HookRelay, settings: Settings) -> Records:
                 f"kaito_adapter_sources: the schemes of '{source.name}' must be a tuple of lower-case strings, got "
                 f"{source.schemes!r:.200}"
             )
+    by_scheme: dict[str, AdapterSource] = {}
+    for source in sources:
+        for scheme in source.schemes:
+            if scheme in by_scheme:
+                raise PluginConflictError(
+                    f"duplicate adapter scheme '{scheme}': it is brought twice by the same plugin"
+                )
+            if settings.source_of(scheme) in ("", source.name):
+                by_scheme[scheme] = source
     return Records(
         presets=ask("kaito_model_presets", ModelPreset),
         providers=ask("kaito_node_providers", NodeProvider, settings=settings),
         sources=sources,
+        by_scheme=by_scheme,
     )

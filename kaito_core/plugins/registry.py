@@ -86,7 +86,7 @@ class PluginRegistry:
     def _add(self, records: Records) -> None:
         self._presets.update({preset.name: preset for preset in records.presets})
         self._providers.update({provider.name: provider for provider in records.providers})
-        self._sources.update({scheme: source for source in records.sources for scheme in source.schemes})
+        self._sources.update(records.by_scheme)
 
     @property
     def plugins(self) -> tuple[PluginInfo, ...]:
@@ -159,7 +159,7 @@ class PluginRegistry:
             UnknownSourceError: No plugin brings it.
         """
         if scheme not in self._sources:
-            raise UnknownSourceError(field_path, scheme, self._sources)
+            raise UnknownSourceError(field_path, scheme, self._sources, self.settings.source_of(scheme))
         return self._sources[scheme]
 
     def sku(self, instance_type: str) -> GpuSku | None:

@@ -1,7 +1,7 @@
 """What plugins know about a Workspace: its preset, the steps that fetch its files, and machine types to choose from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kaito_core.api import AdapterRef, FetchStep, GpuSku, ModelPreset, Workspace
@@ -113,9 +113,11 @@ def _adapter_step(ref: AdapterRef, registry: PluginRegistry) -> FetchStep:
     source = registry.source(ref.scheme, ref.field)
     try:
         with plugin_call(registry.origin("adapter source", source.name), f"fetch of adapter source '{source.name}'"):
-            return source.fetch(ref, f"{ADAPTERS_PATH}/{ref.folder}")
+            step = source.fetch(ref, f"{ADAPTERS_PATH}/{ref.folder}")
     except Exception as error:
         raise AdapterSpecError([source_failure(ref, source, error, registry)]) from error
+    # `kaito-fetch` is in the runtime's image, and follows the same settings as the operator.
+    return step if step.image else replace(step, env={**registry.settings.for_fetches(), **step.env})
 
 
 def _weights_step(options: PresetOptions, preset: ModelPreset) -> FetchStep:

@@ -26,6 +26,12 @@ def test_every_field_can_be_set() -> None:
         "KAITO_STRICT_PLUGINS": "True",
         "KAITO_ALLOW_GENERIC_MODELS": "true",
         "KAITO_GENERIC_MODELS_DIR": "/models",
+        "KAITO_SOURCES": "hf=acme,https=acme",
+        "KAITO_FETCH_HTTP": "true",
+        "KAITO_FETCH_HOSTS": "*.corp.example",
+        "KAITO_FETCH_PRIVATE_HOSTS": "10.0.0.0/8,registry.corp.example",
+        "KAITO_FETCH_MAX_GIB": "2.5",
+        "KAITO_FETCH_CACHE_DIR": "/cache",
         "KAITO_MAX_SURGE": "1",
         "KAITO_POD_DEFAULTS": "{labels: {team: a}}",
         "KAITO_WEIGHTS_HOST_PATHS": "/var/lib/kaito",
@@ -55,6 +61,12 @@ def test_every_field_can_be_set() -> None:
         strict_plugins=True,
         allow_generic_models=True,
         generic_models_dir="/models",
+        sources=("hf=acme", "https=acme"),
+        fetch_http=True,
+        fetch_hosts=("*.corp.example",),
+        fetch_private_hosts=("10.0.0.0/8", "registry.corp.example"),
+        fetch_max_gib=2.5,
+        fetch_cache_dir="/cache",
         max_surge=1,
         pod_defaults=PodOptions(labels={"team": "a"}),
         weights_host_paths=("/var/lib/kaito",),
@@ -75,6 +87,20 @@ def test_every_field_can_be_set() -> None:
     assert changed == set(Settings.model_fields), "a setting that this test does not set"
 
 
+def test_fetches_in_pods_follow_the_same_settings() -> None:
+    assert Settings().for_fetches() == {}
+    given = Settings(
+        sources=("hf=acme",),
+        fetch_http=True,
+        fetch_private_hosts=("10.0.0.0/8", "a.example"),
+        fetch_max_gib=0.25,
+        fetch_cache_dir="/of/the/operator",
+    )
+    environ = given.for_fetches()
+    assert Settings.from_env(environ) == given.model_copy(update={"fetch_cache_dir": ""})
+    assert "KAITO_FETCH_CACHE_DIR" not in environ
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -83,6 +109,8 @@ def test_every_field_can_be_set() -> None:
         ("KAITO_MAX_SURGE", "-1", "KAITO_MAX_SURGE must be a whole number, 0 or more, got '-1'"),
         ("KAITO_HEALTH_PORT", "70000", "KAITO_HEALTH_PORT must be a whole number, between 0 and 65535, got '70000'"),
         ("KAITO_RESYNC_SECONDS", "nan", "KAITO_RESYNC_SECONDS must be a number, between 1 and 86400, got 'nan'"),
+        ("KAITO_FETCH_MAX_GIB", "0", "KAITO_FETCH_MAX_GIB must be a number, above 0 and at most 1024, got '0'"),
+        ("KAITO_SOURCES", "hf", "KAITO_SOURCES must be a list of texts, each SCHEME=SOURCE, got 'hf'"),
         ("KAITO_LEASE_SECONDS", "2", "KAITO_LEASE_SECONDS must be a whole number, between 3 and 300, got '2'"),
         ("KAITO_RESYNC_SECONDS", "0", "KAITO_RESYNC_SECONDS must be a number, between 1 and 86400, got '0'"),
         (
@@ -120,6 +148,12 @@ plugins_dir: /plugins
 strict_plugins: true
 allow_generic_models: true
 generic_models_dir: /models
+sources: [hf=acme]
+fetch_http: true
+fetch_hosts: ["*.corp.example"]
+fetch_private_hosts: [10.0.0.0/8]
+fetch_max_gib: 2
+fetch_cache_dir: /cache
 max_surge: 1
 pod_defaults: {labels: {team: a}}
 weights_host_paths: [/var/lib/kaito]

@@ -8,7 +8,7 @@ from kaito_core.api.adapter import ADAPTER_NAME, MAX_ADAPTER_NAME, MAX_ADAPTERS,
 from kaito_core.api.messages import fault, shown
 from kaito_core.api.strength import DEFAULT_STRENGTH, Strength
 from kaito_core.api.workspace.document import Document
-from kaito_core.api.workspace.formats import IMAGE, OBJECT_NAME, URI, URL
+from kaito_core.api.workspace.formats import IMAGE, OBJECT_NAME, OPTIONAL_OBJECT_NAME, URI, URL
 from kaito_core.api.workspace.freeform import FreeForm
 
 __all__ = ["MAX_SECRETS", "MAX_URLS", "Adapter", "AdapterOrigin", "Blend", "Secrets"]
@@ -57,6 +57,7 @@ class AdapterOrigin(Document):
         urls: URLs of one archive, or of the adapter's files.
         uri: Reference of the form scheme://..., read by the adapter source that is installed for the scheme.
         volume_source: Volume with the adapter's files, as in a pod's spec.volumes.
+        secret_name: Name of a Secret with the credentials of this adapter; which keys are read depends on the source.
     """
 
     name: ModelId
@@ -65,6 +66,7 @@ class AdapterOrigin(Document):
     urls: tuple[Annotated[str, URL], ...] = Field(default=(), max_length=MAX_URLS)
     uri: Annotated[str, URI] = ""
     volume_source: VolumeSource | None = None
+    secret_name: Annotated[str, OPTIONAL_OBJECT_NAME] = ""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -120,6 +122,7 @@ class Adapter(Document):
             pull_secrets=origin.image_pull_secrets,
             volume=origin.volume_source,
             access_secret=access_secret,
+            secret=origin.secret_name,
         )
 
 

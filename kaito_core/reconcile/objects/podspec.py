@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kaito_core.api import FetchStep, KubeObject, Workload, Workspace
+from kaito_core.api.fetching import SECRET_PREFIX, SECRET_VARIABLE
 from kaito_core.api.quantity import format_gib
 from kaito_core.api.serving import ADAPTERS_PATH, CONFIG_FILE, CONFIG_PATH, PORT, WEIGHTS_PATH
 from kaito_core.api.workload import TORCHRUN_PORT, WORKSPACE_LABEL, headless_name, serving_name
@@ -98,6 +99,10 @@ def fetch_container(
         {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": entry}}}
         for key, (secret, entry) in sorted(step.secret_env.items())
     ]
+    if step.secret:
+        env.append({"name": SECRET_VARIABLE, "value": step.secret})
+        # Optional, so that the container can say which key of which Secret is missing, instead of not starting.
+        container["envFrom"] = [{"prefix": SECRET_PREFIX, "secretRef": {"name": step.secret, "optional": True}}]
     if own:
         env += [{"name": "HOME", "value": "/tmp"}]
         container["volumeMounts"].append({"name": "tmp", "mountPath": "/tmp"})

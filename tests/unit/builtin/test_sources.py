@@ -17,6 +17,7 @@ from kaito_core.builtin.http import HttpSource, url_fault
 from kaito_core.builtin.image import ImageSource
 from kaito_core.builtin.plugin import kaito_adapter_sources
 from kaito_core.builtin.volume import MOUNT_PATH, VolumeSource
+from kaito_core.settings import Settings
 
 TARGET = "/mnt/adapter/style/1a2b"
 DIGEST = "sha256:" + "a" * 64
@@ -32,7 +33,7 @@ def faults(source: AdapterSource, given: AdapterRef) -> list[str]:
 
 
 def test_schemes_are_unique_and_protocols_met() -> None:
-    sources = kaito_adapter_sources()
+    sources = kaito_adapter_sources(Settings())
     assert all(isinstance(source, AdapterSource) for source in sources)
     schemes = [scheme for source in sources for scheme in source.schemes]
     assert sorted(schemes) == ["file", "hf", "http", "https", "image", "volume"]
@@ -123,12 +124,12 @@ class TestVolume:
         step = VolumeSource().fetch(ref("volume", "", volume=CLAIM), TARGET)
         assert step.volumes == ({"name": "source-style", **CLAIM},)
         assert step.mounts == ({"name": "source-style", "mountPath": MOUNT_PATH, "readOnly": True},)
-        assert step.command == copy_folder(MOUNT_PATH, TARGET, follow_links=True)
+        assert step.command == ("kaito-fetch", MOUNT_PATH, TARGET)
         assert step.image is None
 
     def test_a_folder_of_the_volume(self) -> None:
-        step = VolumeSource().fetch(ref("volume", "team/style", volume=CLAIM), TARGET)
-        assert f"cp -rL {MOUNT_PATH}/team/style/. {TARGET}" in step.command[2]
+        step = VolumeSource().fetch(ref("volume", "team/style", volume=CLAIM, digest=DIGEST), TARGET)
+        assert step.command == ("kaito-fetch", f"{MOUNT_PATH}/team/style", TARGET, "--digest", DIGEST)
 
     def test_the_longest_adapter_name_makes_a_dns_label(self) -> None:
         step = VolumeSource().fetch(ref("volume", "", name="a" * 55, volume=CLAIM), TARGET)
@@ -152,11 +153,11 @@ class TestVolume:
 
 
 class TestHttp:
-    def test_lets_the_runtime_fetch(self) -> None:
+    def test_lets_kaito_fetch_fetch(self) -> None:
         urls = "https://h.example/adapter_config.json https://h.example/adapter_model.safetensors?sig=a%20b"
         step = HttpSource().fetch(ref("https", urls, digest=DIGEST), TARGET)
         assert step == FetchStep(
-            command=("kaito-runtime", "fetch", *urls.split(), "--to", TARGET, "--digest", DIGEST),
+            command=("kaito-fetch", *urls.split(), TARGET, "--digest", DIGEST),
         )
         assert "--digest" not in HttpSource().fetch(ref("https", urls), TARGET).command
 
@@ -218,6 +219,38 @@ class TestHttp:
         assert "where there are several URLs, got 'https://h.example/adapter_model.bin'" in fault
         assert faults(HttpSource(), ref("https", "https://h.example/style.tar.gz")) == []
 
+    def test_what_the_settings_allow(self) -> None:
+        def fault(url: str, **settings: Any) -> str:
+            found = faults(HttpSource(Settings(**settings)), ref("https", url))
+            return found[0] if found else ""
+
+        assert "must be https, got 'http://h.example/a'; KAITO_FETCH_HTTP=true" in fault(
+            "http://h.example/a?sig=s3cret"
+        )
+        assert fault("http://h.example/a", fetch_http=True) == ""
+        assert "must have an allowed host" in fault("https://h.example/a", fetch_hosts=("*.corp.example",))
+        assert fault("https://h.corp.example/a", fetch_hosts=("*.corp.example",)) == ""
+        assert "must not point into the cluster's own network" in fault("https://10.1.2.3/a")
+        assert fault("https://10.1.2.3/a", fetch_private_hosts=("10.0.0.0/8",)) == ""
+
+    def test_the_adapters_secret_goes_to_its_step_alone(self) -> None:
+        for source, uri in ((HttpSource(), "https://h.example/a"), (HfSource(), "hf://o/n")):
+            step = source.fetch(ref(uri.partition(":")[0], uri, secret="mine", access_secret="all"), TARGET)
+            assert (step.secret, step.secret_env) == ("mine", {})
+
+
+@pytest.mark.parametrize(
+    ("source", "reference"),
+    [
+        (ImageSource(), ref("image", "acr.io/style:1", secret="mine")),
+        (VolumeSource(), ref("volume", "", volume=CLAIM, secret="mine")),
+        (FileSource(), ref("file", "file:///srv/a", secret="mine")),
+    ],
+)
+def test_a_secret_that_nothing_reads_is_refused(source: AdapterSource, reference: AdapterRef) -> None:
+    (fault,) = faults(source, reference)
+    assert fault.startswith("inference.adapters[0].source.secretName has no use here, got 'mine': ")
+
 
 class TestHf:
     @pytest.mark.parametrize(
@@ -226,7 +259,7 @@ class TestHf:
     def test_accepts(self, uri: str) -> None:
         assert faults(HfSource(), ref("hf", uri)) == []
         step = HfSource().fetch(ref("hf", uri, digest=DIGEST), TARGET)
-        assert step.command == ("kaito-runtime", "fetch", uri, "--to", TARGET, "--digest", DIGEST)
+        assert step.command == ("kaito-fetch", uri, TARGET, "--digest", DIGEST)
 
     @pytest.mark.parametrize(
         "uri",
@@ -244,7 +277,7 @@ class TestFile:
             {"name": "source-style", "hostPath": {"path": "/srv/my adapters/style", "type": "Directory"}},
         )
         assert step.mounts == ({"name": "source-style", "mountPath": MOUNT_PATH, "readOnly": True},)
-        assert step.command == copy_folder(MOUNT_PATH, TARGET, follow_links=True)
+        assert step.command == ("kaito-fetch", MOUNT_PATH, TARGET)
 
     @pytest.mark.parametrize("uri", ["file:///srv/a", "file:/srv/a", "file://localhost/srv/a"])
     def test_accepts(self, uri: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.adapter_files import write_adapter
 from helpers.image_files import layer, oci_layout
 from kaito_core import hookimpl
 from kaito_core.api import AdapterRef, AdapterSource, FetchStep, NodeState, parse_workspace
@@ -92,9 +93,7 @@ def test_an_image_step_copies_data_out_of_the_image_on_disk(tmp_path: Path) -> N
 
 
 def test_a_file_step_copies_a_folder_whose_path_a_shell_would_split(tmp_path: Path) -> None:
-    folder = tmp_path / "my adapter; rm"
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text("{}")
+    folder = write_adapter(tmp_path / "my adapter; rm")
     local = pod(tmp_path, {"uri": f"file://{folder}"})
     run(local.steps[0])
     assert [p.name for p in local.adapters.rglob("*.json")] == ["adapter_config.json"]

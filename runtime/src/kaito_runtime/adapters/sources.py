@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaito_core.api.fetching import ADAPTER_FILES
 from kaito_core.api.serving import ServedAdapter
-from kaito_runtime.adapters.fetch import ADAPTER_FILES
 from kaito_runtime.errors import AdapterLoadError
 
 __all__ = ["Source", "Sources"]

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from importlib_metadata import version as distribution_version
 
+from kaito_core.errors import KaitoError
 from kaito_runtime.cli.failure import fail
 from kaito_runtime.cli.home import writable_home
 from kaito_runtime.cli.serve import serve
@@ -35,12 +36,12 @@ def fetch(
         str | None, typer.Option(help="Digest that the adapter's files must have, sha256:...", metavar="DIGEST")
     ] = None,
 ) -> None:
-    """Put an adapter's files into a folder."""
-    from kaito_runtime.adapters.fetch import FetchError, fetch_adapter
+    """Put an adapter's files into a folder: `kaito-fetch`, as operators of earlier versions call it."""
+    from kaito_core.fetch.cli import fetch_from_environment
 
     try:
-        fetch_adapter(source, to, digest)
-    except FetchError as error:
+        fetch_from_environment(source, to, digest)
+    except KaitoError as error:
         fail(error)
     print(f"{to}: {', '.join(sorted(path.name for path in to.iterdir()))}")
 

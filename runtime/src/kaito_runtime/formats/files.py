@@ -1,7 +1,7 @@
 """Reads a PEFT LoRA folder into tensors, and refuses what could not be applied exactly.
 
 Files and shapes are checked here, and that configuration and tensors agree; each on its own in
-`kaito_core.api.peft.config` and `tensors`. `adapters.fetch` brings the folder, `lora.bank` takes the tensors.
+`kaito_core.api.peft.config` and `tensors`. `kaito-fetch` brings the folder, `lora.bank` takes the tensors.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from pydantic import Field
 
-from kaito_runtime.adapters.fetch import ADAPTER_FILES
+from kaito_core.api.fetching import ADAPTER_FILES
 from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.errors import RequestError
 from kaito_runtime.openai.requests import Body

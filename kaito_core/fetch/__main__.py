@@ -1,0 +1,5 @@
+"""`python -m kaito_core.fetch` is `kaito-fetch`."""
+
+from kaito_core.fetch.cli import main
+
+main()
