@@ -71,7 +71,7 @@ def get(
 def _asked(client: httpx.Client, url: str, headers: dict[str, str], refusal: Refusal) -> Iterator[httpx.Response]:
     try:
         with client.stream("GET", url, headers=headers) as response:
-            if response.is_error and response.status_code != 416:
+            if response.is_error and not (response.status_code == 416 and "Range" in headers):
                 raise _refused(url, response, refusal)
             yield response
     except httpx.TooManyRedirects as error:
@@ -91,22 +91,29 @@ def _asked(client: httpx.Client, url: str, headers: dict[str, str], refusal: Ref
 def _opened(
     client: httpx.Client, url: str, headers: dict[str, str], refusal: Refusal, offset: int, version: str
 ) -> Iterator[Content]:
-    asked = dict(headers)
+    asked, over = dict(headers), False
     if offset:
         asked |= {"Range": f"bytes={offset}-", "If-Range": version} if version else {"Range": f"bytes={offset}-"}
     with _asked(client, url, asked, refusal) as response:
-        if response.status_code == 416:  # the file is shorter now
-            raise TransientFetchError(f"{shown(url)} has changed while it was fetched")
-        if "content-encoding" in response.headers and response.headers["content-encoding"] != "identity":
-            yield Content(response.iter_bytes())  # of a length that nobody says
-            return
-        start, size = 0, _number(response.headers.get("content-length"))
-        if response.status_code == 206:
-            match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", "").strip())
-            if match is None or int(match[1]) != offset:
-                raise FetchError(f"{shown(url)} answers with another range than the one that was asked for")
-            start, size = offset, _number(match[3])
-        yield Content(response.iter_raw(), start, size, _version(response.headers))
+        if response.status_code == 416:  # the file is shorter now, or was thought to be longer
+            over = True
+        else:
+            yield _content(url, response, offset)
+    if over:
+        with _opened(client, url, headers, refusal, 0, "") as content:
+            yield content
+
+
+def _content(url: str, response: httpx.Response, offset: int) -> Content:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        return Content(response.iter_bytes())  # of a length that nobody says
+    start, size = 0, _number(response.headers.get("content-length"))
+    if response.status_code == 206:
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", "").strip())
+        if match is None or int(match[1]) != offset:
+            raise FetchError(f"{shown(url)} answers with another range than the one that was asked for")
+        start, size = offset, _number(match[3])
+    return Content(response.iter_raw(), start, size, _version(response.headers))
 
 
 def _version(headers: httpx.Headers) -> str:

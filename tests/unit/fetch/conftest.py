@@ -39,7 +39,7 @@ def fetching(
         most,
         cache=cache,
         patience=Patience(tries=tries, sleep=lambda seconds: None),
-        progress=LogProgress([].append if said is None else said.append),
+        progress=LogProgress((lambda line: None) if said is None else said.append),
     )
 
 
