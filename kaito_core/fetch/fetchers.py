@@ -13,6 +13,7 @@ from kaito_core.errors import FetchError, known_names
 from kaito_core.fetch import hookspecs
 from kaito_core.fetch.sources.folder import FolderFetcher
 from kaito_core.fetch.sources.hub import HubFetcher
+from kaito_core.fetch.sources.image import ImageFetcher
 from kaito_core.fetch.sources.web import WebFetcher
 from kaito_core.plugins.candidates import find_candidates
 from kaito_core.plugins.info import PluginInfo
@@ -44,7 +45,7 @@ class _Builtin:
 
     @fetchimpl
     def kaito_fetchers(self) -> Iterable[Fetcher]:
-        return (WebFetcher(), HubFetcher(), FolderFetcher())
+        return (WebFetcher(), HubFetcher(), FolderFetcher(), ImageFetcher())
 
 
 class Fetchers:

@@ -6,6 +6,7 @@ Nothing is started here.
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ def local_pod(
             continue
         paths = _paths(container, volumes)
         if container["image"] != runtime_image:
+            if _copies_data(container) and container["image"] not in images:
+                steps.append(_pull(container, paths))
+                continue
             paths[DATA_FOLDER] = _data(container, images, folder / "images")
         steps.append(_command(container, paths, variables))
     (runtime,) = (c for c in spec["containers"] if c["name"] == RUNTIME_CONTAINER)
@@ -123,24 +127,37 @@ def _paths(container: Mapping[str, Any], volumes: Mapping[str, Path]) -> dict[st
     return {m["mountPath"]: volumes[m["name"]] / m.get("subPath", "") for m in container.get("volumeMounts", [])}
 
 
-def _data(container: Mapping[str, Any], images: Mapping[str, Path], root: Path) -> Path:
-    """Returns /data of the image of an adapter, unpacked.
+def _folder(container: Mapping[str, Any]) -> str:
+    """Returns the folder of the adapter that a container fetches, "name/revision"."""
+    return next((v["value"] for v in container.get("env", []) if v["name"] == ADAPTER_VARIABLE), container["name"])
 
-    Images are not run. The command of an image adapter only copies /data, which needs nothing else of the image; the
-    commands of other sources are in their images.
-    """
+
+def _copies_data(container: Mapping[str, Any]) -> bool:
+    """Returns whether a container only copies /data, which needs nothing else of its image."""
+    return tuple(container["command"]) == copy_folder(DATA_FOLDER, f"{ADAPTERS_PATH}/{_folder(container)}")
+
+
+def _pull(container: Mapping[str, Any], paths: Mapping[str, Path]) -> Command:
+    """Returns the command that pulls an adapter's image from its registry, with the login of docker if there is one."""
+    reference = str(container["image"])
+    target = _translated(f"{ADAPTERS_PATH}/{_folder(container)}", paths)
+    env = {}
+    with suppress(OSError, UnicodeDecodeError):
+        env[".dockerconfigjson"] = (Path.home() / ".docker" / "config.json").read_text()
+    host = reference.partition("/")[0].partition(":")[0]
+    if host in ("localhost", "127.0.0.1"):  # a registry of one's own, as docker has it
+        env |= {"KAITO_FETCH_HTTP": "true", "KAITO_FETCH_PRIVATE_HOSTS": "localhost,127.0.0.0/8,::1"}
+    argv = (sys.executable, "-m", _MODULES["kaito-fetch"], f"image://{reference}", target)
+    return Command(container["name"], argv, env)
+
+
+def _data(container: Mapping[str, Any], images: Mapping[str, Path], root: Path) -> Path:
+    """Returns /data of the image of an adapter, unpacked. Images are not run."""
     reference = container["image"]
-    folder = next((v["value"] for v in container.get("env", []) if v["name"] == ADAPTER_VARIABLE), container["name"])
-    name = folder.partition("/")[0]
-    if tuple(container["command"]) != copy_folder(DATA_FOLDER, f"{ADAPTERS_PATH}/{folder}"):
+    if not _copies_data(container):
         raise ConfigError(
-            f"adapter '{name}' is fetched by a program in the image '{reference}', and kaito up runs no images; fetch "
-            "it yourself and name its folder as source.uri: file:FOLDER"
-        )
-    if reference not in images:
-        raise ConfigError(
-            f"adapter '{name}': the image '{reference}' is not on this machine; save it with `docker save {reference} "
-            f"-o image.tar` and name the file with --image {reference}=image.tar"
+            f"adapter '{_folder(container).partition('/')[0]}' is fetched by a program in the image '{reference}', and "
+            "kaito up runs no images; fetch it yourself and name its folder as source.uri: file:FOLDER"
         )
     return unpack_data(reference, images[reference], root / container["name"])
 

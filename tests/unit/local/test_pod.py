@@ -99,10 +99,21 @@ def test_a_file_step_copies_a_folder_whose_path_a_shell_would_split(tmp_path: Pa
     assert [p.name for p in local.adapters.rglob("*.json")] == ["adapter_config.json"]
 
 
+def test_an_image_that_is_not_here_is_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / ".docker").mkdir(parents=True)
+    (tmp_path / "home" / ".docker" / "config.json").write_text("{}")
+    (step,) = pod(tmp_path, {"image": "registry.example/a:1"}).steps
+    assert step.argv[1:4] == ("-m", "kaito_core.fetch", "image://registry.example/a:1")
+    assert Path(step.argv[4]).is_relative_to(tmp_path)
+    assert step.env == {".dockerconfigjson": "{}"}
+    (step,) = pod(tmp_path / "own", {"image": "localhost:5000/a:1"}).steps
+    assert step.env["KAITO_FETCH_HTTP"] == "true"
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ({"image": "registry.example/a:1"}, ["adapter 'a0'", "registry.example/a:1", "docker save", "--image"]),
         (
             {"uri": "bucket://team/style"},
             ["adapter 'a0' is fetched by a program in the image 'registry.example/bucket-fetch:1'", "file:FOLDER"],
