@@ -8,9 +8,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from helpers.adapter_files import tensors, write_adapter
 from helpers.archive_files import Entry, tar, zipped
 from helpers.faulty_server import Fault, Site, serving
+from helpers.fetched_adapters import tensors, write_adapter
 from kaito_core.api.fetching import ADAPTER_FILES, digest_of
 from kaito_core.errors import FetchError, TransientFetchError
 from kaito_core.fetch.cache import Cache

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.adapter_files import write_adapter
 from helpers.faulty_server import Fault, Site, serving
+from helpers.fetched_adapters import write_adapter
 from kaito_core.errors import FetchError, TransientFetchError
 from kaito_core.fetch.network.rules import Rules, shown
 from kaito_core.fetch.network.transport import is_bypassed

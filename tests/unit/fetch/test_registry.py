@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.adapter_files import CONFIG, tensors
 from helpers.faulty_server import Fault, Site
+from helpers.fetched_adapters import CONFIG, tensors
 from helpers.image_registry import Entry, ImageRegistry, layer
 from kaito_core.api.fetching import ADAPTER_FILES
 from kaito_core.errors import FetchError

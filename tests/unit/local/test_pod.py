@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.adapter_files import write_adapter
+from helpers.fetched_adapters import write_adapter
 from helpers.image_files import layer, oci_layout
 from kaito_core import hookimpl
 from kaito_core.api import AdapterRef, AdapterSource, FetchStep, NodeState, parse_workspace
