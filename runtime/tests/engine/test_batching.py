@@ -20,10 +20,12 @@ from transformers import (
     StableLmForCausalLM,
 )
 
+from kaito_runtime.engine import batching
 from kaito_runtime.engine.attention import NAME
 from kaito_runtime.engine.batching import Batcher, Row
 from kaito_runtime.engine.packing import CacheMemory
 from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.kernels import paged_attention
 from kaito_runtime.model.memory import BatchLimits, cache_bytes_per_token
 from kaito_runtime.testing.models import load_fp32
 
@@ -235,6 +237,40 @@ def test_cache_that_does_not_fit_is_refused_with_its_size_and_what_to_do(
 def test_rounding_does_not_refuse_a_model(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     Batcher(MixtralForCausalLM(MixtralConfig(**SMALL)).to(dtype).eval(), LIMITS)
+
+
+def test_the_kernel_of_a_gpu_gives_the_same(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reference stands in for it here: what is shown is that it gets the right blocks and lengths."""
+    monkeypatch.setattr(batching, "_has_kernel", lambda device: True)
+    batcher = Recorder(load_fp32(tiny_llama))
+    assert batcher._memory.kernel
+    prompts = {"a": list(range(20)), "b": [5, 6], "c": [200] * 9}
+    for request_id, prompt in prompts.items():
+        batcher.add(request_id, prompt, 6, ())
+    batcher.run()
+    assert batcher.tokens == {name: truth(tiny_llama, prompt, 6) for name, prompt in prompts.items()}
+
+
+def fail(*arguments: Any, **options: Any) -> torch.Tensor:
+    raise RuntimeError("PTX was compiled with an unsupported toolchain")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "why"),
+    [(fail, "unsupported toolchain"), (lambda query, *_, **__: torch.zeros_like(query), "computes other logits")],
+    ids=["does not run", "is wrong"],
+)
+def test_a_kernel_that_does_not_work_costs_speed_alone(
+    kernel: Any, why: str, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(batching, "_has_kernel", lambda device: True)
+    monkeypatch.setattr(paged_attention, "paged_attention", kernel)
+    batcher = Recorder(load_fp32(tiny_llama))
+    assert not batcher._memory.kernel
+    assert why in caplog.text
+    batcher.add("a", [1, 2, 3], 4, ())
+    batcher.run()
+    assert batcher.tokens["a"] == truth(tiny_llama, [1, 2, 3], 4)
 
 
 def test_models_call_the_paged_attention(batcher: Recorder) -> None:

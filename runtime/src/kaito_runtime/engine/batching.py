@@ -6,6 +6,7 @@ Of transformers, only public names are used: the model's forward pass, and the r
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
@@ -14,15 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from kaito_runtime.engine import attention
+from kaito_runtime.engine.device import why_lost
 from kaito_runtime.engine.packing import CacheMemory, PackedPlan, Piece, Upload
 from kaito_runtime.engine.scheduler import Request, Row, Scheduler
 from kaito_runtime.engine.self_check import BatchCheck
-from kaito_runtime.errors import ModelLoadError
+from kaito_runtime.errors import ModelLoadError, is_out_of_memory, one_line
 from kaito_runtime.lora.records import Span
 from kaito_runtime.model.memory import BatchLimits, memory_for
 from kaito_runtime.model.rope import RotaryTables
 
 __all__ = ["Batcher", "Choose", "Row", "Score"]
+
+log = logging.getLogger(__name__)
 
 Choose = Callable[[Sequence[str], Tensor], Sequence[int]]
 """Returns the next tokens of requests, given their ids and logits ([n, V], float32)."""
@@ -53,7 +57,6 @@ class Batcher:
     def __init__(self, model: nn.Module, limits: BatchLimits) -> None:
         wrapped: Any = model
         self._model = wrapped
-        blocks = -(-limits.cache_tokens // limits.page_tokens)
         what = f"a key-value cache of {limits.cache_tokens} tokens and a first pass"
         try:
             with memory_for(what, "set --cache-gib or --step-tokens lower, or take a machine with more memory"):
@@ -62,22 +65,39 @@ class Batcher:
                 check = BatchCheck(wrapped, limits, self._ropes)
                 wrapped.set_attn_implementation(attention.NAME)
                 self._keeps_some = "logits_to_keep" in inspect.signature(wrapped.forward).parameters
-                self._memory = CacheMemory(blocks, limits.page_tokens, kernel=wrapped.device.type == "cuda")
                 self._upload = Upload(wrapped.device)
-                self._scheduler = Scheduler(
-                    blocks=blocks,
-                    block_tokens=limits.page_tokens,
-                    step_tokens=limits.step_tokens,
-                    requests=limits.requests,
-                    reuse_prefixes=limits.reuse_prefixes,
-                    rope_of=self._ropes.table_of,
-                )
-                self.longest = self._scheduler.longest
-                check.run(self)
+                self._start(limits, check, kernel=_has_kernel(wrapped.device))
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
             why = f"{type(error).__name__}: {error}"
             raise ModelLoadError(f"{type(model).__name__} cannot run in continuous batches: {why}") from error
+        self.longest = self._scheduler.longest
         self._scheduler.forget_prefixes()
+
+    def _start(self, limits: BatchLimits, check: BatchCheck, *, kernel: bool) -> None:
+        """Makes cache and scheduler, and checks that the model computes what it should.
+
+        Args:
+            kernel: Whether the kernel of paged attention is tried. It costs speed and not the service if it does not
+                run, or computes something else, on this device.
+        """
+        blocks = -(-limits.cache_tokens // limits.page_tokens)
+        self._memory = CacheMemory(blocks, limits.page_tokens, kernel=kernel)
+        self._scheduler = Scheduler(
+            blocks=blocks,
+            block_tokens=limits.page_tokens,
+            step_tokens=limits.step_tokens,
+            requests=limits.requests,
+            reuse_prefixes=limits.reuse_prefixes,
+            rope_of=self._ropes.table_of,
+        )
+        try:
+            check.run(self)
+        except Exception as error:
+            if not kernel or is_out_of_memory(error) or why_lost(self._model.device):
+                raise
+            log.warning("attention is computed without its kernel, which is slower: %s", one_line(error))
+            del self._memory  # before the next one is made
+            self._start(limits, check, kernel=False)
 
     def add(
         self,
@@ -191,6 +211,10 @@ class Batcher:
 def _first_scored(request: Request, row: Row) -> int:
     """Returns the first token of the prompt that the pass scores."""
     return max(row.before + 1, request.scored)
+
+
+def _has_kernel(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def _refuse_other_layers(model: Any) -> None:

@@ -94,6 +94,7 @@ class BatchCheck:
         Raises:
             ModelLoadError: They differ by more than rounding.
         """
+        self._seen.clear()
         for index, length in enumerate(self._lengths):
             batcher.add(str(index), self._sequences[index][:length], _FORCED, ())
         while batcher.prepare():
