@@ -56,7 +56,8 @@ class Page:
         until(lambda: not self.all(".turn"), "cleared")
         self.press("#prompt", question, "\n")
         answer = until(lambda: self.all(".assistant[data-done]"), "answered")[0]
-        return str(answer.find_element(self._by.CSS_SELECTOR, "span").text)
+        wrong = answer.find_elements(self._by.CSS_SELECTOR, ".wrong")
+        return str((wrong or [answer.find_element(self._by.CSS_SELECTOR, "span")])[0].text)
 
     def choose(self, model: str) -> None:
         from selenium.webdriver.support.ui import Select
@@ -127,8 +128,30 @@ def test_the_slider_gives_what_the_api_gives(page: Page, live: Live) -> None:
     assert plain.sub("", shown) == plain.sub("", answer["choices"][0]["message"]["content"])
 
 
+def test_two_mixes_answer_side_by_side(page: Page) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.choose("base")
+    page.find("#compare").click()
+    page.press("#strength-two", Keys.END)
+    page.ask("hello")
+    until(lambda: len(page.all(".assistant[data-done]")) == 2, "both have answered")
+    first, second = (each.text for each in page.all(".row .assistant"))
+    assert "base" in first and "two × 2" in second and first != second
+    page.find("#pinned button").click()
+    page.choose("base")
+
+
+def test_a_system_prompt_changes_the_answer(page: Page) -> None:
+    before = page.ask("hello")
+    page.press("#system", "Be loud.")
+    assert page.ask("hello") != before
+    page.find("#system").clear()
+
+
 def test_errors_are_shown_and_nothing_else_went_wrong(page: Page) -> None:
-    assert "context" in page.ask("x" * 400)
+    shown = page.ask("x" * 400)
+    assert shown.startswith("The conversation is too long") and "context" in shown
     assert [fault for fault in page.faults() if "401" not in fault and "400" not in fault] == []
 
 
