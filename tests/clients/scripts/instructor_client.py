@@ -14,4 +14,4 @@ USER = [{"role": "user", "content": "Where?"}]
 for mode in (instructor.Mode.TOOLS, instructor.Mode.TOOLS_STRICT, instructor.Mode.JSON_SCHEMA):
     client = instructor.from_openai(openai.OpenAI(max_retries=0), mode=mode)
     city = client.chat.completions.create(model="m", messages=USER, response_model=City, max_retries=0)
-    assert city == City(name="Paris", capital=True), mode
+    assert (city.name, city.capital) == ("Paris", True), mode

@@ -11,6 +11,7 @@ entry = f"""
 - model_id: ours
   model_name: m
   api_base: {os.environ["BASE_URL"]}
+  api_key_name: ours
   supports_tools: true
   supports_schema: true
 """
@@ -26,6 +27,6 @@ def llm(*arguments: str) -> str:
 
 assert llm("Where?").strip() == "The capital of France is Paris."
 assert llm("Where?", "--no-stream").strip() == "The capital of France is Paris."
-assert "Paris" in llm("Where?", "--schema", "city")
+assert "Paris" in llm("Where?", "--schema", "name, capital bool")
 code = 'def weather(city: str) -> str:\n    "Says the weather."\n    return "sunny"'
 assert llm("Where?", "--functions", code).strip().endswith("It is sunny.")
