@@ -162,6 +162,14 @@ def test_rows_without_adapters_keep_the_bits_of_the_model_and_sums_are_sums(
     assert (logits[0][0] - truth(model, two, 1.0, ids[0].tolist())).abs().max() <= TOLERANCE
 
 
+def test_pages_are_planned_without_experts(models: Mapping[str, Path]) -> None:
+    """Else a large mixture would have no room for adapters on its attention."""
+    lora = inject_lora(load_fp32(models["qwen"]))
+    stacked = [layer.page_bytes for path, layer in lora.layers.items() if ".experts." in path]
+    assert len(stacked) == 4
+    assert lora.page_bytes == sum(layer.page_bytes for layer in lora.layers.values()) - sum(stacked)
+
+
 def test_matrices_of_an_older_orientation_are_turned(models: Mapping[str, Path], tmp_path: Path) -> None:
     """PEFT once took the weights of experts to be [K, N]: A and B have changed places."""
     model = load_fp32(models["qwen"])

@@ -53,8 +53,12 @@ class LoraModel:
 
     @property
     def page_bytes(self) -> int:
-        """Memory of one page of `PAGE` ranks in all layers, in bytes."""
-        return sum(layer.page_bytes for layer in set(self.layers.values()))
+        """Memory of one page of `PAGE` ranks in all layers but experts, in bytes.
+
+        Experts have pages from the first adapter on that targets them: few do, and a page of all experts of a large
+        mixture takes gigabytes.
+        """
+        return sum(layer.page_bytes for layer in set(self.layers.values()) if not isinstance(layer, ExpertLayer))
 
     def reserve(self, pages: int, *, max_rank: int | None = None) -> None:
         """Takes the memory of the adapter pools, before anything else can have it.
