@@ -1,6 +1,9 @@
 """`kaito adapter`: looks at adapters, and packs them into images."""
 
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +25,9 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder as P
 @app.command()
 def check(
     context: typer.Context,
-    folder: FolderArgument,
+    source: Annotated[
+        str, typer.Argument(metavar="DIR|URI", help="Folder as PEFT saves it, or where one is fetched from.")
+    ],
     preset: Annotated[str, typer.Option(metavar="NAME", help="Preset that is to serve it.", show_default=False)] = "",
     output: ReportOption = ReportFormat.text,
 ) -> None:
@@ -32,14 +37,15 @@ def check(
     those of the model is checked again where the model is loaded.
     """
     session: Session = context.obj
-    report = examine(folder)
+    with _fetched(source) as folder:
+        report = examine(folder)
     base = _repository(session, preset) if preset else ""
     if base and report.base_model and not _same_model(base, report.base_model):
         report.notes.append(f"it was trained on {report.base_model}; preset '{preset}' serves {base}")
     if output is ReportFormat.text:
-        _print(folder, report)
+        _print(source, report)
     else:
-        print_data({"adapter": str(folder), **asdict(report)}, output)
+        print_data({"adapter": source, **asdict(report)}, output)
     if not report.works:
         raise typer.Exit(1)
 
@@ -119,6 +125,20 @@ def _warn_of_no_shell(has_shell: bool) -> None:
         )
 
 
+@contextmanager
+def _fetched(source: str) -> Iterator[Path]:
+    """Yields the folder itself, or one with what a URI names, fetched as a container in a cluster fetches it."""
+    if "://" not in source:
+        yield Path(source)
+        return
+    from kaito_core.fetch.cli import fetch_from_environment
+
+    with tempfile.TemporaryDirectory(prefix="kaito-check-") as scratch:
+        folder = Path(scratch) / "adapter"
+        fetch_from_environment([source], folder, None)
+        yield folder
+
+
 def _repository(session: Session, preset: str) -> str:
     try:
         return session.registry.preset(preset).weights.repository
@@ -132,11 +152,11 @@ def _same_model(one: str, other: str) -> bool:
     return one.rpartition("/")[2].casefold() == other.rstrip("/").rpartition("/")[2].casefold()
 
 
-def _print(folder: Path, report: AdapterReport) -> None:
+def _print(source: str, report: AdapterReport) -> None:
     if not report.works:
-        print(f"{folder} is refused: {report.reason}")
+        print(f"{source} is refused: {report.reason}")
         return
-    print(f"{folder} can be served")
+    print(f"{source} can be served")
     lines = {
         "rank": str(report.rank),
         "targets": f"{', '.join(report.targets)} ({report.modules} layer{'s' * (report.modules != 1)})",

@@ -17,6 +17,7 @@ import httpx
 
 from kaito_core.builtin.image import is_image_reference
 from kaito_core.errors import ConfigError
+from kaito_core.fetch.sources.registry import ImageReference
 from kaito_core.local.pack import Blob, PackedImage
 
 __all__ = ["Registry", "docker_login", "push", "split_reference"]
@@ -34,14 +35,8 @@ def split_reference(reference: str) -> tuple[str, str, str]:
     """
     if not is_image_reference(reference) or "@" in reference:
         raise ConfigError(f"'{reference}' must be an image reference with a tag, such as registry.example/style:1")
-    first, slash, rest = reference.partition("/")
-    host = first if slash and ("." in first or ":" in first or first == "localhost") else ""
-    path = rest if host else reference
-    name, colon, tag = path.rpartition(":")
-    name, tag = (name, tag) if colon and "/" not in tag else (path, "latest")
-    if not host or host == "docker.io":
-        host, name = _DOCKER_HUB, name if "/" in name else f"library/{name}"
-    return host, name, tag
+    found = ImageReference.parse(reference)
+    return found.host, found.name, found.version
 
 
 def docker_login(host: str, config: Path | None = None) -> tuple[str, str] | None:

@@ -71,6 +71,15 @@ def test_every_dtype_is_looked_into(dtype: str, bad: bytes, good: bytes, tmp_pat
         assert kaito("check", folder).exit_code == status
 
 
+def test_what_a_uri_names_is_fetched_first(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "style")
+    result = kaito("check", f"file://{folder}")
+    assert result.exit_code == 0, result.exception
+    assert f"file://{folder} can be served" in result.stdout
+    missing = kaito("check", "nothing://anywhere")
+    assert missing.exit_code and "nothing" in str(missing.exception)
+
+
 def test_another_base_model_is_noted(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "style", base_model_name_or_path="org/other")
     result = kaito("check", folder, "--preset", "smollm2-135m-instruct")
