@@ -1,9 +1,13 @@
 """Clients that behave badly below HTTP: the server must serve the others, and keep nothing of theirs."""
 
 import json
+import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 from live import Live, serving, until
@@ -85,3 +89,40 @@ def test_two_body_lengths_are_refused(live: Live, wire: socket.socket) -> None:
     wire.sendall(request().replace(b"Host: x", b"Host: x\r\nContent-Length: 3"))
     assert b" 400 " in wire.recv(64)
     unharmed(live)
+
+
+STREAMS = {
+    "/v1/completions": {"prompt": "a", "max_tokens": 60},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 60},
+    "/v1/responses": {"input": "a", "max_output_tokens": 60},
+}
+
+
+def misbehave(live: Live, random: Random) -> None:
+    """Asks for a stream and then reads slowly, closes half, stops reading, resets or just goes, wherever that falls."""
+    path = random.choice(list(STREAMS))
+    body = json.dumps({"model": "tiny", "stream": True, **STREAMS[path]}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    sent = head.encode() + body
+    with socket.create_connection(("127.0.0.1", live.server.port), timeout=30) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, random.choice((1024, 65536)))
+        connection.sendall(sent[: random.choice((len(sent), len(sent), random.randrange(len(sent))))])
+        if random.random() < 0.3:
+            connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(0.2)
+        with suppress(OSError):
+            for _ in range(random.randrange(6)):
+                if not connection.recv(random.choice((1, 100, 4000))):
+                    break
+        if random.random() < 0.3:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+@pytest.mark.parametrize("clients", [24, pytest.param(1500, marks=pytest.mark.slow)])
+def test_streams_whose_readers_come_and_go_leave_nothing(live: Live, clients: int) -> None:
+    unharmed(live)
+    files = len(os.listdir("/proc/self/fd"))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: misbehave(live, Random(seed)), range(clients)))
+    unharmed(live)
+    until(lambda: len(os.listdir("/proc/self/fd")) <= files, "every connection is closed")
