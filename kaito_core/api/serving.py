@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from kaito_core.api.docstrings import describe
+from kaito_core.api.preset.quantization import Quantization
 from kaito_core.api.quantity import MEMORY_SIZE
 from kaito_core.api.strength import DEFAULT_STRENGTH, Strength
 
@@ -52,6 +53,7 @@ class ServedModel(_Record):
         name: Model id that applies every adapter at its declared strength; the raw model is served as "base".
         recipe: Name of the runtime recipe, "default" for what transformers loads as it is.
         dtype: "auto" or a torch dtype; CPUs without bfloat16 arithmetic compute in float32 whatever it says.
+        quantization: How the server quantises the weights while it loads them; "auto": as the files have them.
         context_length: Longest sequence of prompt and answer in tokens, or None for what the weights say.
         adapter_memory: Size of the adapter pools, such as "2Gi", on each GPU; None: what fits beside the cache.
         max_adapter_rank: Adapters of a larger rank are refused; None: those that the pools cannot hold.
@@ -60,6 +62,7 @@ class ServedModel(_Record):
     name: str = Field(min_length=1)
     recipe: str = "default"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    quantization: Quantization = "auto"
     context_length: int | None = Field(default=None, gt=0)
     adapter_memory: str | None = Field(default=None, pattern=MEMORY_SIZE)
     max_adapter_rank: int | None = Field(default=None, gt=0)

@@ -206,6 +206,7 @@ def _serving_config(resolved: Resolved, preset: ModelPreset) -> ServingConfig:
             name=preset.name,
             recipe=preset.recipe,
             dtype=preset.dtype if preset.gpus else "auto",
+            quantization=preset.quantization,
             context_length=preset.context_length,
             adapter_memory=preset.adapter_memory,
             max_adapter_rank=preset.max_adapter_rank,

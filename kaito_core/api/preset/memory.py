@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kaito_core.api.preset.model import ModelPreset
+from kaito_core.api.preset.quantization import SHARE_LEFT
 
 __all__ = [
     "GIB",
@@ -164,12 +165,13 @@ def preset_memory(preset: ModelPreset, gpus: int = 1) -> ModelMemory:
     The page and the step are upper estimates: a preset has no sizes of layers.
     """
     itemsize = 4 if preset.dtype == "float32" else 2
-    weights = preset.weights.size_gib * GIB
-    width = (weights / itemsize * _WIDTH_PER_LAYER / _PARAMETERS_PER_WIDTH) ** (1 / 3)
+    stored = preset.weights.size_gib * GIB
+    weights = stored * SHARE_LEFT[preset.quantization]
+    width = (stored / itemsize * _WIDTH_PER_LAYER / _PARAMETERS_PER_WIDTH) ** (1 / 3)
     layers = width / _WIDTH_PER_LAYER
     # The sum of K + N over the linear layers. One side of each is the width, which GPUs do not share; their other sides
     # are the parameters divided by it.
-    sides = layers * _LINEAR_LAYERS * width + weights / itemsize / width / gpus
+    sides = layers * _LINEAR_LAYERS * width + stored / itemsize / width / gpus
     if gpus == 1:  # ranks leave embedding and output head alone
         sides += 2 * (_VOCABULARY + width)
     whole = min(_VOCABULARY * width * itemsize, weights / 4) if gpus > 1 else 0.0  # the embedding is not cut

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kaito_core.api.docstrings import describe
 from kaito_core.api.messages import fault
+from kaito_core.api.preset.quantization import Quantization
 from kaito_core.api.quantity import MEMORY_SIZE
 
 __all__ = ["PRESET_API_VERSION", "PRESET_KIND", "PRESET_NAME", "RUNTIME_IMAGE", "ModelPreset", "Weights"]
@@ -60,6 +61,7 @@ class ModelPreset(_Record):
         access: "private" presets need the user's own image with the weights in it, or a model access secret, as gated
             weights do.
         dtype: Type of the weights and of the arithmetic on a GPU.
+        quantization: How the server quantises the weights while it loads them; "auto": as the files have them.
         gpus: GPUs that one replica needs; 0 runs on CPU.
         gpu_memory_gib: GPU memory that one replica needs in all, in GiB.
         memory_gib: Main memory that one replica needs, in GiB; the pods of a distributed one share it equally.
@@ -84,6 +86,7 @@ class ModelPreset(_Record):
     weights: Weights
     access: Literal["public", "private"] = "public"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    quantization: Quantization = "auto"
     gpus: int = Field(ge=0)
     gpu_memory_gib: float = Field(ge=0)
     memory_gib: float = Field(gt=0)

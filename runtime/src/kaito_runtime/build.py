@@ -105,7 +105,14 @@ def build_model(config: ServingConfig, options: ServeOptions, group: Group | Non
         model, memory = ServedModel.model_validate(fields), MemoryOptions(**asked)
     ranks = ALONE if group is None else group.ranks
     _limit_threads()
-    loaded = load_model(options.model, recipe=model.recipe, dtype=model.dtype, device=options.device, ranks=ranks)
+    loaded = load_model(
+        options.model,
+        recipe=model.recipe,
+        dtype=model.dtype,
+        device=options.device,
+        quantization=options.quantization or model.quantization,
+        ranks=ranks,
+    )
     with memory_for("packed weights", "serve with --no-pack-weights"):
         lora = inject_lora(
             loaded.model,

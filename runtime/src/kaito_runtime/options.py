@@ -30,6 +30,7 @@ class ServeOptions:
         key_tokens: Most tokens of an API key in a minute; None for no limit.
         admin_token: Bearer token of the admin routes; None turns them off.
         cache_gib: Size of the key-value cache; None for the default of the device.
+        quantization: One of `kaito_core.api.preset.quantization.QUANTIZATIONS`; None: as the configuration says.
         device: "cpu", "cuda" (refused where there is no GPU that works), or "auto": a GPU if there is one.
         adapter_bytes: Size of the adapter pools; None: as the configuration says, or what fits beside the cache.
         max_adapter_rank: Adapters of a larger rank are refused; None: as the configuration says.
@@ -51,6 +52,7 @@ class ServeOptions:
     key_tokens: int | None = None
     admin_token: str | None = None
     cache_gib: float | None = None
+    quantization: str | None = None
     device: str = "auto"
     adapter_bytes: int | None = None
     max_adapter_rank: int | None = None

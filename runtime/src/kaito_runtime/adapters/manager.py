@@ -28,7 +28,7 @@ _Content = tuple[str, str | None, str | None]
 _LOOK_SECONDS = 1.0  # between two looks at the folders
 _PEEK_SECONDS = 0.2  # between two looks at whether the configuration has changed, which cost a read of a small file
 # Fields of the model that need a new process.
-_FIXED = ("recipe", "dtype", "context_length", "adapter_memory", "max_adapter_rank")
+_FIXED = ("recipe", "dtype", "context_length", "quantization", "adapter_memory", "max_adapter_rank")
 
 
 class AdapterManager:

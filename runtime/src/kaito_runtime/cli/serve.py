@@ -17,7 +17,7 @@ from kaito_runtime.config import ConfigError, ConfigFile, config_from_flags
 from kaito_runtime.errors import ServeError
 from kaito_runtime.keys import ApiKeys
 
-__all__ = ["Device", "serve"]
+__all__ = ["Device", "Quantization", "serve"]
 
 
 class Device(StrEnum):
@@ -26,6 +26,14 @@ class Device(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class Quantization(StrEnum):
+    """`kaito_core.api.preset.quantization.QUANTIZATIONS`."""
+
+    AUTO = "auto"
+    BITSANDBYTES_4BIT = "bitsandbytes-4bit"
+    BITSANDBYTES_8BIT = "bitsandbytes-8bit"
 
 
 # Panels of `serve --help`, in their order.
@@ -145,6 +153,15 @@ def serve(
             rich_help_panel=_LIMITS,
         ),
     ] = 30.0,
+    quantization: Annotated[
+        Quantization | None,
+        typer.Option(
+            help="bitsandbytes-4bit or bitsandbytes-8bit quantise the weights while they are loaded, with the package "
+            "bitsandbytes; auto takes them as the files have them, which may be quantised.",
+            metavar="METHOD",
+            rich_help_panel=_SPEED,
+        ),
+    ] = None,
     device: Annotated[
         Device,
         typer.Option(
@@ -251,6 +268,7 @@ def serve(
                 key_requests=key_requests,
                 key_tokens=key_tokens,
                 admin_token=admin_token,
+                quantization=None if quantization is None else quantization.value,
                 device=device.value,
                 cache_gib=cache_gib,
                 adapter_bytes=None if adapter_memory is None else _size(adapter_memory, "--adapter-memory"),

@@ -14,10 +14,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
+from kaito_core.api.preset.quantization import AS_STORED
 from kaito_runtime.errors import ModelLoadError, one_line
 from kaito_runtime.lora.sharded import Shard
 from kaito_runtime.model.kinds import check_kinds
 from kaito_runtime.model.memory import memory_for
+from kaito_runtime.model.quantised import quantised_arguments
 from kaito_runtime.model.recipe import Recipe
 from kaito_runtime.model.recipes import Recipes, installed_recipes
 from kaito_runtime.options import ALONE, Ranks
@@ -115,6 +117,7 @@ def load_model(
     recipe: str = "default",
     dtype: str = "auto",
     device: str = "auto",
+    quantization: str = AS_STORED,
     recipes: Recipes | None = None,
     ranks: Ranks = ALONE,
 ) -> LoadedModel:
@@ -125,6 +128,7 @@ def load_model(
         recipe: A recipe's name; "default" takes the one for the architecture, if there is one.
         dtype: "auto" or the name of a torch dtype.
         device: "cpu", "cuda", or "auto": a GPU if there is one.
+        quantization: One of `kaito_core.api.preset.quantization.QUANTIZATIONS`.
         recipes: Replaces the recipes of the installed packages.
         ranks: The processes that share the model and have already joined; each reads its part.
 
@@ -142,14 +146,17 @@ def load_model(
         chosen = choose_dtype(
             dtype, getattr(config, "dtype", None), place, cpu_has_bfloat16=torch.cpu._is_avx512_bf16_supported()
         )
+        packed = quantised_arguments(
+            config, quantization, device=place, dtype=chosen, gguf="gguf_file" in source, ranks=ranks.size
+        )
         gguf = {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in source else {}
         log.info("loading %s (%s) in %s on %s", path, config.model_type, str(chosen).removeprefix("torch."), place)
         shared = {} if ranks.size == 1 else _shared(recipes or installed_recipes(), recipe, config, ranks)
         with memory_for(f"the weights of '{path}'", "take a machine with more memory, or fewer bits (model.dtype)"):
             model = AutoModelForCausalLM.from_pretrained(
-                **source, **safe, **gguf, **shared, config=config, dtype=chosen, use_safetensors=True
+                **source, **safe, **gguf, **packed, **shared, config=config, dtype=chosen, use_safetensors=True
             )
-            model = model.to(place) if ranks.size == 1 else model
+            model = model.to(place) if ranks.size == 1 and not packed else model
     except ModelLoadError:
         raise
     except Exception as error:  # transformers raises anything, depending on file and version
