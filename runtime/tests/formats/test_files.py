@@ -159,3 +159,11 @@ def test_memory_that_runs_out_is_not_taken_for_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(safetensors.torch, "load", Mock(side_effect=no_memory))
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         read_adapter(folder, llama(), name="a")
+
+
+def test_copies_of_weights_that_are_spread_over_ranks_are_refused(tmp_path):
+    folder = train(llama(), tmp_path, target_modules=["q_proj", "lm_head"])
+    model = llama()
+    model.lm_head.weight.full_tensor = Mock(side_effect=AssertionError("would wait for the other ranks"))
+    with pytest.raises(AdapterLoadError, match=r"lm_head.base_layer.weight' is a copy .* processes share the model"):
+        read_adapter(folder, model, name="a")

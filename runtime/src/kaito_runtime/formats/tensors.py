@@ -95,6 +95,11 @@ def _pairs(halves: Mapping[str, Mapping[str, Tensor]], refuse: Refuse) -> dict[s
 
 def _check_copy(key: str, tensor: Tensor, base: Tensor, module: nn.Module | None, refuse: Refuse) -> None:
     """Refuses a copy of a base weight that is not the base weight, however both are rounded."""
+    if hasattr(base, "full_tensor"):  # to see the whole of it, all ranks would have to ask at once
+        raise refuse(
+            f"tensor '{key}' is a copy of a base weight, which cannot be compared where several processes share the "
+            "model; train the adapter without the output head and the embedding"
+        )
     if tensor.shape != base.shape:
         if hasattr(module, "num_embeddings") or ".base_layer." not in key:
             raise refuse(

@@ -73,7 +73,11 @@ class Bank:
         for path, matrix in weights.matrices.items():
             layer = self._layers.get(path)
             if layer is None:
-                raise AdapterLoadError(weights.name, f"'{path}' is not among the {len(self._layers)} adapted layers")
+                raise AdapterLoadError(
+                    weights.name,
+                    f"'{path}' is not among the {len(self._layers)} adapted layers: the model's recipe leaves it out, "
+                    "or several processes share the model, where embedding, output head and experts cannot be adapted",
+                )
             if (matrix.a.shape[1], matrix.b.shape[0]) != layer.adapter_shape:
                 raise AdapterLoadError(
                     weights.name,
