@@ -15,6 +15,7 @@ from torch import nn
 from kaito_core.api.preset.memory import GIB, MemoryOptions
 from kaito_core.api.quantity import parse_bytes
 from kaito_core.api.serving import ServedModel, ServingConfig
+from kaito_runtime.engine.protocol import NO_DEFAULTS, Sampling
 from kaito_runtime.engine.runner import Runner
 from kaito_runtime.engine.torch_engine import TorchEngine
 from kaito_runtime.errors import ModelLoadError, one_line
@@ -77,7 +78,13 @@ def build_engine(
         end_tokens=loaded.end_tokens,
         context_length=built.context_length,
         max_waiting=options.max_waiting,
+        default_sampling=Sampling(**loaded.sampling) if options.model_defaults else NO_DEFAULTS,  # type: ignore[arg-type]
     )
+    if options.chat_template is not None:
+        loaded.tokenizer.chat_template = options.chat_template
+    if options.model_defaults and loaded.sampling:
+        defaults = ", ".join(f"{name} {value:g}" for name, value in loaded.sampling.items())
+        log.info("requests that say nothing else get the model's own sampling: %s", defaults)
     log.info(
         "model ready in %.1f s: recipe '%s', context %d tokens, cache %d tokens",
         time.monotonic() - started,

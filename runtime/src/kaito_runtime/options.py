@@ -40,6 +40,9 @@ class ServeOptions:
         drain_seconds: How long running requests may go on after SIGTERM.
         pack_weights: On a CPU, keep a second, packed copy of large weights for faster batches; None: if there is room.
         reuse_prefixes: Reuse keys and values of prompts that begin alike.
+        chat_template: Text of the chat template; None for the model's own.
+        model_defaults: Whether requests that say nothing get the sampling that the model's maker set.
+        cors_origins: Origins of pages that may call the server from a browser.
         request_seconds: Time limit of a request, waiting included; None for none.
     """
 
@@ -62,6 +65,9 @@ class ServeOptions:
     drain_seconds: float = 30.0
     pack_weights: bool | None = None
     reuse_prefixes: bool = False
+    chat_template: str | None = None
+    model_defaults: bool = True
+    cors_origins: tuple[str, ...] = ()
     request_seconds: float | None = None
 
 

@@ -75,6 +75,7 @@ class Server(uvicorn.Server):
             limits=KeyLimits(options.key_requests, options.key_tokens),
             admin_token=options.admin_token,
             request_seconds=options.request_seconds,
+            cors_origins=options.cors_origins,
             lifespan=self._lifespan,
         )
         super().__init__(

@@ -11,6 +11,7 @@ import pytest
 from fakes import ByteCodec
 from site_in_memory import CHAT, Site
 
+from kaito_runtime.engine.protocol import Sampling
 from kaito_runtime.errors import RequestError
 from kaito_runtime.http.app import create_app
 
@@ -195,3 +196,34 @@ def test_request_beyond_its_time_limit_is_408_and_cancelled(tmp_path: Path) -> N
     assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
     assert events[-1] == "data: [DONE]"
     assert site.engine.cancelled == [1, 2]
+
+
+def test_every_response_has_the_id_of_its_request(site: Site) -> None:
+    for path, status in (("/v1/models", 200), ("/nothing", 404), ("/livez", 200)):
+        response = site.client.get(path)
+        assert response.status_code == status
+        assert response.headers["x-request-id"].startswith("req_")
+        assert int(response.headers["openai-processing-ms"]) >= 0
+    assert site.client.get("/livez", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    assert site.client.get("/livez", headers={"x-request-id": "x" * 200}).headers["x-request-id"].startswith("req_")
+
+
+def test_browsers_of_other_origins_are_let_in_only_where_they_are_named(tmp_path: Path) -> None:
+    asked = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    closed = Site(tmp_path / "closed")
+    assert "access-control-allow-origin" not in closed.client.get("/v1/models", headers=asked).headers
+    opened = Site(tmp_path / "open", cors_origins=["https://chat.example"], api_key="secret")
+    preflight = opened.client.options("/v1/chat/completions", headers=asked)
+    assert preflight.headers["access-control-allow-origin"] == "https://chat.example"
+    refused = opened.client.post("/v1/chat/completions", json=CHAT, headers={"origin": "https://chat.example"})
+    assert opened.error(refused, 401)["code"] == "invalid_api_key"
+    assert refused.headers["access-control-allow-origin"] == "https://chat.example"
+    other = opened.client.options("/v1/chat/completions", headers=asked | {"origin": "https://other.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_requests_that_say_nothing_get_what_the_models_maker_set(site: Site) -> None:
+    site.engine.default_sampling = Sampling(temperature=0.6, top_p=0.9, top_k=20, repetition_penalty=1.1)
+    site.client.post("/v1/chat/completions", json=CHAT | {"top_k": -1, "temperature": 1})
+    sampling = site.engine.jobs[0].sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.repetition_penalty) == (1, 0.9, 0, 1.1)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from kaito_runtime.errors import ModelLoadError
-from kaito_runtime.model.load import choose_device, choose_dtype, load_model
+from kaito_runtime.model.load import _sampling, choose_device, choose_dtype, load_model
 from kaito_runtime.model.recipe import Recipe
 from kaito_runtime.model.recipes import Recipes
 from kaito_runtime.openai.codec import HuggingFaceCodec
@@ -132,3 +133,9 @@ def test_a_gpu_that_was_promised_and_does_not_work_ends_the_start(monkeypatch: p
     for given in ("", "all", "void", "none"):
         assert choose_device(environ={"NVIDIA_VISIBLE_DEVICES": given}).type == "cpu"
     assert choose_device(wanted="cpu", environ={"NVIDIA_VISIBLE_DEVICES": "GPU-8a1f"}).type == "cpu"
+
+
+def test_sampling_of_the_models_maker_is_read_within_its_bounds() -> None:
+    said = GenerationConfig(temperature=0.6, top_p=0.9, top_k=20, repetition_penalty=0.0, do_sample=True)
+    assert _sampling(said) == {"temperature": 0.6, "top_p": 0.9, "top_k": 20}
+    assert _sampling(GenerationConfig()) == {}

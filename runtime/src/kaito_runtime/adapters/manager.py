@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from kaito_runtime.adapters.sources import Source, Sources
 from kaito_runtime.config import ConfigError, ConfigFile
 from kaito_runtime.engine.protocol import Engine
 from kaito_runtime.errors import AdapterLoadError, RequestError, is_out_of_memory, one_line
+from kaito_runtime.formats.chat_template import read_chat_template
 from kaito_runtime.lora.records import AdapterVersion
 
 __all__ = ["AdapterManager"]
@@ -67,6 +68,11 @@ class AdapterManager:
         self.config_error = ""
         self.settled = False
         self.load_seconds: dict[str, float] = {}
+        self._templates: dict[AdapterVersion, str] = {}
+
+    def chat_templates(self, versions: Iterable[AdapterVersion]) -> frozenset[str]:
+        """Returns the chat templates that adapters bring."""
+        return frozenset(self._templates[version] for version in versions if version in self._templates)
 
     async def refresh(self) -> None:
         """Reads the configuration and looks at the folders once, and applies what has changed."""
@@ -262,6 +268,7 @@ class AdapterManager:
         """
         started = self._clock()
         try:
+            template = await asyncio.to_thread(read_chat_template, source.path, name=name)
             version = await self._engine.load_adapter(name, source.path, source.digest)
         except AdapterLoadError as error:
             log.error("%s", error)
@@ -270,6 +277,8 @@ class AdapterManager:
             reason = f"there is not enough memory: {one_line(error)}" if is_out_of_memory(error) else one_line(error)
             log.exception("adapter '%s' cannot be loaded: %s", name, reason)
             raise AdapterLoadError(name, reason, transient=True) from error
+        if template:
+            self._templates[version] = template
         self.load_seconds[name] = self._clock() - started
         log.info("adapter '%s' is loaded (%s)", name, version.digest)
         return version
@@ -283,6 +292,7 @@ class AdapterManager:
         self.catalog = self.catalog.changed(**changes)
         for version in before - self.catalog.versions:
             self._origins.pop(version, None)
+            self._templates.pop(version, None)
             self._engine.retire_adapter(version)
 
 

@@ -132,6 +132,26 @@ def serve(
             rich_help_panel=_WHO,
         ),
     ] = None,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(help="File with a chat template, instead of the model's.", metavar="FILE", rich_help_panel=_WHAT),
+    ] = None,
+    model_defaults: Annotated[
+        bool,
+        typer.Option(
+            help="Give requests that say nothing about it the sampling of the model's generation_config.json.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = True,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Origin of pages that may call the server from a browser, such as https://chat.example; * for all. "
+            "May be repeated.",
+            metavar="ORIGIN",
+            rich_help_panel=_WHO,
+        ),
+    ] = None,
     max_waiting: Annotated[
         int, typer.Option(min=0, help="Most requests that wait; more get 429.", metavar="N", rich_help_panel=_LIMITS)
     ] = 256,
@@ -254,6 +274,8 @@ def serve(
         if admin_token is not None and api_keys is not None and api_keys.has(admin_token):
             raise ConfigError("--admin-token-file must not have the API key in it: users must not change adapters")
 
+        template = None if chat_template is None else _read_template(chat_template)
+
         from kaito_runtime.options import ServeOptions
         from kaito_runtime.serve import serve as run
 
@@ -279,6 +301,9 @@ def serve(
                 drain_seconds=drain_seconds,
                 pack_weights=pack_weights,
                 reuse_prefixes=reuse_prefixes,
+                chat_template=template,
+                model_defaults=model_defaults,
+                cors_origins=tuple(cors_origin or ()),
                 request_seconds=request_seconds,
             ),
             config_file,
@@ -309,3 +334,13 @@ def _read_key(path: Path, option: str) -> str:
     if not key:
         raise ConfigError(f"{option}: {path} is empty")
     return key
+
+
+def _read_template(path: Path) -> str:
+    try:
+        template = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--chat-template: {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not template.strip():
+        raise ConfigError(f"--chat-template: {path} is empty")
+    return template

@@ -6,7 +6,7 @@ Nothing here imports torch, so the HTTP side and its tests run without it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -60,7 +60,7 @@ class Bans(Protocol):
     def start(self) -> Bans:
         """Returns the first state, for another sequence."""
 
-    def banned(self) -> Sequence[int]:
+    def banned(self) -> Iterable[int]:
         """Returns the tokens that must not come next, each once."""
 
     def push(self, token: int) -> None:

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from importlib_metadata import version
 from starlette.types import Receive, Scope, Send
@@ -15,7 +16,7 @@ from kaito_runtime.engine.protocol import Engine
 from kaito_runtime.errors import RequestError, ServeError
 from kaito_runtime.http.admin import ADMIN_PATHS, add_admin_routes
 from kaito_runtime.http.auth import ApiKey, BodyLimit
-from kaito_runtime.http.errors import install_error_handlers
+from kaito_runtime.http.errors import OWN_HEADERS, RequestIds, install_error_handlers
 from kaito_runtime.http.health import Health
 from kaito_runtime.http.key_limits import KeyLimits
 from kaito_runtime.http.metrics import Metrics
@@ -53,6 +54,7 @@ def create_app(
     limits: KeyLimits | None = None,
     admin_token: str | None = None,
     request_seconds: float | None = None,
+    cors_origins: Sequence[str] = (),
     lifespan: Lifespan | None = None,
 ) -> FastAPI:
     """Returns the application.
@@ -63,6 +65,7 @@ def create_app(
         limits: What each of them may ask for; None for no limits.
         admin_token: Bearer token that the admin routes require; None turns them off.
         request_seconds: Time limit of a request; None for none.
+        cors_origins: Origins of pages that may call the server from a browser.
         lifespan: What starts and stops with the application.
     """
     limits = limits or KeyLimits()
@@ -75,6 +78,15 @@ def create_app(
     app.add_middleware(
         ApiKey, keys=api_keys, limits=limits, own_keys=own_keys, open_paths=_OPEN_PATHS, refused=metrics.refused
     )
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=[_GENERATION, *OWN_HEADERS],
+        )
+    app.add_middleware(RequestIds)
     install_error_handlers(app, metrics)
     add_chat_page(app)
     add_generation_routes(app, service, adapters, health)

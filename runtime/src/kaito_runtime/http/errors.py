@@ -1,18 +1,25 @@
-"""Error responses: every failure, wherever it happens, becomes OpenAI's error body."""
+"""Error responses: every failure, wherever it happens, becomes OpenAI's error body; and OpenAI's headers."""
 
 import logging
+import re
+import time
+import uuid
 from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kaito_runtime.errors import RequestError, validation_message
 from kaito_runtime.http.metrics import Metrics
 from kaito_runtime.openai.replies import error_body
 
-__all__ = ["error_response", "install_error_handlers"]
+__all__ = ["OWN_HEADERS", "RequestIds", "error_response", "install_error_handlers"]
+
+OWN_HEADERS = ("x-request-id", "openai-processing-ms")
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +63,31 @@ def install_error_handlers(app: FastAPI, metrics: Metrics) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return await refused(request, RequestError("internal error", status=500, code="internal_error"))
+
+
+class RequestIds:
+    """Adds to each response the id of its request, the client's own or a new one, and how long it took to begin."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}".encode()
+        started = time.monotonic()
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                spent = str(int((time.monotonic() - started) * 1000)).encode()
+                own = [(b"x-request-id", request_id), (b"openai-processing-ms", spent)]
+                message = {**message, "headers": [*message.get("headers", ()), *own]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
 
 
 def _field(location: Sequence[object]) -> str:

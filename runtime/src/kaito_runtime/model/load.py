@@ -42,6 +42,7 @@ class LoadedModel:
         tokenizer: That of transformers, with the chat template that came with the weights.
         recipe: The recipe that prepared it.
         end_tokens: Tokens that end a sequence.
+        sampling: How its maker wants tokens to be chosen, by the names of transformers' generation configuration.
         context_length: Most tokens of one sequence, as the model's configuration has it.
         shards: The parts that this rank holds of layers that are spread over several ranks, by path.
     """
@@ -52,6 +53,7 @@ class LoadedModel:
     end_tokens: frozenset[int]
     context_length: int
     shards: Mapping[str, Shard] = field(default_factory=dict)
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 def choose_device(ranks: Ranks = ALONE, wanted: str = "auto", environ: Mapping[str, str] | None = None) -> torch.device:
@@ -174,6 +176,7 @@ def load_model(
         tokenizer=tokenizer,
         recipe=chosen_recipe,
         end_tokens=end_tokens,
+        sampling=_sampling(model.generation_config),
         context_length=int(getattr(config.get_text_config(), "max_position_embeddings", None) or _FALLBACK_CONTEXT),
         shards=shards,
     )
@@ -208,6 +211,21 @@ def _source(path: Path) -> dict[str, str]:
     if not any(path.glob("*.safetensors")):
         raise ModelLoadError(f"model '{path}' has no *.safetensors; other formats can run code and are not loaded")
     return {"pretrained_model_name_or_path": str(path)}
+
+
+def _sampling(generation: Any) -> Mapping[str, float]:
+    """Returns what a generation configuration says about sampling, as far as it is possible here."""
+    bounds: dict[str, tuple[float, float]] = {"temperature": (0, 100), "top_p": (0, 1), "min_p": (0, 1)}
+    bounds["top_k"] = (0, 2**31)
+    bounds["repetition_penalty"] = (0.01, 100)
+    found = {name: getattr(generation, name, None) for name in bounds}
+    said = {name: value for name, value in found.items() if isinstance(value, int | float)}
+    kept = {name: value for name, value in said.items() if bounds[name][0] <= value <= bounds[name][1]}
+    if kept.get("top_p") == 0:
+        del kept["top_p"]
+    if wrong := sorted(said.keys() - kept.keys()):
+        log.warning("generation_config.json: %s is out of range and ignored", ", ".join(wrong))
+    return kept
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

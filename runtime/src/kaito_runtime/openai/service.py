@@ -7,6 +7,7 @@ loaded and the engine's limits is checked here.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ from kaito_runtime.openai.stream import Answer, Recorder
 from kaito_runtime.openai.tool_plan import ChatPlan, call_grammar, json_rule, plan_chat
 
 __all__ = ["CompletionService"]
+
+log = logging.getLogger(__name__)
 
 _COMPLETION_TOKENS = 16  # OpenAI's default
 _MOST_PROMPTS = 1024
@@ -78,6 +81,7 @@ class CompletionService:
         self._codec = codec
         self._adapters = adapters
         self._recorder = recorder
+        self._warned: set[str] = set()
 
     def reply(self, request: GenerationRequest, generation: int) -> Reply:
         """Returns what makes the bodies of the response to a request."""
@@ -101,12 +105,13 @@ class CompletionService:
         Raises:
             RequestError: The request cannot be served; its status says why.
         """
-        self._choose(request)  # first: an unknown model is reported before a bad message
+        choice = self._choose(request)  # first: an unknown model is reported before a bad message
+        template = self._template(choice)
         size = sum(len(message.text) for message in request.messages) + len(request.tools or ()) * _TOOL_SIZE
         form = request.form
 
         def prepare() -> tuple[ChatPlan, list[int]]:
-            chat = plan_chat(request, self._codec, has_form=form is not None)
+            chat = plan_chat(request, self._codec, has_form=form is not None, template=template)
             return chat, self._codec.encode(chat.prompt, special=bool(request.add_special_tokens))
 
         chat, prompt = await _in_thread_if_long(prepare, size)
@@ -140,6 +145,19 @@ class CompletionService:
             form=request.form,
         )
         return await self._answer(request, prompts, plan)
+
+    def _template(self, choice: Choice) -> str:
+        """Returns the chat template that the one adapter with a template brings; "" for the model's own."""
+        brought = self._adapters.chat_templates(choice.strengths)
+        if len(brought) != 1:
+            return ""
+        (template,) = brought
+        own = self._codec.chat_template
+        if own and template not in (own, *self._warned):
+            names = ", ".join(version.name for version in choice.strengths)
+            log.warning("conversations with %s use the adapter's chat template, which is not the model's", names)
+            self._warned.add(template)
+        return template
 
     def _choose(self, request: GenerationRequest) -> Choice:
         catalog = self._adapters.catalog
