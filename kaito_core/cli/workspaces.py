@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from kaito_core.api import KubeObject, NodeState, parse_workspace
+from kaito_core.api.workspace.model import PROVIDER_ANNOTATION
 from kaito_core.api.yaml_text import dump_yaml
+from kaito_core.builtin.scheduler import SCHEDULER
 from kaito_core.cli.documents import FilesArgument, FilesOption, document_name, given_files, read_workspaces
 from kaito_core.cli.output import ReportFormat, ReportOption, print_data
 from kaito_core.cli.pairs import parse_pairs
@@ -76,8 +78,11 @@ def _objects(session: Session, document: object) -> tuple[Resolved, tuple[KubeOb
         WorkspaceError: The Workspace is wrong.
     """
     resolved = resolve(parse_workspace(document), session.registry)
-    sku = session.registry.sku(resolved.workspace.resource.instance_type)
-    return resolved, desired(resolved, NodeState((), sku=sku), session.settings).objects
+    workspace = resolved.workspace
+    sku = session.registry.sku(workspace.resource.instance_type)
+    provider = workspace.metadata.annotations.get(PROVIDER_ANNOTATION) or session.settings.node_provider
+    nodes = NodeState((), sku=sku, pods_first=provider == SCHEDULER)
+    return resolved, desired(resolved, nodes, session.settings).objects
 
 
 def render(context: typer.Context, files: FilesArgument = None, filename: FilesOption = None) -> None:

@@ -21,6 +21,7 @@ from kaito_core.reconcile.status import ANY_NODE, NODES_IMPAIRED, Outlook
 
 __all__ = ["Event", "has_changed", "news", "next_status", "summary"]
 
+_NOT_REACHED = "NotReached"  #: reason: no pass has looked at it yet
 _OURS = frozenset({RESOURCE_READY, NODE_CLAIM_READY, INFERENCE_READY, WORKSPACE_SUCCEEDED, READY})
 
 
@@ -52,8 +53,8 @@ def next_status(
     """
     before = [condition for condition in previous.get("conditions") or [] if isinstance(condition, Mapping)]
     ready = [replace(found, type=READY) for found in outlook.conditions if found.type == WORKSPACE_SUCCEEDED]
-    observed = [*outlook.conditions, *ready]
-    current = {condition.type for condition in observed}
+    observed = [*outlook.conditions, *ready, *_not_reached(before, outlook.conditions)]
+    current = {condition.type for condition in outlook.conditions} | {READY}
     conditions = merge_conditions([dict(c) for c in before], observed, generation=generation, now=now)
     if INFERENCE_READY not in current:  # the pass ended early: of what it did not reach, the last observation stays
         conditions += [dict(c) for c in before if c.get("type") in _OURS - current]
@@ -77,9 +78,23 @@ def next_status(
     return status, _events(before, outlook.conditions)
 
 
+def _not_reached(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -> list[Condition]:
+    """Returns the conditions of which there is no observation yet, since the first pass ended early: none is absent."""
+    known = {condition.type for condition in current} | {condition.get("type") for condition in before}
+    summary = next((found for found in current if found.type == WORKSPACE_SUCCEEDED), None)
+    if summary is None:
+        return []
+    message = f"not looked at yet: {summary.reason} comes first"
+    return [
+        Condition(name, "Unknown", _NOT_REACHED, message)
+        for name in (RESOURCE_READY, INFERENCE_READY)
+        if name not in known
+    ]
+
+
 def _events(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -> tuple[Event, ...]:
     """Returns one event for each condition that has changed, for the summary only where no part says the same."""
-    old = {condition.get("type"): condition for condition in before}
+    old = {condition.get("type"): condition for condition in before if condition.get("reason") != _NOT_REACHED}
     events: list[Event] = []
     for condition in current:
         then = old.get(condition.type, {})

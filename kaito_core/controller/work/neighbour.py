@@ -82,5 +82,7 @@ class Neighbour:
             renewed = datetime.fromisoformat(str(spec.get("renewTime")))
         except ValueError:
             return False
-        # The holder's clock is not ours.
-        return self._now() - renewed < timedelta(seconds=int(spec.get("leaseDurationSeconds") or 15) + CHECK_SECONDS)
+        seconds = spec.get("leaseDurationSeconds")
+        valid = timedelta(seconds=(seconds if isinstance(seconds, int) else 15) + CHECK_SECONDS)
+        # The holder's clock is not ours; a time without a zone is nobody's.
+        return renewed.tzinfo is not None and self._now() - renewed < valid

@@ -163,3 +163,13 @@ def test_the_hubs_name_of_installed_weights_is_valid_and_said(tmp_path: Path) ->
     result = kaito("validate", path)
     assert (result.returncode, result.stdout) == (0, f"{path}: Workspace 'w' is valid\n")
     assert "is taken as the preset 'phi-4-mini-instruct'" in result.stderr
+
+
+def test_render_leaves_the_nodes_of_a_pool_to_the_scheduler(tmp_path: Path) -> None:
+    head = HEAD.replace("{name: w}", "{name: w, annotations: {kaito.sh/node-provider: scheduler}}")
+    text = head + "resource: {labelSelector: {matchLabels: {pool: a}}}\ninference: {preset: {name: falcon-7b}}"
+    (pods,) = [
+        o for o in yaml.safe_load_all(kaito("render", workspace(tmp_path, text)).stdout) if o["kind"] == "Deployment"
+    ]
+    spec = pods["spec"]["template"]["spec"]
+    assert (spec["nodeSelector"], spec.get("affinity")) == ({"pool": "a"}, None)

@@ -294,3 +294,18 @@ def test_a_model_that_anybody_may_use_gets_one_warning(world: Make, service: dic
     assert ("ServedWithoutKey" in first) is warned
     w.settle()
     assert w.step().events == ()
+
+
+def test_a_first_pass_that_ends_early_leaves_no_condition_out(world: Make) -> None:
+    w = world()
+    planned = plan_failure(w.document, InvalidWorkspaceError([FieldError("a", "is wrong")]), w.now)
+    assert w.condition("ResourceReady", planned) == w.condition("InferenceReady", planned)
+    assert w.condition("InferenceReady", planned) == (
+        "Unknown",
+        "NotReached",
+        "not looked at yet: InvalidWorkspace comes first",
+    )
+    assert [event.reason for event in planned.events] == ["InvalidWorkspace"]
+    w.document["status"] = planned.status
+    w.settle()
+    assert {w.condition(kind)[0] for kind in ("Ready", "ResourceReady", "InferenceReady")} == {"True"}
