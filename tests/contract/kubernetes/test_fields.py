@@ -1,6 +1,6 @@
 """Nothing is accepted and ignored: each field of the CRD, changed, changes a manifest or what is asked of nodes.
 
-A field that is new here needs a value in `WHOLE`, and in `OTHER` where another value is not plain to make.
+A new field belongs into `WHOLE`, and into `OTHER` where another value is not plain to make.
 """
 
 import copy
@@ -121,6 +121,7 @@ OTHER: dict[str, Any] = {
     "inference.preset.name": "m2",
     "inference.template": {"spec": {"containers": [{"name": "a", "image": "b:1"}]}},
     "resource.labelSelector.matchExpressions[].operator": "NotIn",
+    f"{_SOURCE}.secretName": "keys",
     f"{_SOURCE}.volumeSource": {"persistentVolumeClaim": {"claimName": "b"}},
     f"{_SOURCE}.urls[]": "https://a.example/y.zip",
     f"{_ADAPTER}.strength": "0.75",
@@ -177,7 +178,7 @@ def put(document: Any, path: str, value: Any) -> None:
     """Sets a field; None removes it. Of lists the last entry that has it is meant, of maps the first value."""
     *parents, last = steps(path)
     for name in parents:
-        document = document[_key(document, name, last)]
+        document = document[_key(document, name, last)] if name in ("[]", "{}") else document.setdefault(name, {})
     key = _key(document, last, last)
     if value is None:
         document.pop(key, None)
@@ -196,11 +197,20 @@ def _key(document: Any, name: str, wanted: str) -> Any:
 def get(document: Any, path: str) -> Any:
     *parents, last = steps(path)
     for name in parents:
-        document = document[_key(document, name, last)]
-    return document[_key(document, last, last)]
+        document = (
+            document.get(name, {})
+            if isinstance(document, dict) and name != "{}"
+            else document[_key(document, name, last)]
+        )
+    return document.get(last) if isinstance(document, dict) and last != "{}" else document[_key(document, last, last)]
 
 
 def other(value: Any, schema: dict[str, Any]) -> Any:
+    """Another value than the one there is; of a field that `WHOLE` does not have, any."""
+    if value is None:
+        return {"integer": schema.get("minimum", 1), "boolean": True, "object": {"a": "b"}}.get(
+            schema.get("type", ""), "a"
+        )
     if "enum" in schema:
         return next(found for found in schema["enum"] if found not in ("", value))
     if isinstance(value, bool):
