@@ -129,18 +129,28 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Serve a Workspace on this machine. No cluster is needed, and no GPU for small models. Ctrl-C ends it."""
+    """Serve a Workspace on this machine. No cluster is needed, and no GPU for small models. Ctrl-C ends it.
+
+    Edits of FILE are applied while it is served: strengths, and adapters that are added, replaced or removed.
+    """
+    from kaito_core.local.edits import Edits
     from kaito_core.local.up import serve_locally
 
     session: Session = context.obj
     images = {name: Path(path) for name, path in parse_pairs("--image", "REF=PATH", image).items()}
-    documents = read_workspaces(file)
-    if len(documents) > 1:
-        raise ConfigError(f"{document_name(file)}: expected one Workspace, got {len(documents)}; kaito up serves one")
-    with _named(file):
-        workspace = parse_workspace(documents[0])
-        if weights is not None and workspace.inference.preset is not None:
-            session.registry.adopt(workspace.inference.preset.name, weights)
-        resolved = resolve(workspace, session.registry)
+
+    def read() -> Resolved:
+        documents = read_workspaces(file)
+        if len(documents) > 1:
+            name = document_name(file)
+            raise ConfigError(f"{name}: expected one Workspace, got {len(documents)}; kaito up serves one")
+        with _named(file):
+            workspace = parse_workspace(documents[0])
+            if weights is not None and workspace.inference.preset is not None:
+                session.registry.adopt(workspace.inference.preset.name, weights)
+            resolved = resolve(workspace, session.registry)
         _say(document_name(file), resolved)
-    raise typer.Exit(serve_locally(resolved, session.settings, port=port, weights=weights, images=images))
+        return resolved
+
+    edits = Edits(file, read) if file != Path("-") else None  # made first: an edit while the model loads counts
+    raise typer.Exit(serve_locally(read(), session.settings, port=port, weights=weights, images=images, edits=edits))

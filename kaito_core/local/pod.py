@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from kaito_core.errors import ConfigError
 from kaito_core.local.images import unpack_data
 from kaito_core.reconcile.objects.podspec import ADAPTER_VARIABLE, RUNTIME_CONTAINER
 
-__all__ = ["Command", "LocalPod", "local_pod"]
+__all__ = ["WEIGHTS_STEP", "Command", "LocalPod", "local_pod"]
 
 WEIGHTS_STEP = "weights"
 #: Programs of ours, run by the Python that runs this one.
@@ -50,11 +50,21 @@ class LocalPod:
         steps: The init containers, to run one after the other.
         runtime: The server, to run when they are done.
         adapters: The folder into which the steps put the adapters.
+        config: Text of each file that the server reads again when it changes.
     """
 
     steps: tuple[Command, ...]
     runtime: Command
     adapters: Path
+    config: Mapping[Path, str] = field(default_factory=dict)
+
+    def write_config(self) -> None:
+        """Writes the files of `config`, each as a whole or not at all."""
+        for path, text in self.config.items():
+            path.parent.mkdir(exist_ok=True)
+            scratch = path.with_name(f".{path.name}.new")
+            scratch.write_text(text)
+            scratch.replace(path)
 
 
 def local_pod(
@@ -66,7 +76,7 @@ def local_pod(
     weights: Path,
     fetch_weights: bool,
 ) -> LocalPod:
-    """Returns the commands of a workload.
+    """Returns the commands of a workload. `folder` may have the volumes of an earlier version of it.
 
     Args:
         manifests: What the operator would create, the workload last.
@@ -80,8 +90,14 @@ def local_pod(
         ConfigError: A container needs an image or a volume that this machine does not have.
     """
     spec = manifests[-1]["spec"]["template"]["spec"]
-    config = {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ConfigMap"}
-    volumes = {volume["name"]: _volume(volume, folder / "volumes", config) for volume in spec["volumes"]}
+    maps = {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ConfigMap"}
+    volumes = {volume["name"]: _volume(volume, folder / "volumes") for volume in spec["volumes"]}
+    config = {
+        volumes[volume["name"]] / key: text
+        for volume in spec["volumes"]
+        if "configMap" in volume
+        for key, text in maps.get(volume["configMap"]["name"], {}).items()
+    }
     volumes["weights"] = weights
     runtime_image = spec["containers"][0]["image"]
     steps = []
@@ -96,25 +112,24 @@ def local_pod(
             paths[DATA_FOLDER] = _data(container, images, folder / "images")
         steps.append(_command(container, paths, variables))
     (runtime,) = (c for c in spec["containers"] if c["name"] == RUNTIME_CONTAINER)
-    return LocalPod(tuple(steps), _command(runtime, _paths(runtime, volumes), variables), volumes["adapters"])
+    pod = LocalPod(tuple(steps), _command(runtime, _paths(runtime, volumes), variables), volumes["adapters"], config)
+    if not all(path.exists() for path in config):  # a later version is written when its adapters are there
+        pod.write_config()
+    return pod
 
 
-def _volume(volume: Mapping[str, Any], root: Path, config: Mapping[str, Mapping[str, str]]) -> Path:
+def _volume(volume: Mapping[str, Any], root: Path) -> Path:
     path = root / str(volume["name"])
     root.mkdir(parents=True, exist_ok=True)
     if "hostPath" in volume:
         origin = Path(volume["hostPath"]["path"])
         if not origin.exists():
             raise ConfigError(f"volume '{volume['name']}': '{origin}' does not exist on this machine")
+        path.unlink(missing_ok=True)
         path.symlink_to(origin)  # the user's path may have spaces, and this one goes into a shell command
         return path
-    if "configMap" in volume:
-        path.mkdir()
-        for key, text in config[volume["configMap"]["name"]].items():
-            (path / key).write_text(text)
-        return path
-    if "emptyDir" in volume:
-        path.mkdir()
+    if "configMap" in volume or "emptyDir" in volume:
+        path.mkdir(exist_ok=True)
         return path
     kind = next((key for key in volume if key != "name"), "nothing")
     raise ConfigError(
@@ -129,7 +144,8 @@ def _paths(container: Mapping[str, Any], volumes: Mapping[str, Path]) -> dict[st
 
 def _folder(container: Mapping[str, Any]) -> str:
     """Returns the folder of the adapter that a container fetches, "name/revision"."""
-    return next((v["value"] for v in container.get("env", []) if v["name"] == ADAPTER_VARIABLE), container["name"])
+    named = (str(v["value"]) for v in container.get("env", []) if v["name"] == ADAPTER_VARIABLE)
+    return next(named, str(container["name"]))
 
 
 def _copies_data(container: Mapping[str, Any]) -> bool:

@@ -5,25 +5,35 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import httpx
 from rich.console import Console
 
 from kaito_core.api import ModelPreset
-from kaito_core.local.pod import Command, LocalPod
+from kaito_core.errors import ConfigError
+from kaito_core.local.pod import WEIGHTS_STEP, Command, LocalPod
 from kaito_core.local.process import Process
 
 __all__ = ["run_pod"]
 
+#: Returns the pod after an edit, with the folders of its adapters.
+Update = Callable[[], tuple[LocalPod, Sequence[str]] | None]
+
 _POLL_SECONDS = 0.25
+_EDIT_SECONDS = 0.5
 _NEWS_SECONDS = 10.0
 _REQUEST_SECONDS = 300.0
 _LONGEST_ANSWER = 500  # characters of an error from the runtime
 
 
 async def run_pod(
-    pod: LocalPod, preset: ModelPreset, folders: Iterable[str], url: str, notes: Iterable[str] = ()
+    pod: LocalPod,
+    preset: ModelPreset,
+    folders: Iterable[str],
+    url: str,
+    notes: Iterable[str] = (),
+    update: Update = lambda: None,
 ) -> int:
     """Runs a pod until SIGINT, SIGTERM or SIGHUP, and returns the exit status.
 
@@ -33,6 +43,8 @@ async def run_pod(
         folders: Folders of its adapters, "name/revision".
         url: Where its runtime listens.
         notes: What to tell the user first.
+        update: Is called twice a second, and returns the pod and the folders of its adapters after an edit, else None;
+            a ConfigError is printed, and what is served stays.
 
     Raises:
         ConfigError: A command cannot be started.
@@ -56,7 +68,7 @@ async def run_pod(
         if fault := _missing_adapter(pod, folders):
             voice.say(f"error: {fault}; nothing is served")
             return 1
-        return await _serve(pod.runtime, preset, url, voice, stopping)
+        return await _serve(pod, preset, url, voice, stopping, update)
     finally:
         stopping.cancel()
 
@@ -103,11 +115,19 @@ async def _step(step: Command, voice: _Voice, stopping: "asyncio.Task[bool]") ->
         return ended.result()
 
 
-async def _serve(command: Command, preset: ModelPreset, url: str, voice: _Voice, stopping: "asyncio.Task[bool]") -> int:
+async def _serve(
+    pod: LocalPod,
+    preset: ModelPreset,
+    url: str,
+    voice: _Voice,
+    stopping: "asyncio.Task[bool]",
+    update: Update,
+) -> int:
     client = httpx.AsyncClient(base_url=url, timeout=_REQUEST_SECONDS)
-    async with client, Process(command, voice.say) as process:
+    async with client, Process(pod.runtime, voice.say) as process:
         ended = asyncio.create_task(process.wait())
         ready = asyncio.create_task(_until_ready(client, preset, voice))
+        edits = asyncio.create_task(_follow_edits(ready, pod, voice, stopping, update))
         try:
             with voice.console.status(f"loading {preset.name}"):
                 await asyncio.wait({ended, ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,8 +147,42 @@ async def _serve(command: Command, preset: ModelPreset, url: str, voice: _Voice,
             voice.say("stopping")
             return 0
         finally:
+            edits.cancel()
             ready.cancel()
             ended.cancel()
+
+
+async def _follow_edits(
+    ready: "asyncio.Task[str]", pod: LocalPod, voice: _Voice, stopping: "asyncio.Task[bool]", update: Update
+) -> None:
+    """Applies edits until it is cancelled: files first, then the configuration, which the runtime reads again."""
+    await asyncio.wait({ready})
+    while True:
+        await asyncio.sleep(_EDIT_SECONDS)
+        try:
+            if (found := await asyncio.to_thread(update)) is None:
+                continue
+            new, folders = found
+            if new.runtime != pod.runtime:
+                raise ConfigError("this edit needs a new start of kaito up")
+            for step, folder in zip(_adapter_steps(new), folders, strict=True):
+                if not _missing_adapter(new, [folder]):
+                    continue
+                if status := await _step(step, voice, stopping):
+                    raise ConfigError(f"step {step.name} {_ending(status)}")
+                if status is None:
+                    return
+                if fault := _missing_adapter(new, [folder]):
+                    raise ConfigError(fault)
+        except ConfigError as error:
+            voice.say(f"error: {error}; what was served before is served on")
+        else:
+            new.write_config()
+            voice.say("the edit is applied")
+
+
+def _adapter_steps(pod: LocalPod) -> list[Command]:
+    return [step for step in pod.steps if step.name != WEIGHTS_STEP]
 
 
 async def _until_ready(client: httpx.AsyncClient, preset: ModelPreset, voice: _Voice) -> str:

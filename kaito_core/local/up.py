@@ -10,8 +10,9 @@ from pathlib import Path
 
 from kaito_core.api import ModelPreset, NodeState
 from kaito_core.errors import ConfigError
+from kaito_core.local.edits import Edits
 from kaito_core.local.machine import check_machine, this_machine
-from kaito_core.local.pod import local_pod
+from kaito_core.local.pod import LocalPod, local_pod
 from kaito_core.local.supervisor import run_pod
 from kaito_core.reconcile.desired import desired
 from kaito_core.reconcile.resolve import Resolved
@@ -30,6 +31,7 @@ def serve_locally(
     port: int,
     weights: Path | None,
     images: Mapping[str, Path],
+    edits: Edits | None = None,
 ) -> int:
     """Serves a Workspace until Ctrl-C, and returns the exit status.
 
@@ -39,6 +41,7 @@ def serve_locally(
         port: Port of the API; 0 picks a free one.
         weights: A Hugging Face folder or a GGUF file; None: the preset's weights, downloaded if necessary.
         images: Images on this machine, by reference.
+        edits: The Workspace's file, whose edits are applied while it is served; None: there is none.
 
     Raises:
         ConfigError: The Workspace cannot be served here, for instance because this machine is too small. Nothing was
@@ -55,19 +58,28 @@ def serve_locally(
     notes = [note for note in (_one_process(preset), warning) if note]
     # One machine, one process: the runtime uses a GPU if it finds one, and the CPU otherwise.
     alone = preset.model_copy(update={"distributed": False, "gpus": 0, "gpu_memory_gib": 0.0})
-    variables = [entry for entry in resolved.pod.get("env", ()) if "valueFrom" not in entry]
-    local = replace(resolved, preset=alone, machines=(), pod={"env": variables})  # all else is about a cluster
     with tempfile.TemporaryDirectory(prefix="kaito-", dir=_plain_folder()) as folder:
-        pod = local_pod(
-            desired(local, NodeState(()), settings).objects,
-            Path(folder),
-            variables={"KAITO_HOST": _HOST, "KAITO_PORT": str(port), "KAITO_DRAIN_SECONDS": str(_DRAIN_SECONDS)},
-            images=images,
-            weights=place,
-            fetch_weights=download,
-        )
-        folders = [adapter.ref.folder for adapter in resolved.adapters]
-        return asyncio.run(run_pod(pod, preset, folders, f"http://{_HOST}:{port}", notes))
+
+        def planned(wanted: Resolved) -> tuple[LocalPod, list[str]]:
+            variables = [entry for entry in wanted.pod.get("env", ()) if "valueFrom" not in entry]
+            local = replace(wanted, preset=alone, machines=(), pod={"env": variables})  # all else is about a cluster
+            pod = local_pod(
+                desired(local, NodeState(()), settings).objects,
+                Path(folder),
+                variables={"KAITO_HOST": _HOST, "KAITO_PORT": str(port), "KAITO_DRAIN_SECONDS": str(_DRAIN_SECONDS)},
+                images=images,
+                weights=place,
+                fetch_weights=download,
+            )
+            return pod, [adapter.ref.folder for adapter in wanted.adapters]
+
+        def update() -> tuple[LocalPod, list[str]] | None:
+            found = edits.next(resolved) if edits is not None else None
+            return planned(found) if found is not None else None
+
+        pod, folders = planned(resolved)
+        following = () if edits is None else (update,)
+        return asyncio.run(run_pod(pod, preset, folders, f"http://{_HOST}:{port}", notes, *following))
 
 
 def _plain_folder() -> str | None:
