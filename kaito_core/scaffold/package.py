@@ -35,11 +35,13 @@ class Kind:
         description: Description of the distribution; "{title}" stands for the plugin's name.
         edit: What its author edits first: files under the package's folder, and what belongs there.
         requires: Distributions that it needs at run time.
+        entry_points: Further tables of its pyproject.toml.
     """
 
     description: str
     edit: Mapping[str, str]
     requires: tuple[str, ...] = ("kaito-core",)
+    entry_points: str = ""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -61,9 +63,15 @@ KINDS: Mapping[str, Kind] = {
     "source": Kind(
         "Adapters from {title} for kaito",
         {
-            "src/{package}/source.py": "the pattern of references, and the image and command that fetch one",
+            "src/{package}/source.py": "the pattern of references",
+            "src/{package}/fetch.py": "what runs in the pod: the files at a reference, and how one is read",
             "tests/test_conformance.py": "references of your source, valid and invalid ones",
         },
+        entry_points="""
+# What runs in the pod: kaito-fetch imports it there, the operator never.
+[project.entry-points.kaito_fetch]
+{entry} = "{package}.fetch"
+""",
     ),
 }
 
@@ -100,6 +108,7 @@ def write_package(kind: str, name: str, to: Path) -> tuple[Path, dict[str, str]]
         "requirements": ", ".join(f'"{required}>={core_version}"' for required in KINDS[kind].requires),
         "api_version": str(API_VERSION),
     }
+    values["entry_points"] = KINDS[kind].entry_points.format(**values)
     folder = to / values["distribution"]
     if folder.exists():
         raise ConfigError(f"{folder} exists already and was not changed; choose another name or another --to")
