@@ -41,10 +41,8 @@ class ScriptedEngine(FakeEngine):
 def _answer(prompt: str, grammar: Any) -> str:
     tools = re.search(r"<tools>(.*)</tools>", prompt, re.S)
     result = re.search(r".*<tool>(.*)<answer>", prompt, re.S)
-    if isinstance(grammar, FakeGrammar) and "lark" not in str(grammar)[:40]:
-        schema = getattr(grammar, "schema", None)
-        if isinstance(schema, dict) and "lark" not in schema:
-            return json.dumps(_example(schema, schema))
+    if isinstance(grammar, FakeGrammar) and grammar.form.kind == "json":
+        return json.dumps(_example(grammar.form.value, grammar.form.value))
     if result is not None and not prompt.endswith("<tool_call>\n"):
         return f"It is {result[1]}."
     if tools is not None:
