@@ -17,7 +17,7 @@ from kaito_runtime.engine.sampling import Sampler, choose
 from kaito_runtime.errors import RequestError
 from kaito_runtime.model.load import load_model
 from kaito_runtime.openai.codec import HuggingFaceCodec
-from kaito_runtime.openai.fields.forms import AnswerForm
+from kaito_runtime.openai.fields.forms import AnswerForm, closed
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 # Bounded, so that a model that means nothing by what it says comes to an end.
@@ -260,3 +260,40 @@ def test_real_model_fills_in_schemas_among_requests_without(smollm2: Path) -> No
             jsonschema.validate(json.loads(alone[index]), schema)
     assert "Paris" in json.loads(alone[0])["city"]
     assert not any(alone[index].startswith("{") for index in (1, 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        ("regex", "[", "unclosed character class"),
+        ("regex", "(?=a)b", "look-around"),
+        ("regex", "a" * 200_001, "at most 200000 characters"),
+        ("grammar", "x" * 1000, "in the notation of Lark or llama.cpp"),
+        ("grammar", "(" * 5000, "in the notation of Lark or llama.cpp"),
+        ("grammar", "root ::= root root", "no answer can follow it"),
+    ],
+)
+def test_form_that_is_none_is_the_requests_fault(codec: HuggingFaceCodec, kind: Any, value: str, words: str) -> None:
+    with pytest.raises(RequestError, match=words) as refusal:
+        codec.grammar(AnswerForm(kind, value, "structured_outputs.x"))
+    assert (refusal.value.status, refusal.value.param) == (400, "structured_outputs.x")
+
+
+def test_schema_that_is_nested_too_deeply_is_the_requests_fault(codec: HuggingFaceCodec) -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(400):
+        schema = {"type": "object", "properties": {"a": schema}}
+    with pytest.raises(RequestError, match="recursion limit"):
+        codec.grammar(AnswerForm("json", closed(schema, "x")))
+
+
+def test_objects_are_closed_where_the_schema_does_not_say_otherwise() -> None:
+    inner = {"type": "object", "properties": {"b": {"type": "integer"}}}
+    schema = {"properties": {"a": inner}, "$defs": {"c": {"allOf": [inner]}}}
+    assert closed(schema, "x") == {
+        "properties": {"a": {**inner, "additionalProperties": False}},
+        "$defs": {"c": {"allOf": [inner]}},
+        "additionalProperties": False,
+    }
+    for opened in ({"type": "object"}, {**inner, "additionalProperties": True}, {**inner, "anyOf": [inner]}, True):
+        assert closed(opened, "x") == opened
