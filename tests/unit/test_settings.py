@@ -27,6 +27,7 @@ def test_every_field_can_be_set() -> None:
         "KAITO_ALLOW_GENERIC_MODELS": "true",
         "KAITO_GENERIC_MODELS_DIR": "/models",
         "KAITO_SOURCES": "hf=acme,https=acme",
+        "KAITO_AUTOSCALED_NODES": "true",
         "KAITO_FETCH_HTTP": "true",
         "KAITO_FETCH_HOSTS": "*.corp.example",
         "KAITO_FETCH_PRIVATE_HOSTS": "10.0.0.0/8,registry.corp.example",
@@ -62,6 +63,7 @@ def test_every_field_can_be_set() -> None:
         allow_generic_models=True,
         generic_models_dir="/models",
         sources=("hf=acme", "https=acme"),
+        autoscaled_nodes=True,
         fetch_http=True,
         fetch_hosts=("*.corp.example",),
         fetch_private_hosts=("10.0.0.0/8", "registry.corp.example"),
@@ -149,6 +151,7 @@ strict_plugins: true
 allow_generic_models: true
 generic_models_dir: /models
 sources: [hf=acme]
+autoscaled_nodes: true
 fetch_http: true
 fetch_hosts: ["*.corp.example"]
 fetch_private_hosts: [10.0.0.0/8]
