@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from kaito_runtime.engine.batching import Batcher
@@ -73,6 +75,9 @@ def test_each_token_is_that_of_the_whole_sequence_alone(folder: Path, reuse: boo
             assert (row - truth).abs().max() < 1e-4, f"{name} at {len(prompt) + k} tokens"
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.23"), reason="earlier ones go on without the keys of the prompt"
+)
 def test_answers_are_those_of_transformers_own_generate() -> None:
     """Which computes all keys again where the table changes, for Phi-3."""
     torch.manual_seed(7)
