@@ -16,8 +16,11 @@ __all__ = [
     "DoesNotFitError",
     "FetchError",
     "FieldError",
+    "InvalidClaimError",
+    "InvalidConfigError",
     "InvalidWorkspaceError",
     "KaitoError",
+    "NamedObjectError",
     "NotReadyError",
     "PluginConflictError",
     "PluginError",
@@ -104,6 +107,29 @@ class WorkspaceError(KaitoError):
 
 class InvalidWorkspaceError(WorkspaceError):
     """Fields are missing, malformed or contradict one another."""
+
+
+class NamedObjectError(InvalidWorkspaceError):
+    """An object that the Workspace names cannot be used: that one or the Workspace must be edited; it is read again.
+
+    Attributes:
+        advice: What to do.
+    """
+
+    advice = "edit it or the Workspace"
+
+
+class InvalidClaimError(NamedObjectError):
+    """The PersistentVolumeClaim that `inference.weights` names cannot keep the weights."""
+
+    reason = "InvalidClaim"
+
+
+class InvalidConfigError(NamedObjectError):
+    """The ConfigMap that `inference.config` names cannot be used: somebody must edit it, and it is read again."""
+
+    reason = "InvalidConfig"
+    advice = "edit the ConfigMap"
 
 
 class UnknownPresetError(WorkspaceError):

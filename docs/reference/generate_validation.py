@@ -83,6 +83,31 @@ _ELSEWHERE = (
         "operator",
     ),
     (
+        "the ConfigMap of `inference.config` exists, and its options are right",
+        "`ConfigMissing` or `InvalidConfig`, with the key, in `WorkspaceSucceeded`; `kaito validate --serving-config`",
+        "operator",
+    ),
+    (
+        "the claim of `inference.weights` exists, is large enough, and can be mounted by all pods",
+        "`ClaimMissing` or `InvalidClaim`, with what is wrong, in `WorkspaceSucceeded`",
+        "operator",
+    ),
+    (
+        "`inference.weights.hostPath` is allowed by the settings",
+        "`inference.weights.hostPath is not allowed by ...`",
+        _BOTH,
+    ),
+    (
+        "mounts and limits of `inference.pod` agree with the defaults and with what the preset asks for",
+        "`inference.pod.resources.limits[memory] must not be below the request ...`",
+        _BOTH,
+    ),
+    (
+        "no two plugins change a pod differently (`kaito_pod`)",
+        "`PluginConflict`, with both plugins and the field, in `WorkspaceSucceeded`",
+        "operator",
+    ),
+    (
         "the names of the objects to create are free",
         "the owner of the object with that name, in `WorkspaceSucceeded`",
         "operator",
@@ -180,9 +205,9 @@ _DIFFERENCES = (
         "nodes come and go, and a Workspace may come first",
     ),
     (
-        "`inference.config` names a ConfigMap that exists (v0.12.0)",
-        "its name is checked, and nothing in it is used",
-        "upstream's manifests apply unchanged",
+        "`inference.config` names a ConfigMap that exists (v0.12.0), or all is refused on admission",
+        "a condition says what is missing or wrong, with the key; it is read again within a minute",
+        "a ConfigMap may come after the Workspace",
     ),
     (
         "Annotations are restricted (v0.12.0)",

@@ -5,7 +5,7 @@ from kaito_core.api.cluster import NODES, Cluster, KubeObject, ResourceType
 from kaito_core.api.labels import matches
 from kaito_core.api.nodes import Closes, GpuSku, MakesTypes, NodeProvider, NodeRequest, NodeState, RejectedNode, Starts
 from kaito_core.api.preset.model import ModelPreset, Weights
-from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedModel, ServingConfig
+from kaito_core.api.serving import ServedAdapter, ServedBlend, ServedLimits, ServedModel, ServingConfig
 from kaito_core.api.strength import parse_strength
 from kaito_core.api.workload import Workload
 from kaito_core.api.workspace.model import Workspace
@@ -31,6 +31,7 @@ __all__ = [
     "ResourceType",
     "ServedAdapter",
     "ServedBlend",
+    "ServedLimits",
     "ServedModel",
     "ServingConfig",
     "Starts",

@@ -18,11 +18,13 @@ __all__ = [
     "ADAPTERS_PATH",
     "CONFIG_FILE",
     "CONFIG_PATH",
+    "KEPT_PATH",
     "PORT",
     "SERVING_KEY",
     "WEIGHTS_PATH",
     "ServedAdapter",
     "ServedBlend",
+    "ServedLimits",
     "ServedModel",
     "ServingConfig",
 ]
@@ -30,6 +32,7 @@ __all__ = [
 PORT = 5000  # upstream's
 ADAPTERS_PATH = "/mnt/adapter"  # upstream's; one folder per adapter
 WEIGHTS_PATH = "/workspace/weights"
+KEPT_PATH = "/workspace/kept-weights"  # where the step that fetches weights sees a volume that keeps them
 CONFIG_PATH = "/etc/kaito/serving"
 SERVING_KEY = "serving.json"
 CONFIG_FILE = f"{CONFIG_PATH}/{SERVING_KEY}"
@@ -107,6 +110,16 @@ class ServedBlend(_Record):
         return cls.model_construct(name=name, strengths=dict(strengths))
 
 
+class ServedLimits(_Record):
+    """Limits that a running server takes up; what is None is as its command line says.
+
+    Attributes:
+        request_seconds: Time limit of a request, waiting included.
+    """
+
+    request_seconds: float | None = Field(default=None, ge=1)
+
+
 class ServingConfig(_Record):
     """What one pod serves.
 
@@ -116,6 +129,7 @@ class ServingConfig(_Record):
         model: The base model.
         adapters: The adapters, in the Workspace's order.
         blends: The blends.
+        limits: Limits of requests.
     """
 
     schema_version: Literal[1] = 1
@@ -123,6 +137,7 @@ class ServingConfig(_Record):
     model: ServedModel
     adapters: tuple[ServedAdapter, ...] = ()
     blends: tuple[ServedBlend, ...] = ()
+    limits: ServedLimits | None = None
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

@@ -14,6 +14,7 @@ __all__ = [
     "TORCHRUN_PORT",
     "WORKSPACE_LABEL",
     "WORKSPACE_NAMESPACE_LABEL",
+    "KeptVolume",
     "Workload",
     "headless_name",
     "serving_name",
@@ -40,6 +41,19 @@ def headless_name(workspace: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptVolume:
+    """A volume on which weights stay when pods end.
+
+    Attributes:
+        source: The volume, as in a pod's volumes, without its name.
+        folder: Folder of the weights on it.
+    """
+
+    source: Mapping[str, Any]
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """What runs.
 
@@ -61,6 +75,10 @@ class Workload:
         node_selector: Labels of nodes that pods may run on, where autoscalers are to read them.
         pull_secrets: Image pull secrets of the pod.
         options: What the pods take along for their cluster, as `merged` returns it.
+        arguments: Further arguments of the server.
+        api_key_secret: Secret with the key that requests must carry, "" for none.
+        kept: The volume that keeps the weights, None where they go with the pod.
+        config_revision: Changes with what a running server cannot take up from its ServingConfig; "" for nothing.
     """
 
     kind: Literal["Deployment", "StatefulSet"]
@@ -79,3 +97,7 @@ class Workload:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    api_key_secret: str = ""
+    config_revision: str = ""
+    kept: KeptVolume | None = None

@@ -1,7 +1,8 @@
 """Reading Workspaces from files and standard input. They are parsed and checked elsewhere."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,19 @@ import yaml
 
 from kaito_core.api.workspace.model import GROUP
 from kaito_core.errors import ConfigError
+from kaito_core.reconcile.options.serving import CONFIG_KEY
 
-__all__ = ["FilesArgument", "FilesOption", "document_name", "given_files", "read_workspaces"]
+__all__ = [
+    "ConfigOption",
+    "Documents",
+    "FilesArgument",
+    "FilesOption",
+    "config_name",
+    "document_name",
+    "given_files",
+    "read_config",
+    "read_documents",
+]
 
 _STANDARD_INPUT = Path("-")
 
@@ -22,6 +34,16 @@ FilesArgument = Annotated[
 FilesOption = Annotated[
     list[Path] | None,
     typer.Option("--filename", "-f", metavar="FILE", help="The same, as kubectl takes it.", show_default=False),
+]
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--serving-config",
+        metavar="FILE",
+        help="The ConfigMap that inference.config names, or the options in it. Default: a ConfigMap in the same file.",
+        show_default=False,
+    ),
 ]
 
 
@@ -41,8 +63,52 @@ def document_name(path: Path) -> str:
     return "standard input" if path == _STANDARD_INPUT else str(path)
 
 
-def read_workspaces(path: Path) -> list[Any]:
-    """Returns the Workspaces of a YAML or JSON file, not yet parsed. Documents of other kinds are ignored.
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What is of interest in a file.
+
+    Attributes:
+        workspaces: The Workspaces, not yet parsed.
+        config_maps: The data of ConfigMaps, by name.
+    """
+
+    workspaces: list[Any]
+    config_maps: Mapping[str, Mapping[str, Any]]
+
+    def config(self, document: object) -> Mapping[str, Any] | None:
+        """Returns the data of the ConfigMap that a Workspace names, None where it names none or it is not here."""
+        return self.config_maps.get(config_name(document))
+
+
+def config_name(document: object) -> str:
+    """Returns the name of the ConfigMap of serving options that a Workspace names, "" for none."""
+    inference = document.get("inference") if isinstance(document, dict) else None
+    name = inference.get("config") if isinstance(inference, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def read_config(path: Path) -> Mapping[str, Any]:
+    """Returns the data of the ConfigMap in a file; a file of another form is the options themselves.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError:
+        document = None  # the reader of the options has the better message
+    if isinstance(document, dict) and document.get("kind") == "ConfigMap":
+        data: Mapping[str, Any] = document.get("data") or {}
+        return data
+    return {CONFIG_KEY: text}
+
+
+def read_documents(path: Path) -> Documents:
+    """Returns the Workspaces and the ConfigMaps of a YAML or JSON file. Documents of other kinds are ignored.
 
     A `file:` URI with a relative path becomes absolute: it is meant relative to the file it is written in.
 
@@ -75,7 +141,15 @@ def read_workspaces(path: Path) -> list[Any]:
             uri = source.get("uri")
             if isinstance(uri, str) and uri.startswith("file:") and not uri.startswith("file:/"):
                 source["uri"] = f"file://{(path.parent / uri.removeprefix('file:')).resolve()}"
-    return workspaces
+    return Documents(workspaces, dict(_config_maps(documents)))
+
+
+def _config_maps(documents: Sequence[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for document in documents:
+        if isinstance(document, dict) and document.get("kind") == "ConfigMap":
+            metadata, data = document.get("metadata"), document.get("data")
+            if isinstance(metadata, dict):
+                yield str(metadata.get("name")), data if isinstance(data, dict) else {}
 
 
 def _may_be_workspace(document: object) -> bool:

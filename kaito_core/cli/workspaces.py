@@ -1,7 +1,7 @@
 """The commands that take Workspaces: validate, render and up."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,17 @@ from kaito_core.api import KubeObject, NodeState, parse_workspace
 from kaito_core.api.workspace.model import PROVIDER_ANNOTATION
 from kaito_core.api.yaml_text import dump_yaml
 from kaito_core.builtin.scheduler import SCHEDULER
-from kaito_core.cli.documents import FilesArgument, FilesOption, document_name, given_files, read_workspaces
+from kaito_core.cli.documents import (
+    ConfigOption,
+    Documents,
+    FilesArgument,
+    FilesOption,
+    config_name,
+    document_name,
+    given_files,
+    read_config,
+    read_documents,
+)
 from kaito_core.cli.output import ReportFormat, ReportOption, print_data
 from kaito_core.cli.pairs import parse_pairs
 from kaito_core.cli.session import Session
@@ -27,14 +37,18 @@ def validate(
     context: typer.Context,
     files: FilesArgument = None,
     filename: FilesOption = None,
+    serving_config: ConfigOption = None,
     output: ReportOption = ReportFormat.text,
 ) -> None:
     """Check Workspaces as the operator does, plugins included. Exit with status 1 if one is wrong.
 
-    With -o json or yaml there is a record for each fault, and one with "error": null for each valid Workspace.
+    With -o json or yaml there is a record for each fault, and one with "error": null for each valid Workspace. What has
+    no effect is named on standard error, and in "warnings" of valid Workspaces.
     """
     session: Session = context.obj
-    rows = [row for file in given_files(files, filename) for row in _checked(session, file)]
+    rows = [row for file in given_files(files, filename) for row in _checked(session, file, serving_config)]
+    for row in rows:
+        _say(row["file"], row["warnings"])
     if output is ReportFormat.text:
         for row in rows:
             found = " ".join(filter(None, (row["field"], row["error"])))
@@ -44,40 +58,56 @@ def validate(
     raise typer.Exit(1 if any(row["error"] for row in rows) else 0)
 
 
-def _checked(session: Session, path: Path) -> Iterator[dict[str, Any]]:
+def _checked(session: Session, path: Path, config: Path | None) -> Iterator[dict[str, Any]]:
     """Yields the faults of a file's Workspaces, and for each valid one a row without an error."""
     file = document_name(path)
     try:
-        documents = read_workspaces(path)
+        found = read_documents(path)
     except ConfigError as error:
-        yield {"file": file, "workspace": None, "field": None, "error": str(error).removeprefix(f"{file}: ")}
+        message = str(error).removeprefix(f"{file}: ")
+        yield {"file": file, "workspace": None, "field": None, "error": message, "warnings": []}
         return
-    for document in documents:
+    for document in found.workspaces:
         metadata = document.get("metadata") if isinstance(document, dict) else None
         name = metadata.get("name") if isinstance(metadata, dict) else None
-        row = {"file": file, "workspace": None if name is None else str(name), "field": None, "error": None}
+        known = {"file": file, "workspace": None if name is None else str(name)}
+        row: dict[str, Any] = {**known, "field": None, "error": None, "warnings": []}
         try:
-            resolved, _ = _objects(session, document)
+            resolved, _ = _objects(session, document, _config(document, found, config))
         except WorkspaceError as error:
             yield from ({**row, "field": fault.field or None, "error": fault.message} for fault in error.errors)
         else:
-            _say(file, resolved)
-            yield row
+            yield {**row, "warnings": _warnings(document, found, config, resolved)}
 
 
-def _say(file: str, resolved: Resolved) -> None:
-    """Prints how fields that are right were understood; not where programs read."""
-    for notice in resolved.notices:
-        print(f"{file}: warning: {notice}", file=sys.stderr)
+def _config(document: object, found: Documents, given: Path | None) -> Mapping[str, Any] | None:
+    """Returns the data of the ConfigMap that a Workspace names, as far as it is at hand."""
+    return read_config(given) if given is not None and config_name(document) else found.config(document)
 
 
-def _objects(session: Session, document: object) -> tuple[Resolved, tuple[KubeObject, ...]]:
+def _warnings(document: object, found: Documents, given: Path | None, resolved: Resolved) -> list[str]:
+    """Returns how fields that are right were understood, and what has no effect."""
+    name = config_name(document)
+    unread = name and resolved.preset is not None and _config(document, found, given) is None
+    words = f"inference.config: ConfigMap '{name}' is not in the file, so its options are not checked; --serving-config"
+    return [*map(str, resolved.notices), *resolved.unused, *([f"{words} names a file with them"] if unread else [])]
+
+
+def _say(file: str, warnings: Iterable[str]) -> None:
+    """Prints warnings; not where programs read."""
+    for words in warnings:
+        print(f"{file}: warning: {words}", file=sys.stderr)
+
+
+def _objects(
+    session: Session, document: object, config: Mapping[str, Any] | None
+) -> tuple[Resolved, tuple[KubeObject, ...]]:
     """Returns what plugins know about a Workspace, and what is created for it on machines of the type that it names.
 
     Raises:
         WorkspaceError: The Workspace is wrong.
     """
-    resolved = resolve(parse_workspace(document), session.registry)
+    resolved = resolve(parse_workspace(document), session.registry, config)
     workspace = resolved.workspace
     sku = session.registry.sku(workspace.resource.instance_type)
     provider = workspace.metadata.annotations.get(PROVIDER_ANNOTATION) or session.settings.node_provider
@@ -85,15 +115,22 @@ def _objects(session: Session, document: object) -> tuple[Resolved, tuple[KubeOb
     return resolved, desired(resolved, nodes, session.settings).objects
 
 
-def render(context: typer.Context, files: FilesArgument = None, filename: FilesOption = None) -> None:
-    """Print the objects that the operator creates for Workspaces."""
+def render(
+    context: typer.Context,
+    files: FilesArgument = None,
+    filename: FilesOption = None,
+    serving_config: ConfigOption = None,
+) -> None:
+    """Print the objects that the operator creates for Workspaces. What has no effect is named on standard error."""
     objects: list[KubeObject] = []
     for file in given_files(files, filename):
-        for document in read_workspaces(file):
+        found = read_documents(file)
+        for document in found.workspaces:
             with _named(file):
-                resolved, made = _objects(context.obj, document)
-                _say(document_name(file), resolved)
-                objects += made
+                config = _config(document, found, serving_config)
+                resolved, made = _objects(context.obj, document, config)
+            _say(document_name(file), _warnings(document, found, serving_config, resolved))
+            objects += made
     sys.stdout.write(dump_yaml(objects))
 
 
@@ -120,6 +157,7 @@ def up(
             show_default=False,
         ),
     ] = None,
+    serving_config: ConfigOption = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
@@ -140,16 +178,22 @@ def up(
     images = {name: Path(path) for name, path in parse_pairs("--image", "REF=PATH", image).items()}
 
     def read() -> Resolved:
-        documents = read_workspaces(file)
-        if len(documents) > 1:
-            name = document_name(file)
-            raise ConfigError(f"{name}: expected one Workspace, got {len(documents)}; kaito up serves one")
+        found = read_documents(file)
+        if len(found.workspaces) > 1:
+            count = len(found.workspaces)
+            raise ConfigError(f"{document_name(file)}: expected one Workspace, got {count}; kaito up serves one")
+        (document,) = found.workspaces
         with _named(file):
-            workspace = parse_workspace(documents[0])
+            workspace = parse_workspace(document)
+            if workspace.inference.weights is not None:
+                words = "inference.weights is not used here: weights stay in the cache of this user"
+                _say(document_name(file), [words])
+                inference = workspace.inference.model_copy(update={"weights": None})
+                workspace = workspace.model_copy(update={"inference": inference})
             if weights is not None and workspace.inference.preset is not None:
                 session.registry.adopt(workspace.inference.preset.name, weights)
-            resolved = resolve(workspace, session.registry)
-        _say(document_name(file), resolved)
+            resolved = resolve(workspace, session.registry, _config(document, found, serving_config))
+        _say(document_name(file), _warnings(document, found, serving_config, resolved))
         return resolved
 
     edits = Edits(file, read) if file != Path("-") else None  # made first: an edit while the model loads counts

@@ -58,11 +58,15 @@ def serve_locally(
     notes = [note for note in (_one_process(preset), warning) if note]
     # One machine, one process: the runtime uses a GPU if it finds one, and the CPU otherwise.
     alone = preset.model_copy(update={"distributed": False, "gpus": 0, "gpu_memory_gib": 0.0})
+    if resolved.options.api_key_secret:
+        notes.append("note: api-key-secret of inference.config is not used here: requests need no key")
     with tempfile.TemporaryDirectory(prefix="kaito-", dir=_plain_folder()) as folder:
 
         def planned(wanted: Resolved) -> tuple[LocalPod, list[str]]:
             variables = [entry for entry in wanted.pod.get("env", ()) if "valueFrom" not in entry]
-            local = replace(wanted, preset=alone, machines=(), pod={"env": variables})  # all else is about a cluster
+            options = wanted.options.without("api-key-secret")
+            # All else is about a cluster.
+            local = replace(wanted, preset=alone, machines=(), pod={"env": variables}, options=options)
             pod = local_pod(
                 desired(local, NodeState(()), settings).objects,
                 Path(folder),

@@ -10,6 +10,7 @@ from kaito_core.api import (
     NodeState,
     ServedAdapter,
     ServedBlend,
+    ServedLimits,
     ServedModel,
     ServingConfig,
     Workload,
@@ -51,6 +52,7 @@ class Desired:
         adapters: The adapters, in the Workspace's order.
         notices: How the name of the preset was understood, where another name is written.
         late_containers: For each adapter, by folder, the container that fetches it into a pod that runs already.
+        unused: What the Workspace says that has no effect.
     """
 
     workspace: Workspace
@@ -60,6 +62,7 @@ class Desired:
     adapters: tuple[ResolvedAdapter, ...] = ()
     notices: tuple[FieldError, ...] = ()
     late_containers: Mapping[str, KubeObject] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
 
     @property
     def workload(self) -> KubeObject:
@@ -86,7 +89,7 @@ def desired(resolved: Resolved, nodes: NodeState, settings: Settings, live: Kube
     if preset is None or weights is None:
         *others, whole = template_manifests(workspace, nodes.labels, settings, pods_first=nodes.pods_first)
         counted, replicas = with_replicas(whole, live)
-        return Desired(workspace, nodes, (*others, counted), replicas)
+        return Desired(workspace, nodes, (*others, counted), replicas, unused=resolved.unused)
     image = _runtime_image(preset, settings)
     workload, template = _pods(resolved, preset, weights, image, nodes, live)
     *others, whole = preset_manifests(workspace, workload, template, _serving_config(resolved, preset), settings)
@@ -102,6 +105,7 @@ def desired(resolved: Resolved, nodes: NodeState, settings: Settings, live: Kube
             adapter.ref.folder: adapter_container(adapter.ref.folder, adapter.fetch, image, resolved.pod, late=True)
             for adapter in resolved.adapters
         },
+        resolved.unused,
     )
 
 
@@ -179,7 +183,7 @@ def _workload(
         memory_gib=sizing.memory_gib,
         disk_gib=preset.disk_gib,
         # An autoscaler may not know the disk of machines that it has not made yet.
-        requests_disk=not nodes.labels and not nodes.pods_first,
+        requests_disk=not nodes.labels and not nodes.pods_first and resolved.kept is None,
         weights=weights,
         adapters=adapters,
         startup_seconds=startup_seconds(preset),
@@ -194,6 +198,10 @@ def _workload(
         node_selector=resolved.workspace.resource.label_selector.match_labels if nodes.pods_first else {},
         pull_secrets=tuple(dict.fromkeys(secrets)),
         options=resolved.pod,
+        arguments=resolved.options.arguments,
+        api_key_secret=resolved.options.api_key_secret,
+        config_revision=resolved.options.revision,
+        kept=resolved.kept,
     )
 
 
@@ -210,7 +218,7 @@ def _serving_config(resolved: Resolved, preset: ModelPreset) -> ServingConfig:
             context_length=preset.context_length,
             adapter_memory=preset.adapter_memory,
             max_adapter_rank=preset.max_adapter_rank,
-        ),
+        ).model_copy(update=resolved.options.of("model")),
         adapters=tuple(
             ServedAdapter.checked(
                 name=entry.adapter.name,
@@ -223,4 +231,5 @@ def _serving_config(resolved: Resolved, preset: ModelPreset) -> ServingConfig:
         blends=tuple(
             ServedBlend.checked(name=blend.name, strengths=blend.strengths) for blend in workspace.inference.blends
         ),
+        limits=ServedLimits(**limits) if (limits := resolved.options.of("limit")) else None,
     )

@@ -165,6 +165,6 @@ def _live_updates(desired: Desired, observed: Observed) -> Iterator[Action]:
             if folder not in have and addable:
                 yield AddContainer(*target, container)
         report = observed.reports.get(metadata["name"])
-        stale = report.generation != workspace.generation if report is not None else had_config
+        stale = had_config or (report is not None and report.generation != workspace.generation)
         if stale and metadata.get("annotations", {}).get(SERVING_GENERATION_ANNOTATION) != version:
             yield Annotate(*target, SERVING_GENERATION_ANNOTATION, version)

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kaito_core.api import AdapterRef, FetchStep, GpuSku, ModelPreset, Workspace
-from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
+from kaito_core.api import AdapterRef, FetchStep, GpuSku, KubeObject, ModelPreset, Workspace
+from kaito_core.api.serving import ADAPTERS_PATH, KEPT_PATH, WEIGHTS_PATH
+from kaito_core.api.workload import KeptVolume
 from kaito_core.api.workspace.adapters import Adapter
 from kaito_core.api.workspace.model import PresetOptions
 from kaito_core.builtin.commands import copy_folder, hub_token
@@ -15,7 +16,10 @@ from kaito_core.plugins.calls import plugin_call
 from kaito_core.reconcile.nodes.sizing import size
 from kaito_core.reconcile.notices import notices
 from kaito_core.reconcile.objects.podspec import server_requests
-from kaito_core.reconcile.pod_options import pod_faults, pod_options
+from kaito_core.reconcile.options.pod import pod_faults, pod_options
+from kaito_core.reconcile.options.serving import ServingOptions, read_options
+from kaito_core.reconcile.options.unused import unused
+from kaito_core.reconcile.options.weights import kept_volume
 from kaito_core.reconcile.validate import source_failure, validate
 
 __all__ = ["Resolved", "ResolvedAdapter", "resolve"]
@@ -50,6 +54,9 @@ class Resolved:
         machines: Machine types to choose from: those of the provider that knows resource.instanceType.
         pod: What the pods take along for their cluster, as Kubernetes writes it; nothing without a preset.
         notices: How fields that are right were understood, where it is worth saying.
+        options: What the ConfigMap of `inference.config` says about serving.
+        unused: What the Workspace says that has no effect.
+        kept: The volume that keeps the weights, None where they go with the pods.
     """
 
     workspace: Workspace
@@ -59,10 +66,24 @@ class Resolved:
     machines: tuple[GpuSku, ...] = ()
     pod: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[FieldError, ...] = ()
+    options: ServingOptions = field(default_factory=ServingOptions)
+    unused: tuple[str, ...] = ()
+    kept: KeptVolume | None = None
 
 
-def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
+def resolve(
+    workspace: Workspace,
+    registry: PluginRegistry,
+    config: Mapping[str, Any] | None = None,
+    claim: KubeObject | None = None,
+) -> Resolved:
     """Returns a Workspace with its preset and steps, after checking all that can be checked without a cluster.
+
+    Args:
+        workspace: The Workspace.
+        registry: The plugins.
+        config: The data of the ConfigMap that `inference.config` names, None where it is not at hand.
+        claim: The PersistentVolumeClaim that `inference.weights` names, None likewise.
 
     Raises:
         WorkspaceError: The preset or an adapter source is not installed, `validate` finds a fault, or the preset does
@@ -72,7 +93,7 @@ def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
     spec = workspace.inference.preset
     if spec is None:
         validate(workspace, None, (), registry)
-        return Resolved(workspace)
+        return Resolved(workspace, unused=unused(workspace, ServingOptions()))
     preset = registry.preset(spec.name)
     refs = tuple(
         adapter.ref(f"inference.adapters[{index}]", spec.preset_options.model_access_secret)
@@ -81,13 +102,17 @@ def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
     validate(workspace, preset, refs, registry)
     sku, machines = _machines(workspace.resource.instance_type, registry)
     sizing = size(preset, workspace.count, sku, machines)  # before anything is made that would be too small
+    options = ServingOptions()
+    if config is not None:
+        options = read_options(workspace.inference.config, config, preset.context_length)
+    kept = kept_volume(workspace, preset, registry.settings, claim)
     pod = pod_options(workspace, preset, registry)
     if faults := list(pod_faults(pod, server_requests(sizing.memory_gib))):
         raise InvalidWorkspaceError(faults)
     return Resolved(
         workspace,
         preset,
-        _weights_step(spec.preset_options, preset),
+        _weights_step(spec.preset_options, preset, kept),
         tuple(
             ResolvedAdapter(adapter, ref, _adapter_step(ref, registry))
             for adapter, ref in zip(workspace.inference.adapters, refs, strict=True)
@@ -95,6 +120,9 @@ def resolve(workspace: Workspace, registry: PluginRegistry) -> Resolved:
         machines,
         pod,
         notices(workspace, preset),
+        options,
+        unused(workspace, options),
+        kept,
     )
 
 
@@ -120,7 +148,7 @@ def _adapter_step(ref: AdapterRef, registry: PluginRegistry) -> FetchStep:
     return step if step.image else replace(step, env={**registry.settings.for_fetches(), **step.env})
 
 
-def _weights_step(options: PresetOptions, preset: ModelPreset) -> FetchStep:
+def _weights_step(options: PresetOptions, preset: ModelPreset, kept: KeptVolume | None) -> FetchStep:
     """Returns the step that puts the model's weights in place: out of the user's image, or from the hub."""
     if options.image:
         return FetchStep(
@@ -135,7 +163,7 @@ def _weights_step(options: PresetOptions, preset: ModelPreset) -> FetchStep:
             "fetch-weights",
             *("--repository", preset.weights.repository),
             *("--revision", preset.weights.revision),
-            *("--to", WEIGHTS_PATH),
+            *(("--to", WEIGHTS_PATH) if kept is None else ("--to", f"{KEPT_PATH}/{kept.folder}", "--keep")),
         ),
         secret_env=hub_token(options.model_access_secret),
         pull_secrets=options.image_pull_secrets,  # the runtime's own image may be in a private registry too

@@ -15,7 +15,7 @@ from kaito_core.api.conditions import (
 from kaito_core.api.serving import PORT
 from kaito_core.api.strength import strength_text
 from kaito_core.api.workload import WORKSPACE_LABEL
-from kaito_core.errors import BackendError, CapacityError, NotReadyError, WorkspaceError
+from kaito_core.errors import BackendError, CapacityError, NamedObjectError, NotReadyError, WorkspaceError
 from kaito_core.reconcile.desired import Desired
 from kaito_core.reconcile.objects.manifests import STATEFUL_SETS
 from kaito_core.reconcile.observed import Observed, is_ready, nodes_of
@@ -37,6 +37,7 @@ State = Literal["Pending", "Ready", "NotReady", "Failed"]
 
 _SETTLE_SECONDS = 2.0  # how often replicas are asked until they have applied their configuration
 _RETRY_SECONDS = 30.0
+_REREAD_SECONDS = 60.0  # how often a ConfigMap of the user's is read again; only labelled ones are watched
 _SOONEST_SECONDS = 1.0
 NODES_IMPAIRED = "NodesImpaired"  #: reason: the pods serve, on a node that would not be chosen any more
 ANY_NODE = "any node will do"  #: message of ResourceReady where the Workspace asks for no particular nodes
@@ -57,6 +58,7 @@ class Outlook:
         endpoint: URL inside the cluster; "": unknown, likewise.
         replicas: Number of pods; None: unknown, likewise.
         selector: Label selector of the pods; "": unknown, likewise.
+        unused: What the Workspace says that has no effect; None: unknown, likewise.
         wake_after_seconds: When to look again if no change is seen before; None: never.
     """
 
@@ -68,6 +70,7 @@ class Outlook:
     endpoint: str = ""
     replicas: int | None = None
     selector: str = ""
+    unused: tuple[str, ...] | None = None
     wake_after_seconds: float | None = None
 
 
@@ -229,6 +232,8 @@ def outlook(desired: Desired, observed: Observed, *, changing: bool) -> Outlook:
     state, summary = _summary(parts, adapters)
     unsettled = inference.status == "True" and any(row["state"] == "Loading" for row in adapters)
     wakes = [_SETTLE_SECONDS] if unsettled else [] if state == "Ready" else [_RETRY_SECONDS]
+    if desired.workspace.inference.config or desired.workspace.inference.weights is not None:
+        wakes.append(_REREAD_SECONDS)
     if nodes.wake_after_seconds is not None:
         wakes.append(max(nodes.wake_after_seconds, _SOONEST_SECONDS))
     return Outlook(
@@ -240,6 +245,7 @@ def outlook(desired: Desired, observed: Observed, *, changing: bool) -> Outlook:
         endpoint=f"http://{workspace.name}.{workspace.namespace}.svc.cluster.local/v1",
         replicas=sum(not _has_ended(pod) for pod in observed.pods),
         selector=f"{WORKSPACE_LABEL}={workspace.name}",
+        unused=desired.unused,
         wake_after_seconds=min(wakes, default=None),
     )
 
@@ -262,6 +268,9 @@ def _summary(parts: Sequence[Condition], adapters: Sequence[Mapping[str, Any]]) 
 
 def failure(error: WorkspaceError | NotReadyError | BackendError) -> Outlook:
     """Returns how things stand after a pass that ended in an error."""
+    if isinstance(error, NamedObjectError):
+        summary = Condition(WORKSPACE_SUCCEEDED, "False", error.reason, f"{error}; {error.advice}")
+        return Outlook((summary,), "Failed", wake_after_seconds=_REREAD_SECONDS)
     if isinstance(error, WorkspaceError):
         # Only an edit helps, and an edit starts a pass: no retry.
         summary = Condition(WORKSPACE_SUCCEEDED, "False", error.reason, f"{error}; edit the Workspace")

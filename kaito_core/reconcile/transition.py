@@ -75,7 +75,17 @@ def next_status(
             status[key] = kept
     if notes := previous.get("nodeNotes") if outlook.notes is None else dict(outlook.notes):
         status["nodeNotes"] = notes
-    return status, _events(before, outlook.conditions)
+    idle = previous.get("unused") if outlook.unused is None else list(outlook.unused)
+    if idle:
+        status["unused"] = idle
+    return status, (*_unused_event(previous.get("unused"), outlook.unused or ()), *_events(before, outlook.conditions))
+
+
+def _unused_event(before: object, now: Sequence[str]) -> tuple[Event, ...]:
+    """Returns one event for what has no effect and was not said before."""
+    known = before if isinstance(before, list) else []
+    news = [words for words in now if words not in known]
+    return (Event("Warning", "NotUsed", "; ".join(news)),) if news else ()
 
 
 def _not_reached(before: Sequence[Mapping[str, Any]], current: Sequence[Condition]) -> list[Condition]:
@@ -143,5 +153,5 @@ def has_changed(previous: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     before = {found["type"]: found for found in previous.get("conditions") or [] if found.get("type") in _OURS}
     if before != {condition["type"]: condition for condition in status["conditions"]}:
         return True
-    others = {*status, "nodeNotes"} - {"conditions"}  # notes are the only ones that end
+    others = {*status, "nodeNotes", "unused"} - {"conditions"}  # these two are the only ones that end
     return any(previous.get(key) != status.get(key) for key in others)

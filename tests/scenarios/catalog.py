@@ -5,7 +5,7 @@ A scenario gets a World whose operator runs, and asserts on the state of the clu
 
 from collections.abc import Callable
 
-from scenarios import adapters, deletion, edits, failures, life, nodes, pools, scaling, takeover
+from scenarios import adapters, configs, deletion, edits, failures, life, nodes, pools, scaling, takeover
 from scenarios.support.world import World
 
 __all__ = ["SCENARIOS", "Scenario"]
@@ -19,6 +19,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *takeover.SCENARIOS,
     *adapters.SCENARIOS,
     *edits.SCENARIOS,
+    *configs.SCENARIOS,
     *failures.SCENARIOS,
     *deletion.SCENARIOS,
 )

@@ -148,6 +148,11 @@ def _status() -> dict[str, Any]:
                 "type": "object",
                 "additionalProperties": {"type": "string"},
             },
+            "unused": {
+                "description": "What the Workspace, or the ConfigMap of inference.config, says that has no effect.",
+                "type": "array",
+                "items": {"type": "string"},
+            },
             "adapters": _map_by("name", "What the replicas have applied of each adapter.", adapter),
         },
     }

@@ -48,13 +48,17 @@ class Format:
     longest: int
     shortest: int = 0
 
+    def matches(self, text: str) -> bool:
+        """Returns whether a text has the format."""
+        return self.shortest <= len(text) <= self.longest and re.fullmatch(self.pattern, text) is not None
+
     def check(self, text: str) -> str:
         """Returns the text.
 
         Raises:
             PydanticCustomError: It does not have the format.
         """
-        if not self.shortest <= len(text) <= self.longest or re.fullmatch(self.pattern, text) is None:
+        if not self.matches(text):
             raise fault(f"must be {self.rule}, got {shown(text)}")
         return text
 

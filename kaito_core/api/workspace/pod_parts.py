@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from kaito_core.api.messages import fault, shown
 from kaito_core.api.nodes import GPU_RESOURCES
-from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
+from kaito_core.api.serving import ADAPTERS_PATH, KEPT_PATH, WEIGHTS_PATH
 from kaito_core.api.workspace.document import Document
 from kaito_core.api.workspace.formats import LABEL_KEY, LABEL_VALUE, OBJECT_NAME, QUANTITY, VARIABLE, VOLUME_NAME
 from kaito_core.api.workspace.freeform import FreeForm, check_shape
@@ -72,10 +72,10 @@ RESERVED_VARIABLES = (
 )
 RESERVED_VARIABLE_PREFIX = "KAITO_"
 #: Names of the volumes that the operator makes, and how those of adapters begin.
-RESERVED_VOLUMES = ("adapters", "weights", "serving", "dshm", "tmp", "ca-bundle")
+RESERVED_VOLUMES = ("adapters", "weights", "serving", "dshm", "tmp", "ca-bundle", "api-key")
 RESERVED_VOLUME_PREFIX = "source-"
 #: Paths of our own mounts: nothing is mounted over them, into them or around them.
-OWN_PATHS = (ADAPTERS_PATH, f"{ADAPTERS_PATH}-source", WEIGHTS_PATH, "/etc/kaito", "/dev/shm")
+OWN_PATHS = (ADAPTERS_PATH, f"{ADAPTERS_PATH}-source", WEIGHTS_PATH, KEPT_PATH, "/etc/kaito", "/dev/shm")
 SHARED_PATH = "/tmp"  #: likewise, but others may be mounted into it
 
 

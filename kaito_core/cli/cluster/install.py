@@ -32,21 +32,44 @@ def install(
     env: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KAITO_NAME=VALUE", help="A setting of the operator. Can be repeated.", show_default=False
+            metavar="NAME=VALUE",
+            help="A variable of the operator: a setting (KAITO_...), or any other. Can be repeated.",
+            show_default=False,
         ),
     ] = None,
+    pod_env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A variable of every container that fetches or serves, such as HTTPS_PROXY, NO_PROXY or HF_ENDPOINT. "
+            "Can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    ca_bundle: Annotated[
+        str,
+        typer.Option(
+            metavar="CONFIGMAP[/KEY]",
+            help="ConfigMap with the authorities that these containers trust; it must be in each namespace of "
+            "Workspaces. Default of KEY: ca.crt.",
+            show_default=False,
+        ),
+    ] = "",
     webhook: Annotated[
         bool, typer.Option("--webhook", help="Check Workspaces with an admission webhook before they are stored.")
     ] = False,
 ) -> None:
     """Print the manifests that install the operator. For `kubectl apply -f -`."""
+    from kaito_core.controller.install.environment import pod_variables
     from kaito_core.controller.install.manifests import installation
 
     session: Session = context.obj
     watches = session.registry.watched_types()
-    manifests = installation(
-        namespace=namespace, image=image, watches=watches, env=_variables(env or []), webhook=webhook
-    )
+    variables = _variables("--env", env or [])
+    defaults = pod_variables(variables.get("KAITO_POD_DEFAULTS", ""), _variables("--pod-env", pod_env or []), ca_bundle)
+    if defaults:
+        variables["KAITO_POD_DEFAULTS"] = defaults
+    manifests = installation(namespace=namespace, image=image, watches=watches, env=variables, webhook=webhook)
     sys.stdout.write(dump_yaml(manifests))
     made = {namespace, *(item["metadata"]["name"] for item in manifests if item["kind"] == "Namespace")}
     missing = sorted({item["metadata"].get("namespace", namespace) for item in manifests} - made)
@@ -82,11 +105,11 @@ def uninstall(
     on_cluster("kaito uninstall", kubeconfig, work)
 
 
-def _variables(values: list[str]) -> dict[str, str]:
+def _variables(option: str, values: list[str]) -> dict[str, str]:
     variables = {}
     for value in values:
         name, equals, text = value.partition("=")
-        if not name.startswith("KAITO_") or not equals:
-            raise ConfigError(f"--env must be KAITO_NAME=VALUE, got '{value}'")
+        if not name or not equals:
+            raise ConfigError(f"{option} must be NAME=VALUE, got '{value}'")
         variables[name] = text
     return variables

@@ -3,17 +3,28 @@
 The manifests are made from these settings, so that probes, ports, replicas and rights fit what the operator does.
 """
 
+import difflib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from pydantic import ValidationError
+
+from kaito_core.api.messages import describe
+from kaito_core.api.workspace.pod import PodOptions, merged
 from kaito_core.errors import ConfigError, known_names
 from kaito_core.settings import CONFIG_VARIABLE, Settings, setting_docs
 
-__all__ = ["Environment", "operator_environment"]
+__all__ = ["POD_ID", "Environment", "operator_environment", "pod_variables"]
+
+POD_ID = "POD_ID"  #: variable with the name of the operator's own pod
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_PLUGIN_PREFIX = "KAITO_PLUGIN_"
+_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*", re.ASCII)
+_PREFIX, _PLUGIN_PREFIX, _POD_DEFAULTS = "KAITO_", "KAITO_PLUGIN_", "KAITO_POD_DEFAULTS"
+_TYPING_ERROR = 0.85  # how alike two names are of which one is taken for the other
 #: Always the operator's own namespace.
 _NAMESPACES = ("KAITO_LEADER_ELECTION_NAMESPACE", "KAITO_WEBHOOK_NAMESPACE")
 _WEBHOOK_PORT = "9443"
@@ -74,8 +85,43 @@ def _check_namespace(where: str, namespace: str) -> None:
 def _check_name(name: str) -> None:
     # The operator ignores unknown names, since a cluster adds some to its environment. These here somebody has typed:
     # KAITO_NAMESPACE for KAITO_NAMESPACES would give the operator rights in all namespaces.
+    if _NAME.fullmatch(name) is None:
+        raise ConfigError(f"--env must be NAME=VALUE, NAME of letters, digits, '_', '-' and '.', got '{name}'")
+    if name == POD_ID:
+        raise ConfigError(f"--env {name} cannot be set: it is the name of the operator's own pod")
     if name in _NAMESPACES:
         raise ConfigError(f"--env {name} cannot be set: it is the operator's own namespace, which --namespace sets")
     known = [doc.variable for doc in setting_docs() if doc.name != "plugins" and doc.variable not in _NAMESPACES]
-    if name not in (*known, CONFIG_VARIABLE) and not name.startswith(_PLUGIN_PREFIX):
-        raise ConfigError(f"--env: unknown setting '{name}'; {known_names(known, name)}")
+    if name in (*known, CONFIG_VARIABLE) or name.startswith(_PLUGIN_PREFIX):
+        return
+    # The settings are read whatever the case of their names.
+    meant = name.upper()
+    if meant.startswith(_PREFIX) or difflib.get_close_matches(meant, known, n=1, cutoff=_TYPING_ERROR):
+        raise ConfigError(f"--env: unknown setting '{name}'; {known_names(known, meant)}")
+
+
+def pod_variables(defaults: str, variables: Mapping[str, str], ca_bundle: str) -> str:
+    """Returns the setting KAITO_POD_DEFAULTS with variables and a bundle of authorities for every container.
+
+    Args:
+        defaults: The setting as it is, "" for none.
+        variables: Names and values.
+        ca_bundle: Name of a ConfigMap, or NAME/KEY; "" for none.
+
+    Raises:
+        ConfigError: A variable is one that the operator sets, or the bundle has no such form.
+    """
+    if not variables and not ca_bundle:
+        return defaults
+    before = Settings.from_env({_POD_DEFAULTS: defaults} if defaults else {}).pod_defaults
+    name, _, key = ca_bundle.partition("/")
+    added: dict[str, Any] = {"env": [{"name": name, "value": value} for name, value in variables.items()]}
+    if ca_bundle:
+        added["caBundle"] = {"configMap": name, **({"key": key} if key else {})}
+    try:
+        options = merged([before, PodOptions.model_validate(added)])
+    except ValidationError as error:
+        found = error.errors()[0]
+        option = "--ca-bundle" if found["loc"][0] == "caBundle" else "--pod-env"
+        raise ConfigError(f"{option} {describe(found)}") from error
+    return json.dumps(options, separators=(",", ":"))

@@ -6,7 +6,7 @@ from typing import Any
 from kaito_core.api import KubeObject, ResourceType
 from kaito_core.api.workload import MANAGED_BY_LABEL
 from kaito_core.api.workspace.crd import workspace_crd
-from kaito_core.controller.install.environment import Environment, operator_environment
+from kaito_core.controller.install.environment import POD_ID, Environment, operator_environment
 from kaito_core.controller.install.rbac import (
     Rule,
     cluster_rules,
@@ -50,7 +50,7 @@ def installation(
     Args:
         namespace: Namespace of the operator itself.
         watches: What the installed node providers make and watch, for RBAC.
-        env: Settings of the operator, as environment variables.
+        env: Variables of the operator, its settings among them.
         image: The operator's image; "" for ours, from the registry of the setting `image_registry`.
         webhook: Whether the API server asks the operator before it stores a Workspace.
 
@@ -177,7 +177,7 @@ def _pod(namespace: str, image: str, environment: Environment) -> KubeObject:
         "args": ["operator"],
         "env": [
             *({"name": name, "value": value} for name, value in sorted(environment.variables.items())),
-            {"name": "POD_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": POD_ID, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
         "ports": [
             {"name": name, "containerPort": port, "protocol": "TCP"}

@@ -8,7 +8,7 @@ from kaito_core.api import NODES, ResourceType
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.controller.resources import CHILDREN, EVENTS, LEASE_NAME, LEASES
 from kaito_core.controller.webhook.objects import SECRETS, WEBHOOK_NAME, WEBHOOKS, configuration_name
-from kaito_core.reconcile.objects.manifests import PODS
+from kaito_core.reconcile.objects.manifests import CLAIMS, PODS
 from kaito_core.reconcile.takeover import UPSTREAM_LEASE, UPSTREAM_WEBHOOK
 
 __all__ = [
@@ -63,6 +63,8 @@ def namespace_rules(extra: Iterable[ResourceType] = ()) -> tuple[Rule, ...]:
         Rule(PODS.group, (PODS.plural,), (*_READ, "patch", "delete")),
         Rule(PODS.group, (f"{PODS.plural}/ephemeralcontainers",), ("patch",)),
         Rule(EVENTS.group, (EVENTS.plural,), ("create",)),
+        # Whether the claim of inference.weights can keep weights.
+        Rule(CLAIMS.group, (CLAIMS.plural,), ("get",)),
     )
 
 

@@ -59,7 +59,7 @@ def _verdict(request: Mapping[str, Any], registry: PluginRegistry) -> dict[str, 
         errors = change_faults(old, new, errors, lambda document: _check(document, registry)[1])
     if errors:
         return {"allowed": False, "status": _refusal(new, errors)}
-    warnings = [str(notice) for notice in resolved.notices] if resolved is not None else []
+    warnings = [*map(str, resolved.notices), *resolved.unused] if resolved is not None else []
     return {"allowed": True, **({"warnings": warnings} if warnings else {})}
 
 

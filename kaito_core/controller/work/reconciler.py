@@ -1,9 +1,10 @@
 """The pass: observe one Workspace, let `plan` decide, act, write the status. The same one for every cause."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from kaito_core.api import NODES, KubeObject, NodeProvider, Workspace, parse_workspace
 from kaito_core.api.nodes import INSTANCE_TYPE_LABEL
@@ -20,6 +21,7 @@ from kaito_core.controller.work import events
 from kaito_core.controller.work.execute import execute
 from kaito_core.controller.work.finalizers import NodeKeeper, is_held
 from kaito_core.controller.work.loop import Outcome
+from kaito_core.controller.work.named_objects import read_claim, read_config
 from kaito_core.controller.work.neighbour import CHECK_SECONDS, Neighbour, standing_by
 from kaito_core.controller.work.observers import Observers
 from kaito_core.controller.work.ready_timer import ReadyTimer
@@ -171,7 +173,9 @@ class Reconciler:
 
     async def _plan(self, document: KubeObject, workspace: Workspace) -> Plan:
         node_types = self._node_types(workspace)
-        resolved, provider = await self.thread.run(_ask_plugins, workspace, self.registry, node_types)
+        config = await read_config(self.cluster, workspace)
+        claim = await read_claim(self.cluster, workspace)
+        resolved, provider = await self.thread.run(_ask_plugins, workspace, self.registry, node_types, config, claim)
         preset = resolved.preset
         request = node_request(workspace, preset, resolved.pod.get("tolerations", ()))
         cache, place = self.cluster.cache, (workspace.name, workspace.namespace)
@@ -288,10 +292,14 @@ class Reconciler:
 
 
 def _ask_plugins(
-    workspace: Workspace, registry: PluginRegistry, node_types: frozenset[str]
+    workspace: Workspace,
+    registry: PluginRegistry,
+    node_types: frozenset[str],
+    config: Mapping[str, Any] | None,
+    claim: KubeObject | None,
 ) -> tuple[Resolved, NodeProvider | None]:
     """Returns what plugins know about a Workspace, and its node provider where its nodes matter."""
-    resolved = resolve(workspace, registry)
+    resolved = resolve(workspace, registry, config, claim)
     preset = resolved.preset
     restricted = restricts_nodes(workspace) or (preset is not None and preset.gpus > 0)
     return resolved, registry.provider(workspace, node_types) if restricted else None

@@ -40,6 +40,8 @@ def node_request(
     else:
         gpus, gpu_memory, memory, disk = pod_gpus(own), 0.0, 0.0, 0.0
         tolerated += own.get("tolerations", [])
+    if workspace.inference.weights is not None and workspace.inference.weights.claim:
+        disk = 0.0
     if gpus or preset is None:
         tolerated += tolerations(*GPU_RESOURCES)
     held = workspace.status.get("workerNodes")

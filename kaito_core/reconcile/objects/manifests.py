@@ -22,6 +22,7 @@ from kaito_core.reconcile.objects.service import service_metadata, service_spec
 from kaito_core.settings import Settings
 
 __all__ = [
+    "CLAIMS",
     "CONFIG_MAPS",
     "DEPLOYMENTS",
     "DISRUPTION_BUDGETS",
@@ -36,6 +37,7 @@ DEPLOYMENTS = ResourceType("apps", "v1", "deployments", "Deployment")
 STATEFUL_SETS = ResourceType("apps", "v1", "statefulsets", "StatefulSet")
 SERVICES = ResourceType("", "v1", "services", "Service")
 CONFIG_MAPS = ResourceType("", "v1", "configmaps", "ConfigMap")
+CLAIMS = ResourceType("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 DISRUPTION_BUDGETS = ResourceType("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 PODS = ResourceType("", "v1", "pods", "Pod")
 

@@ -11,12 +11,13 @@ from typing import Any
 from kaito_core.api import FetchStep, KubeObject, Workload, Workspace
 from kaito_core.api.fetching import SECRET_PREFIX, SECRET_VARIABLE
 from kaito_core.api.quantity import format_gib
-from kaito_core.api.serving import ADAPTERS_PATH, CONFIG_FILE, CONFIG_PATH, PORT, WEIGHTS_PATH
+from kaito_core.api.serving import ADAPTERS_PATH, CONFIG_FILE, CONFIG_PATH, KEPT_PATH, PORT, WEIGHTS_PATH
 from kaito_core.api.workload import TORCHRUN_PORT, WORKSPACE_LABEL, headless_name, serving_name
 from kaito_core.reconcile.objects.take_along import Options, equip_container, equip_template
 
 __all__ = [
     "ADAPTER_VARIABLE",
+    "CONFIG_REVISION_ANNOTATION",
     "RUNTIME_CONTAINER",
     "adapter_container",
     "fetch_container",
@@ -29,11 +30,13 @@ RUNTIME_CONTAINER = "runtime"
 #: Marks a container that fetches an adapter with the adapter's folder, "name/revision".
 ADAPTER_VARIABLE = "KAITO_ADAPTER"
 
+#: Replaces the pods when what they read only at their start has changed in the ServingConfig.
+CONFIG_REVISION_ANNOTATION = "kaito.sh/config-revision"
+_API_KEY_PATH = "/etc/kaito/api-key"
 _ADAPTERS_MOUNT: Mapping[str, Any] = {"name": "adapters", "mountPath": ADAPTERS_PATH}
 _WEIGHTS_MOUNT: Mapping[str, Any] = {"name": "weights", "mountPath": WEIGHTS_PATH}
 _RUNTIME_MOUNTS: tuple[Mapping[str, Any], ...] = (
     {**_ADAPTERS_MOUNT, "readOnly": True},
-    {**_WEIGHTS_MOUNT, "readOnly": True},
     {"name": "serving", "mountPath": CONFIG_PATH, "readOnly": True},
     {"name": "dshm", "mountPath": "/dev/shm"},
     {"name": "tmp", "mountPath": "/tmp"},
@@ -167,7 +170,10 @@ def _torchrun_env(workload: Workload) -> list[KubeObject]:
 
 def _rendezvous_hash(workload: Workload) -> str:
     """Returns a hash of what the ranks of one model must have in common; ranks with another hash do not join them."""
-    parts = (workload.image, workload.weights.image, workload.weights.command, workload.gpus, workload.replicas)
+    parts = (
+        *(workload.image, workload.weights.image, workload.weights.command, workload.gpus, workload.replicas),
+        *(workload.arguments, workload.config_revision),
+    )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
@@ -189,10 +195,10 @@ def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
         resources["limits"] = {workload.gpu_resource: str(workload.gpus)}
     if workload.kind == "StatefulSet":
         ports.append({"name": "torch", "containerPort": TORCHRUN_PORT, "protocol": "TCP"})
-    container = {
+    container: KubeObject = {
         "name": RUNTIME_CONTAINER,
         "image": workload.image,
-        "command": [*_command(workspace, workload), *workload.options.get("arguments", ())],
+        "command": [*_command(workspace, workload), *_further_arguments(workload)],
         "env": [
             # The root is read-only, and the caches of the hub, Triton and torch's compiler are in the home folder.
             {"name": "HOME", "value": "/tmp"},
@@ -204,26 +210,51 @@ def _runtime_container(workspace: Workspace, workload: Workload) -> KubeObject:
         "ports": ports,
         "resources": resources,
         "securityContext": dict(_LOCKED_DOWN),
-        "volumeMounts": [dict(mount) for mount in _RUNTIME_MOUNTS],
+        "volumeMounts": [*map(dict, _RUNTIME_MOUNTS), _weights_to_read(workload)],
         "startupProbe": probe("/health", failureThreshold=math.ceil(workload.startup_seconds / _PROBE_PERIOD_SECONDS)),
         "livenessProbe": probe("/livez", failureThreshold=3, timeoutSeconds=5),
         "readinessProbe": probe("/readyz", failureThreshold=3, timeoutSeconds=5),
         "lifecycle": {"preStop": {"sleep": {"seconds": _ROUTES_SECONDS}}},
         "terminationMessagePolicy": _LAST_WORDS,
     }
+    if workload.api_key_secret:
+        container["volumeMounts"] += [{"name": "api-key", "mountPath": _API_KEY_PATH, "readOnly": True}]
     return equip_container(container, workload.options, trusted=True)
+
+
+def _weights_to_read(workload: Workload) -> KubeObject:
+    """Returns the server's mount of the weights, which it cannot change: other pods may read the same files."""
+    folder = {} if workload.kept is None else {"subPath": workload.kept.folder}
+    return {**_WEIGHTS_MOUNT, **folder, "readOnly": True}
+
+
+def _weights_to_write(workload: Workload) -> KubeObject:
+    """Returns the mount of the step that fetches the weights: of a volume that keeps them all of it."""
+    return {**_WEIGHTS_MOUNT, **({} if workload.kept is None else {"mountPath": KEPT_PATH})}
+
+
+def _weights_volume(workload: Workload) -> KubeObject:
+    if workload.kept is not None:
+        return {"name": "weights", **workload.kept.source}
+    return {"name": "weights", "emptyDir": {"sizeLimit": format_gib(workload.disk_gib)}}
+
+
+def _further_arguments(workload: Workload) -> list[str]:
+    # The operator and monitoring have no key.
+    key = ["--api-key-file", _API_KEY_PATH, "--open-status"] if workload.api_key_secret else []
+    return [*workload.arguments, *key, *workload.options.get("arguments", ())]
 
 
 def pod_template(workspace: Workspace, workload: Workload) -> KubeObject:
     """Returns the pod template: steps as init containers, the runtime, and the volumes that they share."""
     image, options = workload.image, workload.options
     fetches = [
-        fetch_container("weights", workload.weights, image, _WEIGHTS_MOUNT, options),
+        fetch_container("weights", workload.weights, image, _weights_to_write(workload), options),
         *(adapter_container(folder, step, image, options) for folder, step in workload.adapters.items()),
     ]
     volumes: list[KubeObject] = [
         {"name": "adapters", "emptyDir": {"sizeLimit": _ADAPTERS_SIZE}},
-        {"name": "weights", "emptyDir": {"sizeLimit": format_gib(workload.disk_gib)}},
+        _weights_volume(workload),
         {"name": "serving", "configMap": {"name": serving_name(workspace.name)}},
         # NCCL and torch exchange tensors in shared memory, for which the default of 64 MiB is too small.
         {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
@@ -244,9 +275,16 @@ def pod_template(workspace: Workspace, workload: Workload) -> KubeObject:
         spec["affinity"] = dict(workload.affinity)
     if workload.node_selector:
         spec["nodeSelector"] = dict(workload.node_selector)
+    if workload.kept is not None and "persistentVolumeClaim" in workload.kept.source:
+        # New volumes belong to root; large ones are not gone through at each start.
+        spec["securityContext"] = {"fsGroup": _LOCKED_DOWN["runAsGroup"], "fsGroupChangePolicy": "OnRootMismatch"}
     if workload.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in workload.pull_secrets]
-    template = {"metadata": {"labels": {WORKSPACE_LABEL: workspace.name}}, "spec": spec}
+    template: KubeObject = {"metadata": {"labels": {WORKSPACE_LABEL: workspace.name}}, "spec": spec}
+    if workload.api_key_secret:
+        volumes.append({"name": "api-key", "secret": {"secretName": workload.api_key_secret}})
+    if workload.config_revision:
+        template["metadata"]["annotations"] = {CONFIG_REVISION_ANNOTATION: workload.config_revision}
     return equip_template(workspace.name, template, options)
 
 

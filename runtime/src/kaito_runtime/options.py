@@ -26,6 +26,7 @@ class ServeOptions:
         port: Port to listen on; 0 for any that is free.
         adapters_dir: Folder with one folder per adapter; None: adapters have absolute paths.
         api_keys: Bearer tokens, of which all routes but the probes and the page require one; None: they need none.
+        open_status: Whether /v1/adapters and /metrics need no token either.
         key_requests: Most requests of an API key in a minute; None for no limit.
         key_tokens: Most tokens of an API key in a minute; None for no limit.
         admin_token: Bearer token of the admin routes; None turns them off.
@@ -54,6 +55,7 @@ class ServeOptions:
     key_requests: int | None = None
     key_tokens: int | None = None
     admin_token: str | None = None
+    open_status: bool = False
     cache_gib: float | None = None
     quantization: str | None = None
     device: str = "auto"

@@ -74,6 +74,7 @@ class Server(uvicorn.Server):
             api_keys=options.api_keys,
             limits=KeyLimits(options.key_requests, options.key_tokens),
             admin_token=options.admin_token,
+            open_status=options.open_status,
             request_seconds=options.request_seconds,
             cors_origins=options.cors_origins,
             lifespan=self._lifespan,

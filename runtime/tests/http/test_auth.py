@@ -28,6 +28,12 @@ def test_no_route_is_forgotten_by_the_key(tmp_path: Path) -> None:
         assert refused is (path not in OPEN), (method, path)
 
 
+def test_what_is_applied_and_metrics_can_be_open(tmp_path: Path) -> None:
+    site = Site(tmp_path, api_key="secret", open_status=True)
+    found = {path for path in ("/v1/adapters", "/metrics", "/v1/models") if site.client.get(path).status_code == 200}
+    assert found == {"/v1/adapters", "/metrics"}
+
+
 def test_large_body_is_413_whether_announced_or_not(site: Site) -> None:
     body = b'{"model": "m", "prompt": "' + b"x" * (9 << 20) + b'"}'
     json_type = {"content-type": "application/json"}

@@ -1,10 +1,13 @@
 """What platform teams ask of pods: no privileges, a read-only root, requests, probes, an orderly end, no secrets."""
 
 import pytest
+from typer.main import get_command
 
 from helpers.rendered import PRESETS, containers_of, late_containers, manifests, pod_of
 from kaito_core.api.quantity import parse_quantity
 from kaito_core.api.serving import ADAPTERS_PATH, WEIGHTS_PATH
+from kaito_core.reconcile.options.serving import OPTIONS
+from kaito_runtime.cli import app
 
 
 @pytest.mark.parametrize("case", PRESETS)
@@ -121,3 +124,9 @@ def test_a_token_is_in_no_argument() -> None:
     reference = {"name": "hub", "key": "HF_TOKEN"}
     assert {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}} in hub["env"]
     assert not [word for word in hub["command"] if "TOKEN" in word]
+
+
+def test_every_flag_that_a_config_map_sets_is_one_of_the_server() -> None:
+    known = {name for param in get_command(app).commands["serve"].params for name in param.opts}  # type: ignore[attr-defined]
+    assert {f"--{option.name}" for option in OPTIONS if option.where == "flag"} <= known
+    assert {"--api-key-file", "--open-status"} <= known

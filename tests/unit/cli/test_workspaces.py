@@ -58,10 +58,49 @@ def test_validate_reports_faults_and_valid_workspaces_for_programs(tmp_path: Pat
     result = kaito("validate", good, bad, missing, "-o", "yaml")
     assert result.returncode == 1
     valid, unknown, absent = yaml.safe_load(result.stdout)
-    assert valid == {"file": str(good), "workspace": "w", "field": None, "error": None}
+    assert valid == {"file": str(good), "workspace": "w", "field": None, "error": None, "warnings": []}
     assert (unknown["workspace"], unknown["field"]) == ("v", "inference.preset.name")
     assert "did you mean falcon-7b" in unknown["error"]
-    assert absent == {"file": str(missing), "workspace": None, "field": None, "error": "No such file or directory"}
+    nothing = {"workspace": None, "field": None, "error": "No such file or directory", "warnings": []}
+    assert absent == {"file": str(missing), **nothing}
+
+
+CONFIGURED = HEAD + "inference: {preset: {name: smollm2-135m-instruct}, config: limits}\n"
+LIMITS = """\
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: limits}
+data:
+  inference_config.yaml: "vllm: {max-model-len: 1024, swap-space: 4}"
+"""
+
+
+def test_options_of_the_server_are_read_from_the_same_file(tmp_path: Path) -> None:
+    result = kaito("render", workspace(tmp_path, CONFIGURED + LIMITS))
+    assert '"contextLength": 1024' in result.stdout
+    assert "vllm.swap-space of ConfigMap 'limits' is not used by this server" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["kaito: {context-length: 512}", LIMITS.replace("1024", "512").strip("-\n")])
+def test_options_of_the_server_are_read_from_another_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "limits.yaml").write_text(text)
+    file = workspace(tmp_path, CONFIGURED + LIMITS)
+    assert '"contextLength": 512' in kaito("render", file, "--serving-config", tmp_path / "limits.yaml").stdout
+    missing = kaito("validate", file, "--serving-config", tmp_path / "none.yaml")
+    assert missing.returncode == 1 and missing.stderr.startswith("error: ")
+
+
+def test_what_is_wrong_with_them_is_a_fault_and_what_is_missing_a_warning(tmp_path: Path) -> None:
+    wrong = kaito("validate", workspace(tmp_path, CONFIGURED + LIMITS.replace("1024", "many")))
+    assert wrong.returncode == 1
+    assert "inference.config names ConfigMap 'limits', whose key inference_config.yaml: vllm.max-model-len must" in (
+        wrong.stdout
+    )
+    absent = kaito("validate", workspace(tmp_path, CONFIGURED), "-o", "json")
+    assert absent.returncode == 0
+    (row,) = json.loads(absent.stdout)
+    assert row["warnings"][0].startswith("inference.config: ConfigMap 'limits' is not in the file")
 
 
 @pytest.mark.parametrize("arguments", [("-",), ("-f", "-")])

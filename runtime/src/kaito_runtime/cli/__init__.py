@@ -1,5 +1,6 @@
 """The command line `kaito-runtime`: thin. Arguments are checked before torch, which takes seconds, is imported."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -51,15 +52,29 @@ def fetch_weights(
     repository: Annotated[str, typer.Option(help="Repository on the Hugging Face hub.", metavar="ORG/NAME")],
     to: Annotated[Path, typer.Option(help="Folder to fill.", metavar="DIR")],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="The folder is on a volume that other pods use too: fetch only if it is not complete, one at a time, "
+            "and let it appear as a whole.",
+        ),
+    ] = False,
 ) -> None:
     """Download a base model's weights; the token is read from HF_TOKEN."""
     from kaito_runtime.adapters.fetch import FetchError, fetch_model
+    from kaito_runtime.adapters.kept_weights import keep_model
 
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    found = ""
     try:
-        fetch_model(repository, revision, to)
+        if not keep:
+            fetch_model(repository, revision, to)
+        elif not keep_model(repository, revision, to):
+            found = ", as it was found"
     except FetchError as error:
         fail(error)
-    print(f"{to}: {repository}@{revision}")
+    print(f"{to}: {repository}@{revision}{found}")
 
 
 @app.command()

@@ -152,6 +152,14 @@ def serve(
             rich_help_panel=_WHO,
         ),
     ] = None,
+    open_status: Annotated[
+        bool,
+        typer.Option(
+            "--open-status",
+            help="Let /v1/adapters and /metrics be read without the API key, as the operator and monitoring do.",
+            rich_help_panel=_WHO,
+        ),
+    ] = False,
     max_waiting: Annotated[
         int, typer.Option(min=0, help="Most requests that wait; more get 429.", metavar="N", rich_help_panel=_LIMITS)
     ] = 256,
@@ -292,6 +300,7 @@ def serve(
                 admin_token=admin_token,
                 quantization=None if quantization is None else quantization.value,
                 device=device.value,
+                open_status=open_status,
                 cache_gib=cache_gib,
                 adapter_bytes=None if adapter_memory is None else _size(adapter_memory, "--adapter-memory"),
                 max_adapter_rank=max_adapter_rank,

@@ -37,6 +37,7 @@ __all__ = ["create_app"]
 T = TypeVar("T")
 
 # A browser opens the page without a key, so it holds nothing that is not public; the page asks for the key.
+_STATUS_PATHS = frozenset({"/v1/adapters", "/metrics"})
 _OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/livez", "/readyz"})
 _BODY_BYTES = 8 << 20
 _GENERATION = "X-Kaito-Generation"
@@ -53,6 +54,7 @@ def create_app(
     api_keys: ApiKeys | None = None,
     limits: KeyLimits | None = None,
     admin_token: str | None = None,
+    open_status: bool = False,
     request_seconds: float | None = None,
     cors_origins: Sequence[str] = (),
     lifespan: Lifespan | None = None,
@@ -64,6 +66,7 @@ def create_app(
         api_keys: Bearer tokens, of which every route but the probes and the chat page requires one; None: none does.
         limits: What each of them may ask for; None for no limits.
         admin_token: Bearer token that the admin routes require; None turns them off.
+        open_status: Whether what is applied and metrics can be read without the API key.
         request_seconds: Time limit of a request; None for none.
         cors_origins: Origins of pages that may call the server from a browser.
         lifespan: What starts and stops with the application.
@@ -75,8 +78,9 @@ def create_app(
     app.add_middleware(BodyLimit, limit=_BODY_BYTES)
     # Admins have their own token: a user with the API key must not change the answers of others.
     own_keys = {} if admin_token is None else dict.fromkeys(ADMIN_PATHS, admin_token)
+    open_paths = _OPEN_PATHS | _STATUS_PATHS if open_status else _OPEN_PATHS
     app.add_middleware(
-        ApiKey, keys=api_keys, limits=limits, own_keys=own_keys, open_paths=_OPEN_PATHS, refused=metrics.refused
+        ApiKey, keys=api_keys, limits=limits, own_keys=own_keys, open_paths=open_paths, refused=metrics.refused
     )
     if cors_origins:
         app.add_middleware(

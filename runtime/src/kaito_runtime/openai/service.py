@@ -159,6 +159,11 @@ class CompletionService:
             self._warned.add(template)
         return template
 
+    def _limit_seconds(self) -> float | None:
+        """Returns the time limit of a request: the configuration's, which may change, or the command line's."""
+        limits = self._adapters.catalog.config.limits
+        return self._seconds if limits is None or limits.request_seconds is None else limits.request_seconds
+
     def _choose(self, request: GenerationRequest) -> Choice:
         catalog = self._adapters.catalog
         if request.lora is None:
@@ -227,7 +232,7 @@ class CompletionService:
             recorder=self._recorder,
             n=n,
             best_of=best_of,
-            seconds=self._seconds,
+            seconds=self._limit_seconds(),
             echoes=[job.prompt for job in jobs] if plan.echo else (),
             new_reader=None if plan.chat is None else plan.chat.new_reader,
             kept=frozenset() if plan.chat is None else plan.chat.kept,
