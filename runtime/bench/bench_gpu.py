@@ -63,7 +63,7 @@ def row(k: int, n: int, tokens: int, adapters: int, rank: int, repetitions: int)
         pages,
     )
     capability = torch.cuda.get_device_capability()
-    path = choose(tokens=tokens, pages=pages, all_live=True, pdl=capability >= (9, 0), base=Base.DENSE)
+    path = choose(tokens=tokens, pages=pages, all_live=True, pdl=capability >= (9, 0), base=Base.DENSE, k=k, n=n)
     a_of = a_pool.view(copies, adapters, per_adapter * PAGE, k)
     b_of = b_pool.view(copies, adapters, per_adapter, n, PAGE).transpose(2, 3).reshape(copies, adapters, n, -1)
     b_cat = b_pool.transpose(1, 2).reshape(copies, n, -1)

@@ -143,7 +143,7 @@ def main() -> None:
 def chosen(device: Device, layer: Layer, *, all_live: bool) -> Path:
     """Returns the path that the dispatch table chooses for a dense layer."""
     pages, pdl = cdiv(layer.ranks, PAGE), device.pdl is not None
-    return choose(tokens=layer.tokens, pages=pages, all_live=all_live, pdl=pdl, base=Base.DENSE)
+    return choose(tokens=layer.tokens, pages=pages, all_live=all_live, pdl=pdl, base=Base.DENSE, k=layer.k, n=layer.n)
 
 
 if __name__ == "__main__":

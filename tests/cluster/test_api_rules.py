@@ -107,9 +107,16 @@ def loose_crd() -> Object:
 
 def verdict(cluster: KubeClient, namespace: str, case: Case, name: str) -> str:
     """What the server says to a row, "" where it accepts it; nothing is stored."""
+    said = "" if case.only_python else _said(cluster, namespace, case, name, "Strict")
+    # A field that the schema does not have is named before the rules are asked.
+    hidden = case.only_python or (said.startswith("400 ") and "strict decoding error" in said)
+    return _said(cluster, namespace, case, name, "Ignore") if hidden else said
+
+
+def _said(cluster: KubeClient, namespace: str, case: Case, name: str, validation: str) -> str:
     new = copy.deepcopy(case.new)
     path = f"/apis/{new['apiVersion']}/namespaces/{namespace}/workspaces"
-    query = {"dryRun": "All", "fieldValidation": "Ignore" if case.only_python else "Strict"}
+    query = {"dryRun": "All", "fieldValidation": validation}
     try:
         if case.old is None:
             cluster.request("POST", path, {**new, "metadata": {**new["metadata"], "namespace": namespace}}, query=query)

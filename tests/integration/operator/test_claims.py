@@ -203,6 +203,6 @@ def test_a_machine_type_without_gpus_is_refused_where_they_are_needed(azure: Wor
 def test_no_machine_is_made_that_would_be_too_small(azure: World, cluster: FaultyCluster) -> None:
     azure.apply(workspace("small", "on-gpu", resource={"instanceType": "Standard_NV12ads_A10_v5"}))
     said = azure.wait_reason("small", "WorkspaceSucceeded", "DoesNotFit")
-    assert "smallest known machine type that fits is Standard_NC16as_T4_v3" in said["message"]
+    assert "smallest known machine type that fits is Standard_NC6s_v3" in said["message"]
     owners = {claim["metadata"]["labels"]["kaito.sh/workspace"] for claim in claims(cluster)}
     assert owners == {"w"}

@@ -44,7 +44,7 @@ def test_the_file_has_the_names_of_the_kubernetes_api() -> None:
     assert json.loads(config.to_json()) == {
         "schemaVersion": 1,
         "generation": 3,
-        "model": {"name": "m", "recipe": "default", "dtype": "auto", "contextLength": 64},
+        "model": {"name": "m", "recipe": "default", "dtype": "auto", "quantization": "auto", "contextLength": 64},
         "adapters": [{"name": "a", "strength": 0.2}],
         "blends": [],
     }

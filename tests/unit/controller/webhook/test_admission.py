@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kaito_core import hookimpl
-from kaito_core.api import parse_workspace, strength
+from kaito_core.api import Weights, parse_workspace, strength
 from kaito_core.controller.webhook import admission
 from kaito_core.controller.webhook.admission import MalformedReviewError, review_response
 from kaito_core.errors import FieldError
@@ -102,7 +102,11 @@ def test_a_preset_that_is_gone_locks_nobody_out_and_no_new_one_is_taken() -> Non
 
 
 def test_one_part_that_is_wrong_for_what_another_has_become_is_refused() -> None:
-    presets = [example_preset(name="small", gpu_memory_gib=10), example_preset(name="large", gpu_memory_gib=1000)]
+    weights = Weights(repository="example/small", revision="c", size_gib=5)
+    presets = [
+        example_preset(name="small", gpu_memory_gib=10, weights=weights),
+        example_preset(name="large", gpu_memory_gib=1000),
+    ]
     azure = registry_with(presets, [AzureProvider()])
     resource = {"instanceType": "Standard_NC4as_T4_v3"}
     fits = workspace_document(resource=resource, inference={"preset": {"name": "small"}})
