@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-slow test-clients lint fmt kernels bench-runtime bench-host bench-kernels bench-gpu roofline clean
+.PHONY: help install demo test test-fast test-slow test-thorough test-clients lint fmt kernels bench-runtime bench-host bench-kernels bench-gpu roofline clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,10 @@ test-fast: install
 	$(PYTEST) -m "not slow"
 
 test-slow: install
-	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "slow or property"
+	HYPOTHESIS_PROFILE=long $(PYTEST) -m "slow or property"
+
+test-thorough: install ## Property tests with 10,000 examples each, some twenty minutes
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m property
 
 test-clients: install ## What other people's clients make of the server, in an environment of their own
 	$(BIN)/python -m pytest -q -m clients tests/clients

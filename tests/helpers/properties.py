@@ -10,7 +10,7 @@ __all__ = ["property_test"]
 
 
 def property_test(*, examples: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Returns a decorator for a test with `@given`, which `make test-slow` runs again under the profile "thorough".
+    """Returns a decorator for a test with `@given`, which `make test-slow` and `make test-thorough` run again.
 
     Args:
         examples: How many examples there are at least; the profile may ask for more.

@@ -167,7 +167,7 @@ def empty(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(empty, ["adapter 'bad'", "no adapter_config.json"]), (other_rank, ["adapter 'bad'", "rank"])],
+    [(empty, ["adapter-bad", "no adapter_config.json"]), (other_rank, ["adapter 'bad'", "rank"])],
 )
 def test_a_bad_adapter_ends_it_with_the_reason(folder: Path, model: Path, spoil: Any, words: list[str]) -> None:
     spoil(folder)

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kaito_core.api import GpuSku, KubeObject, NodeRequest, NodeState, RejectedNode, matches
-from kaito_core.api.nodes import GPU_MEMORY_LABEL, GPU_RESOURCES, INSTANCE_TYPE_LABEL
+from kaito_core.api.nodes import GPU_RESOURCES, INSTANCE_TYPE_LABEL
 from kaito_core.api.quantity import device_count, parse_gib
+from kaito_gpu_onprem.sharing import GPU_MODEL_LABEL, is_shared, memory_gib, sharing
 
 __all__ = ["gpu_count", "gpu_resource", "node_state", "rejection"]
 
-GPU_MODEL_LABEL = "nvidia.com/gpu.product"
 MAX_NODES_IN_MESSAGE = 20
 
 
@@ -76,7 +76,7 @@ def _one_kind(
 def rejection(node: KubeObject, request: NodeRequest) -> str:
     """Returns why a node does not fit, or ""."""
     metadata, spec = _mapping(node, "metadata"), _mapping(node, "spec")
-    labels = _mapping(metadata, "labels")
+    labels = _labels(node)
     if metadata.get("deletionTimestamp"):
         return "is being deleted"
     if missing := _unmatched(labels, request):
@@ -109,11 +109,7 @@ def _candidates(by_name: Mapping[str, KubeObject], request: NodeRequest) -> set[
     preferred = set(request.preferred_nodes)
     if request.match_labels or request.match_expressions:
         # Nodes that do not match are not reported, unless the user has named them.
-        return preferred | {
-            name
-            for name, node in by_name.items()
-            if not _unmatched(_mapping(_mapping(node, "metadata"), "labels"), request)
-        }
+        return preferred | {name for name, node in by_name.items() if not _unmatched(_labels(node), request)}
     return preferred or set(by_name)
 
 
@@ -170,10 +166,13 @@ def _gpu_rejection(node: KubeObject, request: NodeRequest) -> str:
     has = f"{free} of {gpus} GPUs free ({used})" if taken else f"{gpus} GPUs"
     if free < request.gpus:
         return f"has {has}, {request.gpus} needed"
-    memory = free * _memory_per_gpu_gib(node)
+    shared = sharing(_labels(node), gpus)
+    if shared and request.gpus > 1:
+        return f"has GPUs {shared}: a pod can use one of them, {request.gpus} needed"
+    memory = _together(node, request) * memory_gib(_labels(node), gpus)
     if memory and memory < request.gpu_memory_gib:
-        where = f" with {has}" if taken else ""
-        return f"has {memory} GiB of GPU memory{where}, {request.gpu_memory_gib:g} GiB needed"
+        where = f" on each of its GPUs, {shared}" if shared else f" with {has}" if taken else ""
+        return f"has {memory:g} GiB of GPU memory{where}, {request.gpu_memory_gib:g} GiB needed"
     return ""
 
 
@@ -198,6 +197,12 @@ def _free(node: KubeObject, request: NodeRequest) -> int:
     return max(gpu_count(node) - sum(request.taken.get(_name(node), {}).values()), 0)
 
 
+def _together(node: KubeObject, request: NodeRequest) -> int:
+    """Returns the number of free GPUs that one pod can use together."""
+    free = _free(node, request)
+    return min(free, 1) if is_shared(_labels(node), gpu_count(node)) else free
+
+
 def _no_gpu(node: KubeObject) -> str:
     allocatable = _mapping(_mapping(node, "status"), "allocatable")
     for resource in GPU_RESOURCES:
@@ -207,21 +212,15 @@ def _no_gpu(node: KubeObject) -> str:
     return f"has no GPU ({' or '.join(GPU_RESOURCES)} in status.allocatable); is the device plugin running on it?"
 
 
-def _memory_per_gpu_gib(node: KubeObject) -> int:
-    """Returns the memory of one GPU in GiB, 0 if unknown. Rounded: drivers report slightly less than the GPU has."""
-    text = str(_mapping(_mapping(node, "metadata"), "labels").get(GPU_MEMORY_LABEL, ""))
-    return round(int(text) / 1024) if text.isascii() and text.isdigit() and len(text) < 12 else 0
-
-
 def _smallest_sku(nodes: Iterable[KubeObject], request: NodeRequest) -> GpuSku | None:
     skus = []
     for node in nodes:
-        labels = _mapping(_mapping(node, "metadata"), "labels")
-        gpus, each = _free(node, request), _memory_per_gpu_gib(node)
+        labels = _labels(node)
+        gpus, each = _together(node, request), memory_gib(labels, gpu_count(node))
         if not gpus or not each:
             return None  # a node of unknown size might be the smallest
         name = str(labels.get(INSTANCE_TYPE_LABEL, ""))
-        skus.append(GpuSku(name, gpus, float(gpus * each), str(labels.get(GPU_MODEL_LABEL, "")), gpu_resource(node)))
+        skus.append(GpuSku(name, gpus, gpus * each, str(labels.get(GPU_MODEL_LABEL, "")), gpu_resource(node)))
     return min(skus, key=lambda sku: (sku.memory_per_gpu_gib, sku.gpus), default=None)
 
 
@@ -241,6 +240,10 @@ def _message(ready: Sequence[str], rejected: Sequence[RejectedNode], request: No
 
 def _name(node: KubeObject) -> str:
     return str(_mapping(node, "metadata").get("name", ""))
+
+
+def _labels(node: KubeObject) -> Mapping[str, Any]:
+    return _mapping(_mapping(node, "metadata"), "labels")
 
 
 def _mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
