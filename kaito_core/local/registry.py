@@ -4,27 +4,22 @@ Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md,
 https://distribution.github.io/distribution/spec/auth/token/
 """
 
-import base64
-import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode
 
 import httpx
 
 from kaito_core.builtin.image import is_image_reference
 from kaito_core.errors import ConfigError
+from kaito_core.fetch.network.registry_login import Challenge, Login, basic, stored_login
 from kaito_core.fetch.sources.registry import ImageReference
 from kaito_core.local.pack import Blob, PackedImage
 
 __all__ = ["Registry", "docker_login", "push", "split_reference"]
 
 _CHUNK = 1 << 20
-_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
-_DOCKER_HUB = "registry-1.docker.io"
 
 
 def split_reference(reference: str) -> tuple[str, str, str]:
@@ -39,7 +34,7 @@ def split_reference(reference: str) -> tuple[str, str, str]:
     return found.host, found.name, found.version
 
 
-def docker_login(host: str, config: Path | None = None) -> tuple[str, str] | None:
+def docker_login(host: str, config: Path | None = None) -> Login | None:
     """Returns user and password of `docker login` for a registry, None where there are none.
 
     Args:
@@ -48,16 +43,9 @@ def docker_login(host: str, config: Path | None = None) -> tuple[str, str] | Non
     """
     path = config or Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
     try:
-        entries = json.loads(path.read_text()).get("auths", {})
-    except (OSError, ValueError, AttributeError):
-        return None
-    names = [host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/"]
-    names += ["https://index.docker.io/v1/"] if host == _DOCKER_HUB else []
-    for name in names:
-        if token := (entries.get(name) or {}).get("auth"):
-            user, _, password = base64.b64decode(token).decode().partition(":")
-            return user, password
-    return None
+        return stored_login(path.read_text(), host)
+    except (OSError, ValueError):
+        return None  # the registry may ask for none, and says so otherwise
 
 
 @dataclass
@@ -74,7 +62,7 @@ class Registry:
     client: httpx.Client
     base: str
     repository: str
-    login: tuple[str, str] | None = None
+    login: Login | None = None
     _authorization: str = ""
 
     def has(self, blob: Blob) -> bool:
@@ -124,7 +112,7 @@ class Registry:
                 answer = self.client.request(method, url, content=content(), headers=sent)
                 if answer.status_code != 401 or attempt or not own:
                     break
-                self._authorization = self._authorize(answer.headers.get("WWW-Authenticate", ""))
+                self._authorization = self._authorize(Challenge.parse(answer.headers.get("WWW-Authenticate", "")))
         except httpx.HTTPError as error:
             raise ConfigError(f"registry {self.base} cannot be reached: {error}") from error
         if answer.status_code in (401, 403):
@@ -137,17 +125,15 @@ class Registry:
             raise ConfigError(f"registry {self.base}: {method} {path} gave HTTP {answer.status_code}: {words}")
         return answer
 
-    def _authorize(self, challenge: str) -> str:
-        basic = "Basic " + base64.b64encode(":".join(self.login).encode()).decode() if self.login else ""
-        scheme, _, rest = challenge.partition(" ")
-        if scheme.lower() != "bearer":
-            return basic
-        given = dict(_PARAMETER.findall(rest))
-        query = {"service": given.get("service", ""), "scope": f"repository:{self.repository}:pull,push"}
-        realm = given.get("realm", "")
+    def _authorize(self, challenge: Challenge) -> str:
+        own = basic(self.login) if self.login else ""
+        if challenge.scheme != "bearer":
+            return own
+        realm = challenge.realm
         if httpx.URL(realm).scheme != "https" and httpx.URL(self.base).scheme == "https":
             raise ConfigError(f"registry {self.base} asks for a login at '{realm}', which is not https")
-        answer = self.client.get(f"{realm}?{urlencode(query)}", headers={"Authorization": basic} if basic else {})
+        url = challenge.token_url(self.repository, "pull,push")
+        answer = self.client.get(url, headers={"Authorization": own} if own else {})
         if answer.status_code != 200:
             raise ConfigError(f"registry {self.base}: the login at {realm} failed (HTTP {answer.status_code})")
         body = answer.json()

@@ -4,8 +4,6 @@ Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md,
 https://distribution.github.io/distribution/spec/auth/token/
 """
 
-import base64
-import binascii
 import hashlib
 import json
 import re
@@ -13,17 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 
 from kaito_core.api.fetching import Access, Content, RemoteFile
 from kaito_core.errors import FetchError, TransientFetchError
+from kaito_core.fetch.network.registry_login import DOCKER_HUB, Challenge, Login, basic, stored_login
 from kaito_core.fetch.network.web_file import get, web_file
 
 __all__ = ["ImageReference", "Repository", "login_for"]
 
-_DOCKER_HUB = "registry-1.docker.io"
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _HOST = r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+|localhost|\[[0-9a-fA-F:]+\](?::\d+)?"
 _REFERENCE = re.compile(
@@ -31,7 +28,6 @@ _REFERENCE = re.compile(
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.ASCII,
 )
-_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 _MANIFESTS = (
     *("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"),
     *(
@@ -70,7 +66,7 @@ class ImageReference:
             raise FetchError(f"'{text[:512]}' must be a reference such as registry.example/adapters/style:1")
         host, name = match["host"] or "docker.io", match["name"]
         if host == "docker.io":
-            host, name = _DOCKER_HUB, name if "/" in name else f"library/{name}"
+            host, name = DOCKER_HUB, name if "/" in name else f"library/{name}"
         return cls(host, name, match["digest"] or match["tag"] or "latest")
 
 
@@ -121,30 +117,24 @@ class Repository:
             return False
         return True
 
-    def _challenge(self, scheme: str) -> str:
+    def _challenge(self, scheme: str) -> Challenge:
         self._base = f"{scheme}://{self._reference.host}"
         url = f"{self._base}/v2/"
         try:
             with self._access.client.stream("GET", url) as response:
-                return str(response.headers.get("www-authenticate", "")) if response.status_code == 401 else ""
+                asked = response.headers.get("www-authenticate", "") if response.status_code == 401 else ""
+                return Challenge.parse(asked)
         except httpx.TransportError as error:
             raise TransientFetchError(f"the registry {self._reference.host} cannot be reached: {error}") from error
         except httpx.HTTPError as error:
             raise FetchError(f"the registry {self._reference.host} cannot be asked: {error}") from error
 
-    def _authorize(self, challenge: str) -> dict[str, str]:
-        basic = {}
-        if self._login is not None:
-            basic = {"Authorization": f"Basic {base64.b64encode(':'.join(self._login).encode()).decode()}"}
-        kind, _, rest = challenge.partition(" ")
-        if kind.lower() != "bearer":
-            return basic if kind else {}
-        given = dict(_PARAMETER.findall(rest))
-        asked = {"scope": f"repository:{self._reference.name}:pull"}
-        if "service" in given:
-            asked["service"] = given["service"]
-        url = f"{given.get('realm', '')}?{urlencode(asked)}"
-        text, _ = get(self._access.client, url, most=1 << 20, headers=basic, refusal=self._refusal)
+    def _authorize(self, challenge: Challenge) -> dict[str, str]:
+        own = {} if self._login is None else {"Authorization": basic(self._login)}
+        if challenge.scheme != "bearer":
+            return own if challenge.scheme else {}
+        url = challenge.token_url(self._reference.name, "pull")
+        text, _ = get(self._access.client, url, most=1 << 20, headers=own, refusal=self._refusal)
         answer = _document(text, f"the token of {self._reference.host}")
         token = answer.get("token") or answer.get("access_token")
         if not isinstance(token, str):
@@ -194,7 +184,7 @@ class Repository:
         return opened
 
 
-def login_for(host: str, access: Access) -> tuple[str, str] | None:
+def login_for(host: str, access: Access) -> Login | None:
     """Returns user and password for a registry out of the adapter's Secret, None where it has none.
 
     Raises:
@@ -206,18 +196,9 @@ def login_for(host: str, access: Access) -> tuple[str, str] | None:
     if not text:
         return None
     try:
-        entries = json.loads(text)["auths"]
-        names = [host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/", f"http://{host}"]
-        names += ["https://index.docker.io/v1/", "docker.io"] if host == _DOCKER_HUB else []
-        entry = next((entries[name] for name in names if name in entries), None)
-        if entry is None:
-            return None
-        if "auth" in entry:
-            user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
-            return user, password
-        return str(entry["username"]), str(entry["password"])
-    except (ValueError, LookupError, TypeError, AttributeError, binascii.Error) as error:
-        raise FetchError(f"{access.credentials(_KEYS[0])} cannot be read: it must be a docker config.json") from error
+        return stored_login(text, host)
+    except ValueError as error:
+        raise FetchError(f"{access.credentials(_KEYS[0])} cannot be read: {error}") from error
 
 
 def _document(text: bytes, what: str) -> dict[str, Any]:
