@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kaito_core.api.peft.json_objects import without_repeats
 from kaito_core.errors import FetchError
 
 __all__ = ["check_config", "header_bytes", "most_bytes", "tensor_bytes"]
@@ -74,18 +75,9 @@ def check_config(path: Path) -> None:
 
 def _object(text: bytes, fault: str) -> dict[str, Any]:
     try:
-        found = json.loads(text, object_pairs_hook=_unique)
+        found = json.loads(text, object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         raise FetchError(f"{fault}: {error or type(error).__name__}") from error
     if not isinstance(found, dict):
         raise FetchError(f"{fault}: it must be an object, got {type(found).__name__}")
-    return found
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"duplicate key {twice[:80]!r}")
     return found

@@ -19,8 +19,6 @@ from kaito_core.fetch.progress import LogProgress, Progress
 
 __all__ = ["Budget", "Patience", "download"]
 
-_CHUNK = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -247,8 +245,5 @@ class _Part:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

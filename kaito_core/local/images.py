@@ -24,7 +24,6 @@ __all__ = ["opened_layers", "unpack_data"]
 _T = TypeVar("_T")
 
 _DATA = "data"
-_CHUNK = 1 << 20
 _LIMITS = Limits(members=1_000_000)  # all files of the image count, though only those in /data are written
 _LONGEST_DOCUMENT = 16 << 20  # bytes
 _DEEPEST = 8  # of indexes in indexes, and of links, with which older versions of docker save equal layers once
@@ -137,10 +136,8 @@ def _blob(image: _Image, descriptor: _Descriptor) -> IO[bytes]:
     stream = _open(image, f"blobs/{algorithm}/{digest}")
     if stream is None:
         raise ConfigError(f"--image: the blob {descriptor.digest} is missing from the image; save it again")
-    found = hashlib.sha256()
     with reading():
-        while chunk := stream.read(_CHUNK):
-            found.update(chunk)
+        found = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]  # it is a file or a member of an archive
         stream.seek(0)
     if algorithm != "sha256" or found.hexdigest() != digest:
         raise ConfigError(f"--image: the blob {descriptor.digest} does not have its digest; save the image again")

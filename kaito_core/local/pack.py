@@ -308,10 +308,8 @@ def _document(scratch: Path, media_type: str, document: object) -> Blob:
 def _write(path: Path, media_type: str, fill: Any) -> Blob:
     with path.open("wb") as file:
         fill(file)
-    found = hashlib.sha256()
     with path.open("rb") as file:
-        while part := file.read(_CHUNK):
-            found.update(part)
+        found = hashlib.file_digest(file, "sha256")
     return Blob(f"sha256:{found.hexdigest()}", path.stat().st_size, media_type, path)
 
 

@@ -58,8 +58,7 @@ def digest_of(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in (ADAPTER_FILES[0], weights):
         with (folder / name).open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+            hashlib.file_digest(file, lambda: digest)  # goes on with the same one
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from kaito_core.api.peft.json_objects import without_repeats
 from kaito_core.api.peft.keys import EXACT, HARMLESS, HARMLESS_INITS, HEADS, REFUSED, TASKS
 from kaito_core.api.peft.patterns import is_bounded
 
@@ -47,7 +48,7 @@ def parse_config(
         has_no_effect: Tells of keys that are in no table, and their values, that they have no effect.
     """
     try:
-        config = json.loads(content, object_pairs_hook=_without_repeats)
+        config = json.loads(content, object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         raise refuse(f"{CONFIG_FILE} is not JSON: {error}") from error
     if not isinstance(config, dict):
@@ -75,15 +76,6 @@ def parse_config(
             if not is_bounded(pattern):
                 raise refuse(f"{key} {short(pattern)} could take forever to match; avoid nested repetitions")
     return config
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuses duplicate keys: JSON parsers differ in which value they keep."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
-    return found
 
 
 def _is_off(value: object) -> bool:

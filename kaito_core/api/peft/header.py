@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from kaito_core.api.peft.json_objects import without_repeats
+
 __all__ = ["HeaderError", "TensorEntry", "largest_value", "read_header"]
 
 _LONGEST = 100_000_000  # bytes of a header, the limit of the format's own reader
@@ -70,7 +72,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         if not 0 <= length <= min(_LONGEST, size - 8):
             raise HeaderError("it is cut off in its header, or it is no safetensors file")
         try:
-            header = json.loads(file.read(length), object_pairs_hook=_without_repeats)
+            header = json.loads(file.read(length), object_pairs_hook=without_repeats)
         except (ValueError, RecursionError) as error:
             raise HeaderError(f"its header is not JSON: {error}") from error
     if not isinstance(header, dict):
@@ -85,14 +87,6 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     if end != size:
         raise HeaderError(f"it has {size} bytes, and its header needs {end}")
     return entries
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
-    return found
 
 
 def _entry(name: str, value: Any, base: int) -> TensorEntry:

@@ -3,13 +3,13 @@
 The runtime checks the same files again, against the layers of the model that it serves.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kaito_core.api.fetching import digest_of
 from kaito_core.api.peft.config import (
     CONFIG_FILE,
     FROM_MLX,
@@ -90,7 +90,7 @@ def _examine(folder: Path, report: AdapterReport) -> None:
     for path in (config_path, weights_path):
         _check_link(path)
     content = config_path.read_bytes()
-    report.digest = _digest(content, weights_path)
+    report.digest = digest_of(folder)
     config = parse_config(content, _Refusal)
     report.base_model = str(config.get("base_model_name_or_path") or "")
     try:
@@ -145,14 +145,6 @@ def _check_link(path: Path) -> None:
     blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else root
     if not (file.is_relative_to(root) or file.is_relative_to(blobs)):
         raise _Refusal(f"{path.name} is a link to a file outside of its folder; copy the file instead")
-
-
-def _digest(content: bytes, weights: Path) -> str:
-    found = hashlib.sha256(content)
-    with weights.open("rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
-    return f"sha256:{found.hexdigest()}"
 
 
 def _check_values(key: str, entry: TensorEntry, peak: float) -> None:

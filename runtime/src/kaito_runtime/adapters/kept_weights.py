@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 MANIFEST = ".kaito-weights.json"
 _HUB_FOLDER = ".cache"  # what the hub's client notes about a download
-_CHUNK = 8 << 20
 _SAY_SECONDS = 30.0  # between two words about waiting for another pod
 _POLL_SECONDS = 1.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -105,9 +104,7 @@ def _seal(folder: Path, what: Mapping[str, str]) -> None:
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            digest = hashlib.file_digest(file, "sha256")
             os.fsync(file.fileno())
         files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": digest.hexdigest()}
     with (folder / MANIFEST).open("w") as manifest:

@@ -59,7 +59,9 @@ def read_adapter(path: Path, model: nn.Module, *, name: str, digest: str | None 
 
     config_bytes, weight_bytes = _read_files(Path(path), model, refuse)
     # The digest is taken over the very bytes that are parsed below, so nothing can change in between.
-    found = "sha256:" + hashlib.sha256(config_bytes + weight_bytes).hexdigest()
+    content = hashlib.sha256(config_bytes)
+    content.update(weight_bytes)  # not joined: that would copy all tensors
+    found = f"sha256:{content.hexdigest()}"
     if digest is not None and digest != found:
         raise refuse(f"its digest is {found}, the Workspace asks for {digest}")
     config = parse_config(config_bytes, refuse, has_no_effect=is_pefts_default)
