@@ -278,10 +278,9 @@ def _choose_on_device(logits: Tensor, step: _Step) -> Tensor:
         # Shifted to a largest score of 0, which no temperature makes infinite.
         scores = (adjusted[draw_rows] - best[draw_rows, None]) / temperature.float()[:, None]
         if len(cut_rows):
-            least = _least_kept(scores[cut_rows], top_k, top_p, step.most_kept)
-            scores = scores.index_copy(
-                0, cut_rows, scores[cut_rows].masked_fill(scores[cut_rows] < least[:, None], -math.inf)
-            )
+            cut = scores[cut_rows]
+            least = _least_kept(cut, top_k, top_p, step.most_kept)
+            scores = scores.index_copy(0, cut_rows, cut.masked_fill(cut < least[:, None], -math.inf))
         tokens = tokens.index_copy(0, draw_rows, _draw(scores, uniform, min_p, tokens[draw_rows]))
     raw = best if adjusted is logits else logits.amax(-1)
     parts = [torch.stack([tokens.double(), raw.double(), best.double()], -1).view(-1)]

@@ -132,8 +132,7 @@ def inject_lora(
         if isinstance(module, LoraLinear):
             raise ValueError(f"'{path}' is a LoraLinear already; inject once per model")
         linear, embedding = linear_shape(module), embedding_shape(module)
-        left_alone = any(path == name or path.endswith(f".{name}") for name in exclude)
-        left_alone = left_alone or (group is not None and id(module) in ends)
+        left_alone = _is_excluded(path, exclude) or (group is not None and id(module) in ends)
         if embedding is not None and id(module) in ends and not left_alone:
             replaced[id(module)] = looks_up = LoraEmbedding(cast(nn.Embedding, module), routing, make_pool(embedding))
             others[path] = looks_up
@@ -168,11 +167,15 @@ def inject_lora(
     return LoraModel(bank, routing, layers)
 
 
+def _is_excluded(path: str, exclude: Collection[str]) -> bool:
+    return any(path == name or path.endswith(f".{name}") for name in exclude)
+
+
 def _adapt_mixtures(model: nn.Module, routing: Routing, exclude: Collection[str]) -> dict[str, AdaptedLayer]:
     """Adapts the experts and routers of a model, in place; returns their layers by the paths of their weights."""
     layers: dict[str, AdaptedLayer] = {}
     for path, module in model.named_modules():
-        if any(path == name or path.endswith(f".{name}") for name in exclude):
+        if _is_excluded(path, exclude):
             continue
         if stacked := expert_shapes(module):
             device = next(module.parameters()).device
