@@ -19,6 +19,7 @@ __all__ = [
     "ReportOption",
     "print_data",
     "print_list",
+    "table_lines",
 ]
 
 _GAP = "   "  # between columns
@@ -83,14 +84,15 @@ def print_list(
                 print(record["name"])
         case ListFormat.table | ListFormat.wide:
             shown = {**columns, **(wide if form is ListFormat.wide else {})}
-            _print_table([list(shown.values()), *([_cell(record.get(key)) for key in shown] for record in records)])
+            rows = [list(shown.values()), *([_cell(record.get(key)) for key in shown] for record in records)]
+            for line in table_lines(rows):
+                print(line)
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Prints rows as kubectl does: nothing is cut, and a line that is too long for the terminal is left to it."""
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns rows as kubectl prints them: nothing is cut, and a line too long for the terminal is left to it."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print(_GAP.join(map(str.ljust, row, widths)).rstrip())
+    return [_GAP.join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _cell(value: object) -> str:

@@ -1,6 +1,6 @@
 """The command `kaito status`: what the operator says of Workspaces, as text that tells what is waited for."""
 
-import time
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,7 @@ from kaito_core.api import KubeObject
 from kaito_core.api.conditions import READY
 from kaito_core.api.workspace.model import WORKSPACES
 from kaito_core.cli.cluster.connection import KubeconfigOption, on_cluster
-from kaito_core.cli.output import ReportFormat, ReportOption, print_data
+from kaito_core.cli.output import ReportFormat, ReportOption, print_data, table_lines
 from kaito_core.errors import ConfigError, known_names
 
 __all__ = ["status", "status_text"]
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kaito_core.controller.cluster import KubernetesCluster
 
 _POLL_SECONDS = 2.0
-_GAP = "   "
 
 
 def status(
@@ -36,18 +35,22 @@ def status(
 
     Each stage with its age, each adapter, and what is waited for. Exit with status 1 if one is not ready.
     """
-    told: str | None = None
-    while True:
-        found = on_cluster("kaito status", kubeconfig, lambda cluster: _read(cluster, name, namespace))
-        if output is not ReportFormat.text:
-            print_data([{"name": item["metadata"]["name"], **(item.get("status") or {})} for item in found], output)
-        elif (text := "\n\n".join(status_text(item, datetime.now(UTC)) for item in found)) != told:
-            print(text or f"no Workspace in namespace '{namespace}'", flush=True)
-            told = text
-        ready = all(map(_is_ready, found))
-        if ready or not watch:
-            raise typer.Exit(0 if ready else 1)
-        time.sleep(_POLL_SECONDS)
+
+    async def work(cluster: "KubernetesCluster") -> bool:
+        told: str | None = None
+        while True:
+            found = await _read(cluster, name, namespace)
+            if output is not ReportFormat.text:
+                print_data([{"name": item["metadata"]["name"], **(item.get("status") or {})} for item in found], output)
+            elif (text := "\n\n".join(status_text(item, datetime.now(UTC)) for item in found)) != told:
+                print(text or f"no Workspace in namespace '{namespace}'", flush=True)
+                told = text
+            ready = all(map(_is_ready, found))
+            if ready or not watch:
+                return ready
+            await asyncio.sleep(_POLL_SECONDS)
+
+    raise typer.Exit(0 if on_cluster("kaito status", kubeconfig, work) else 1)
 
 
 async def _read(cluster: "KubernetesCluster", name: str, namespace: str) -> Sequence[KubeObject]:
@@ -108,8 +111,7 @@ def _is_ready(workspace: KubeObject) -> bool:
 
 
 def _indented(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + _GAP.join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return [f"  {line}" for line in table_lines(rows)]
 
 
 def _age(since: str, now: datetime) -> str:

@@ -14,6 +14,7 @@ from kaito_core.controller.verbs import Verbs
 from kaito_core.controller.webhook.objects import SECRETS, WEBHOOK_NAME, WEBHOOKS, configuration_name
 from kaito_core.errors import ClusterError, ConfigError
 from kaito_core.reconcile.objects.manifests import DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES
+from kaito_core.settings import Settings
 
 __all__ = ["Installed", "find_installed", "remove_operator", "remove_workspaces"]
 
@@ -159,7 +160,7 @@ def _served(deployment: KubeObject) -> tuple[str, ...]:
     """Returns the namespaces that a Deployment's operator serves, none for all."""
     (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
     value = next((item.get("value", "") for item in container.get("env", ()) if item["name"] == "KAITO_NAMESPACES"), "")
-    return tuple(filter(None, (name.strip() for name in value.split(","))))
+    return Settings.from_env({"KAITO_NAMESPACES": value}).namespaces
 
 
 async def _granted(cluster: Verbs, namespace: str) -> tuple[str, ...]:
