@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from peft_truth import truth, wrapped
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
 from kaito_runtime.engine.protocol import Job
@@ -56,21 +57,6 @@ def _save(model: Path, folder: Path, **config: Any) -> Path:
         wrapped.save_pretrained(folder)
         return folder
     return save_adapter(base, folder, seed=len(config["target_modules"]), **config)
-
-
-def truth(model: Path, folder: Path | None, strength: float, sequence: list[int]) -> torch.Tensor:
-    """Logits of PEFT's model with its scalings times a strength."""
-    base = load_fp32(model)
-    if folder is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            base = PeftModel.from_pretrained(base, folder).eval()
-        for module in base.modules():
-            if hasattr(module, "scaling") and isinstance(module.scaling, dict):
-                module.scaling = {name: strength * scaling for name, scaling in module.scaling.items()}
-    with torch.no_grad():
-        logits: torch.Tensor = base(torch.tensor([sequence])).logits[0]
-    return logits
 
 
 @pytest.fixture(scope="module")
@@ -135,20 +121,16 @@ def test_trained_tokens_are_weighed_by_their_difference(model: Path, folders: Ma
     base = load_fp32(model)
     lookup = base.get_input_embeddings().weight.data
     lookup[ids] = (lookup[ids] + rows) / 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped = PeftModel.from_pretrained(base, folders["tokens"]).eval()
-    for module in wrapped.modules():
+    halved = wrapped(base, folders["tokens"], 0.5)
+    for module in halved.modules():
         if hasattr(module, "trainable_tokens_delta"):
             for tokens in module.trainable_tokens_delta.values():
                 tokens.data = lookup[ids].clone()
-        if hasattr(module, "scaling") and isinstance(module.scaling, dict):
-            module.scaling = {name: scaling / 2 for name, scaling in module.scaling.items()}
     prompt = (45, 46, 47, 200, 44)
     harness.logits.clear()
     (first,) = harness.answer(prompt, {version: 0.5}, 1)
     with torch.no_grad():
-        expected = wrapped(torch.tensor([prompt])).logits[0, -1]
+        expected = halved(torch.tensor([prompt])).logits[0, -1]
     assert (harness.logits[prompt][0] - expected).abs().max() <= TOLERANCE
     assert first == int(expected.argmax())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft_truth import truth
 from safetensors.torch import load_file, save_file
 from transformers import (
     GptOssConfig,
@@ -75,20 +75,6 @@ def singly(model: Path, folder: Path, *, prefix: str, layers: tuple[str, str, st
     targets = {"target_modules": ["q_proj", "v_proj", *layers], "base_model_name_or_path": str(model)}
     (folder / "adapter_config.json").write_text(json.dumps(written | targets | config))
     return folder
-
-
-def truth(model: Path, folder: Path | None, strength: float, sequence: list[int]) -> torch.Tensor:
-    base = load_fp32(model)
-    if folder is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            base = PeftModel.from_pretrained(base, folder).eval()
-        for module in base.modules():
-            if hasattr(module, "scaling") and isinstance(module.scaling, dict):
-                module.scaling = {name: strength * scaling for name, scaling in module.scaling.items()}
-    with torch.no_grad():
-        logits: torch.Tensor = base(torch.tensor([sequence])).logits[0]
-    return logits
 
 
 def write(name: str, model: Path, folder: Path) -> dict[str, Path]:

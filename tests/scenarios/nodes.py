@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from scenarios.support.state import add_node, is_true, pinned, places, template, uids
+from scenarios.support.state import add_job, add_node, is_true, pinned, places, template, uids
 from scenarios.support.world import World, workspace
 
 __all__ = ["SCENARIOS"]
@@ -132,11 +132,7 @@ def what_happens_to_a_node_ends_no_pod(world: World) -> None:
 
 def a_gpu_that_another_pod_has_is_not_waited_for(world: World) -> None:
     add_node(world, "gpu-1", gpus=1, labels={"rack": "a"})
-    one = {"nvidia.com/gpu": "1"}
-    container = {"name": "c", "image": "registry.example/job:1", "resources": {"limits": one, "requests": one}}
-    spec = {"nodeName": "gpu-1", "containers": [container]}
-    metadata = {"name": "batch-job", "namespace": world.namespace}
-    world.cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    add_job(world, "gpu-1")
     world.apply(workspace("w", "on-gpu", resource={"labelSelector": {"matchLabels": {"rack": "a"}}}))
     said = world.wait_reason("w", "ResourceReady", "NodesNotReady")["message"]
     assert f"gpu-1 has 0 of 1 GPUs free (pod '{world.namespace}/batch-job' uses 1)" in said

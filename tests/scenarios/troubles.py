@@ -8,7 +8,7 @@ from typing import Any
 from kaito_testing.world.pods import PodFailure
 from scenarios.support.karpenter import first_claim, install_nodeclaims, refuse
 from scenarios.support.pods import QUOTA
-from scenarios.support.state import add_node, warn
+from scenarios.support.state import add_job, add_node, warn
 from scenarios.support.world import World, adapter, conditions, workspace
 
 __all__ = ["FAULTS", "Trouble"]
@@ -108,11 +108,7 @@ def _node_that_is(**parts: Any) -> Callable[[World], object]:
 
 def _gpu_of_a_job(world: World) -> None:
     add_node(world, "gpu-1", gpus=1, labels={"rack": "a"})
-    one = {"nvidia.com/gpu": "1"}
-    container = {"name": "c", "image": "registry.example/job:1", "resources": {"limits": one, "requests": one}}
-    spec = {"nodeName": "gpu-1", "containers": [container]}
-    metadata = {"name": "batch-job", "namespace": world.namespace}
-    world.cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    add_job(world, "gpu-1")
     _on_the_rack(world)
 
 

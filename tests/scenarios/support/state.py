@@ -13,6 +13,7 @@ from kaito_testing.world.client import KubeClient
 from scenarios.support.world import World, conditions
 
 __all__ = [
+    "add_job",
     "add_node",
     "belongings",
     "end_state",
@@ -73,6 +74,15 @@ def add_node(world: World, name: str, **parts: Any) -> None:
     """Adds or changes a node of the scenario; parts as for `KubeClient.add_node`."""
     world.added_nodes.add(name)
     world.cluster.add_node(name, **parts)
+
+
+def add_job(world: World, node: str) -> None:
+    """Adds a pod of somebody else's with a GPU of a node."""
+    one = {"nvidia.com/gpu": "1"}
+    container = {"name": "c", "image": "registry.example/job:1", "resources": {"limits": one, "requests": one}}
+    spec = {"nodeName": node, "containers": [container]}
+    metadata = {"name": "batch-job", "namespace": world.namespace}
+    world.cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
 
 def pinned(world: World, name: str) -> list[str]:

@@ -1,20 +1,15 @@
 """No request gets a 5xx, and every error has a body that clients understand."""
 
-import asyncio
 import json
 from typing import Any
 
 import pytest
-from fakes import ByteCodec, FakeEngine
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.manager import AdapterManager
 from kaito_runtime.http.admin import LoadRequest, UnloadRequest
-from kaito_runtime.http.app import create_app
-from kaito_runtime.http.health import Health
 from kaito_runtime.http.tokens import DetokenizeRequest, TokenizeRequest
 from kaito_runtime.http.upstream import UpstreamRequest
 from kaito_runtime.openai.requests import ChatRequest, CompletionRequest
@@ -50,13 +45,8 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
-    engine: Any = FakeEngine(context_length=1000)
-    folder = tmp_path_factory.mktemp("adapters")
-    manager = AdapterManager(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
-    asyncio.run(manager.refresh())
-    health = Health(engine, manager, warm=True)
-    return TestClient(create_app(engine, ByteCodec(), manager, health, admin_token="token"))
+def client(application: FastAPI) -> TestClient:
+    return TestClient(application)
 
 
 @settings(max_examples=150, deadline=None)

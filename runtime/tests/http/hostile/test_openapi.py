@@ -1,34 +1,23 @@
 """The published description: whatever it allows, and whatever breaks it, is answered without a 5xx."""
 
-import asyncio
 import contextlib
 import re
 from typing import Any
 
 import pytest
-from fakes import ByteCodec, FakeEngine
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
-from kaito_core.api.serving import ServingConfig
-from kaito_runtime.adapters.manager import AdapterManager
-from kaito_runtime.http.app import create_app
-from kaito_runtime.http.health import Health
 from kaito_runtime.http.status import plugins_body
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
 
 
 @pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    engine: Any = FakeEngine(context_length=1000)
-    folder = tmp_path_factory.mktemp("adapters")
-    manager = AdapterManager(engine, ServingConfig.model_validate({"model": {"name": "m"}}), adapters_dir=folder)
-    asyncio.run(manager.refresh())
-    health = Health(engine, manager, warm=True)
+def described(application: FastAPI) -> Any:
     plugins_body()  # the first call imports torch and transformers, longer than schemathesis waits on a busy machine
-    app = create_app(engine, ByteCodec(), manager, health, admin_token="token")
-    return schemathesis.openapi.from_asgi("/openapi.json", app)
+    return schemathesis.openapi.from_asgi("/openapi.json", application)
 
 
 @pytest.mark.slow
