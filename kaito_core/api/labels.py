@@ -1,9 +1,12 @@
-"""Which labels a label selector matches. The selector of a Workspace, as a document, is in `workspace.selector`."""
+"""Which labels a label selector matches, and its requirements as text.
+
+The selector of a Workspace, as a document, is in `workspace.selector`.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["matches"]
+__all__ = ["matches", "requirement_text"]
 
 
 def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, Any]) -> bool:
@@ -26,6 +29,12 @@ def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, Any]) -> bo
     return all(key in labels and labels[key] == value for key, value in expected.items()) and all(
         _holds(expression, labels) for expression in selector.get("matchExpressions") or ()
     )
+
+
+def requirement_text(expression: Mapping[str, Any]) -> str:
+    """Returns an expression of a label selector as text, such as "zone In (a, b)"."""
+    values = ", ".join(expression.get("values") or ())
+    return f"{expression.get('key')} {expression.get('operator')}" + (f" ({values})" if values else "")
 
 
 def _holds(expression: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ for pods that wait, so that pods are made first.
 from collections.abc import Sequence
 
 from kaito_core.api import Cluster, GpuSku, NodeRequest, NodeState, ResourceType
+from kaito_core.api.labels import requirement_text
 
 __all__ = ["SCHEDULER", "SchedulerProvider"]
 
@@ -54,9 +55,7 @@ class SchedulerProvider:
 def _pool(request: NodeRequest) -> str:
     """Returns the nodes that pods wait for, in words."""
     labels = [f"{key}={value}" for key, value in sorted(request.match_labels.items())]
-    for expression in request.match_expressions:
-        values = ", ".join(expression.get("values") or ())
-        labels.append(f"{expression['key']} {expression['operator']}" + (f" ({values})" if values else ""))
+    labels += map(requirement_text, request.match_expressions)
     kind = f"a {request.instance_type} node" if request.instance_type else "a node"
     wanted = [*([f"the labels {', '.join(labels)}"] if labels else []), *(["a free GPU"] if request.gpus else [])]
     return f"{kind} with {' and '.join(wanted)}" if wanted else kind

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kaito_core.api import GpuSku, KubeObject, NodeRequest, NodeState, RejectedNode, matches
+from kaito_core.api.labels import requirement_text
 from kaito_core.api.nodes import GPU_RESOURCES, INSTANCE_TYPE_LABEL
 from kaito_core.api.quantity import device_count, parse_gib
 from kaito_gpu_onprem.sharing import GPU_MODEL_LABEL, is_shared, memory_gib, sharing
@@ -122,8 +123,7 @@ def _unmatched(labels: Mapping[str, Any], request: NodeRequest) -> str:
     ]
     for expression in request.match_expressions:
         if not matches({"matchExpressions": [expression]}, labels):
-            values = ", ".join(expression.get("values") or ())
-            missing.append(f"{expression.get('key')} {expression.get('operator')}" + (f" ({values})" if values else ""))
+            missing.append(requirement_text(expression))
     return ", ".join(missing)
 
 
