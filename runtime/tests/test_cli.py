@@ -172,19 +172,22 @@ def test_process_that_is_ended_under_load_finishes_all_it_took(tiny_llama: Path)
     """Those that wait for a place in the batch too: nobody else knows of them."""
     process = Process("--model", str(tiny_llama), "--port", "0", "--cache-gib", "0.02", "--batch-requests", "2")
     url = process.ready()
-    body = {"model": "base", "prompt": "a", "max_tokens": 100, "logit_bias": {"256": -100}, "temperature": 0}
-    alone = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["choices"][0]["text"]
+    body = {"model": "base", "prompt": "a", "max_tokens": 200, "logit_bias": {"256": -100}, "temperature": 0}
+    # One client: making one takes longer than an answer, so that the first would be over before the last has asked.
+    with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+        alone = client.post("/v1/completions", json=body).json()["choices"][0]["text"]
 
-    def metric(name: str) -> float:
-        return float(re.search(rf"^vllm:{name}{{.*}} (.*)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)[1])  # type: ignore[index]
+        def counts() -> list[float]:
+            text = client.get("/metrics").text
+            names = ("num_requests_running", "num_requests_waiting")
+            return [float(re.search(rf"^vllm:{name}{{.*}} (.*)$", text, re.MULTILINE)[1]) for name in names]  # type: ignore[index]
 
-    with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60) for _ in range(8)]
-        until(lambda: metric("num_requests_running") == 2 and metric("num_requests_waiting") == 6, "all are there")
+        answers = [pool.submit(client.post, "/v1/completions", json=body) for _ in range(8)]
+        until(lambda: counts() == [2, 6], "all are there")
         process.signal(signal.SIGTERM)
         until(lambda: any("stopping" in line for line in process.log), "draining")
-        late = [httpx.post(f"{url}/v1/completions", json=body) for _ in range(3)]
-        assert httpx.get(f"{url}/readyz").status_code == 503
+        late = [client.post("/v1/completions", json=body) for _ in range(3)]
+        assert client.get("/readyz").status_code == 503
     assert [(each.status_code, each.json()["error"]["code"]) for each in late] == [(503, "server_stopping")] * 3
     assert [each.result().json()["choices"][0]["text"] for each in answers] == [alone] * 8
     assert process.wait() == 0
